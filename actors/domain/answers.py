@@ -1,0 +1,191 @@
+"""What a decision answers: replies and their payloads, one NamedTuple each, in the order in which they travel.
+
+Field order is wire format (msgpack arrays): append only, and only with a default. A reply is
+``[OK, replayed, payload] | [REFUSED, replayed, RefusalView] | [ERROR, reason, detail, retry_after_ms]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from actors.domain.outcomes import ErrorReason, RefusalReason
+
+Reply = Sequence[Any]
+
+
+class ReplyStatus(IntEnum):
+    """First element of a reply."""
+
+    OK = 0
+    REFUSED = 1
+    ERROR = 2
+
+
+OK = int(ReplyStatus.OK)
+REFUSED = int(ReplyStatus.REFUSED)
+ERROR = int(ReplyStatus.ERROR)
+
+
+def ok(payload: Sequence[Any], replayed: bool = False) -> Reply:  # noqa: FBT001, FBT002  the hot path, three callers
+    """A yes. ``replayed``: the first decision, given again."""
+    return (OK, replayed, payload)
+
+
+def error(reason: ErrorReason, detail: str = "", retry_after_ms: int = 0) -> Reply:
+    """The call failed; ``detail`` is for people and may name a field."""
+    return (ERROR, int(reason), detail, retry_after_ms)
+
+
+def refused(
+    reason: RefusalReason,
+    position: Sequence[int],
+    *,
+    shortages: Sequence[Sequence[Any]] = (),
+    state: int = 0,
+    version: int = 0,
+    replayed: bool = False,
+) -> Reply:
+    """A business "no"."""
+    return (REFUSED, replayed, RefusalView(int(reason), shortages, state, version, position))
+
+
+# --- payloads of OK replies, by verb -------------------------------------------------------------------------------------
+# A position is [shard, epoch, sequence, time_ms]; its timeline is the link's (WELCOME).
+
+
+class Granted(NamedTuple):
+    """RESERVE. ``lines`` is None when every line was granted as asked, under WHEN_COVERED, once per line id; else the full lines."""
+
+    reservation_id: str
+    state: int
+    version: int
+    create_time_ms: int
+    expire_time_ms: int  # 0 when confirmed at once
+    position: Sequence[int]
+    lines: Sequence[Sequence[Any]] | None  # LineView
+    other_positions: Sequence[Sequence[int]]
+
+
+class LineView(NamedTuple):
+    """One entry of a line. Several may share a line_id (an amended line that moved)."""
+
+    line_id: str
+    stock_key: str
+    requested_quantity: int
+    granted_quantity: int
+    fulfilled_quantity: int
+    released_quantity: int
+    expired_quantity: int
+    picked_quantity: int
+    uncovered_quantity: int
+    imposed: bool
+
+
+class ReservationView(NamedTuple):
+    """CONFIRM, RELEASE, EXTEND, AMEND, FULFILL, GET_RESERVATION: the reservation after it. Times 0: not (yet)."""
+
+    reservation_id: str
+    channel_id: str
+    customer_id: str
+    order_reference: str
+    state: int
+    version: int
+    lines: Sequence[Sequence[Any]]  # LineView
+    labels: Sequence[Sequence[str]]
+    create_time_ms: int
+    expire_time_ms: int
+    confirm_time_ms: int
+    end_time_ms: int
+    position: Sequence[int]
+    other_positions: Sequence[Sequence[int]]
+
+
+class Page(NamedTuple):
+    """LIST_*: ``items`` are ReservationView, StockView or ExceptionView; ``next_page_token`` empty at the end."""
+
+    items: Sequence[Sequence[Any]]
+    next_page_token: str
+
+
+class AvailabilityView(NamedTuple):
+    """GET_AVAILABILITY: [[available_quantity, known, stale], …] in the order asked, and one position."""
+
+    items: Sequence[Sequence[Any]]
+    position: Sequence[int]
+
+
+class StockView(NamedTuple):
+    """GET_STOCK, LIST_STOCK, REGISTER_STOCK, SET_STOCK_POLICY, SET_SELLING."""
+
+    stock_key: str
+    on_hand: Sequence[Sequence[int]]  # [[disposition, quantity], …] non-zero, by disposition
+    held_quantity: int
+    confirmed_quantity: int
+    picked_quantity: int
+    picked_adrift_quantity: int
+    shortage_quantity: int
+    safety_stock_quantity: int
+    selling_state: int
+    max_quantity_per_order: int
+    base_unit: str
+    policy_version: int
+    available_quantity: int
+    position: Sequence[int]
+
+
+class ExceptionView(NamedTuple):
+    """LIST_EXCEPTIONS."""
+
+    exception_id: str
+    kind: int
+    state: int
+    stock_key: str
+    message: str
+    quantity: int
+    reservation_ids: Sequence[str]
+    source_id: str
+    event_id: str
+    request_id: str
+    channel_id: str
+    open_time_ms: int
+    end_time_ms: int
+    reject_reason: int
+
+
+class ExplanationView(NamedTuple):
+    """EXPLAIN_AVAILABILITY. ``events`` newest first: [sequence, time_ms, kind_name, quantity, cause_text] (filled by the shell)."""
+
+    stock: Sequence[Any]  # StockView
+    known: bool
+    cover_quantity: int
+    claims_quantity: int
+    available_quantity: int
+    largest_quantity_now: int  # what one order may get now: ATS, suspension and limit per order applied
+    would_succeed: bool  # for the quantity asked
+    refusal_reason: int  # 0 or a RefusalReason, for the quantity asked
+    next_hold_expire_time_ms: int  # 0: no hold
+    next_hold_expire_quantity: int
+    events: Sequence[Sequence[Any]]
+
+
+class IngestView(NamedTuple):
+    """INGEST. ``outcome``: an IngestOutcome."""
+
+    event_id: str
+    outcome: int
+    position: Sequence[int]
+    shortage_quantity: int
+    exception_id: str
+    reject_reason: int
+
+
+class RefusalView(NamedTuple):
+    """A refusal. ``shortages``: [[line_id, stock_key, requested_quantity, available_quantity, reason], …]; state 0: no reservation."""
+
+    reason: int
+    shortages: Sequence[Sequence[Any]]
+    state: int
+    version: int
+    position: Sequence[int]

@@ -1,0 +1,265 @@
+"""Every command and question that a shard host understands, one NamedTuple each: the body of a frame item.
+
+Field order is wire format between gateway and host (msgpack arrays): append only, and only with a default. Values arrive
+validated by the gateway (ids well formed, quantities in range, channel and warehouse known); the domain asserts again what
+its state depends on. ``digest`` is the gateway's BLAKE2b-128 over the method and every field but the request id, as sent.
+Times are int64 Unix milliseconds, durations milliseconds, quantities base units. 0 / "" / [] mean "not given".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+# [line_id, stock_key, quantity, minimum_quantity]
+LineItem = Sequence[Any]
+# [] or [reservation_id, channel_id, order_reference, line_id]; reservation_id or (channel_id + order_reference) is filled
+PromiseItem = Sequence[Any]
+
+
+class Verb(IntEnum):
+    """The first element of a frame item: which of the NamedTuples below its body is."""
+
+    RESERVE = 1
+    CONFIRM = 2
+    RELEASE = 3
+    EXTEND = 4
+    AMEND = 5
+    FULFILL = 6
+    GET_RESERVATION = 10
+    LIST_RESERVATIONS = 11
+    GET_AVAILABILITY = 20
+    EXPLAIN_AVAILABILITY = 21
+    GET_STOCK = 22
+    LIST_STOCK = 23
+    LIST_EXCEPTIONS = 24
+    REGISTER_STOCK = 30
+    SET_STOCK_POLICY = 31
+    SET_SELLING = 32
+    INGEST = 40
+    GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
+
+
+class Cause(NamedTuple):
+    """Why something happened, journaled with each event. ``request_id``: the command's, or the event id of a warehouse fact."""
+
+    verb: int
+    channel_id: str
+    request_id: str
+    principal: str = ""
+    correlation_id: str = ""
+    traceparent: str = ""
+    source_id: str = ""
+    stream_id: str = ""
+    source_sequence: int = 0
+    occur_time_ms: int = 0
+
+
+class Reserve(NamedTuple):
+    """ReserveStock. Item shard: that of the smallest stock key, or the home of ``replaces_reservation_id``."""
+
+    request_id: str
+    digest: bytes
+    channel_id: str
+    lines: Sequence[LineItem]
+    ttl_ms: int
+    confirm: bool
+    fill_policy: int
+    admission: int
+    order_reference: str = ""
+    customer_id: str = ""
+    replaces_reservation_id: str = ""
+    labels: Sequence[Sequence[str]] = ()  # [[key, value], …] sorted by key
+
+
+class Confirm(NamedTuple):
+    """ConfirmReservation. Item shard: the reservation's home. ``expected_version`` 0: any."""
+
+    request_id: str
+    digest: bytes
+    reservation_id: str
+    order_reference: str = ""
+    expected_version: int = 0
+
+
+class Release(NamedTuple):
+    """ReleaseReservation, by id, or (``reservation_id`` empty) by the reserve's channel and request id at its home."""
+
+    request_id: str
+    digest: bytes
+    reservation_id: str
+    channel_id: str
+    reserve_request_id: str
+    lines: Sequence[Sequence[Any]]  # [[line_id, quantity], …]; empty: all that is open
+    reason: int
+    note: str = ""
+
+
+class Extend(NamedTuple):
+    """ExtendReservation: the deadline becomes now + ``ttl_ms`` when that is later."""
+
+    request_id: str
+    digest: bytes
+    reservation_id: str
+    ttl_ms: int
+
+
+class Amend(NamedTuple):
+    """AmendReservation: target = open + fulfilled of a line id; lines not named stay; all or nothing."""
+
+    request_id: str
+    digest: bytes
+    reservation_id: str
+    target_lines: Sequence[LineItem]
+    removed_line_ids: Sequence[str] = ()
+    expected_version: int = 0
+
+
+class Fulfill(NamedTuple):
+    """FulfillReservation: shipment told by order management. ``lines`` empty: all that is open."""
+
+    request_id: str
+    digest: bytes
+    reservation_id: str
+    shipment_id: str
+    lines: Sequence[Sequence[Any]]  # [[line_id, quantity, document_line], …]
+    close_remainder: bool = False
+    occur_time_ms: int = 0
+
+
+class GetReservation(NamedTuple):
+    reservation_id: str
+
+
+class ListReservations(NamedTuple):
+    """Item shard -1 (the whole host). Filters are ANDed; ``page_token`` is the last answer's, opaque."""
+
+    channel_id: str
+    order_reference: str
+    stock_key: str
+    states: Sequence[int]
+    page_size: int
+    page_token: str = ""
+
+
+class GetAvailability(NamedTuple):
+    """Keys of ONE shard, in any order; answered in that order."""
+
+    channel_id: str
+    stock_keys: Sequence[str]
+
+
+class ExplainAvailability(NamedTuple):
+    channel_id: str
+    stock_key: str
+    quantity: int = 0
+
+
+class GetStock(NamedTuple):
+    stock_key: str
+
+
+class ListStock(NamedTuple):
+    """Item shard -1 (the whole host)."""
+
+    warehouse_id: str
+    only_shortage: bool
+    page_size: int
+    page_token: str = ""
+
+
+class ListExceptions(NamedTuple):
+    """Item shard -1 (the whole host). Empty ``kinds`` / ``states``: all."""
+
+    kinds: Sequence[int]
+    warehouse_id: str
+    stock_key: str
+    states: Sequence[int]
+    page_size: int
+    page_token: str = ""
+
+
+class RegisterStock(NamedTuple):
+    """One item of RegisterStock: creates the key when absent. Negative / empty: leave as it is (or the default)."""
+
+    request_id: str
+    digest: bytes
+    stock_key: str
+    safety_stock_quantity: int = -1
+    selling_state: int = 0
+    max_quantity_per_order: int = -1
+    base_unit: str = ""
+
+
+class SetStockPolicy(NamedTuple):
+    """Negative / empty: leave as it is. ``max_quantity_per_order`` 0: no limit. ``expected_version`` 0: any."""
+
+    request_id: str
+    digest: bytes
+    stock_key: str
+    safety_stock_quantity: int = -1
+    max_quantity_per_order: int = -1
+    base_unit: str = ""
+    expected_version: int = 0
+    selling_state: int = 0
+
+
+class SetSelling(NamedTuple):
+    """SuspendSelling / ResumeSelling. ``selling_state``: a ``SellingState``."""
+
+    request_id: str
+    digest: bytes
+    stock_key: str
+    selling_state: int
+    note: str = ""
+
+
+class Ingest(NamedTuple):
+    """One warehouse event. ``fact``: a ``Fact`` (or an unknown number: rejected). ``details`` by fact:
+
+    RECEIPT [quantity, disposition, inbound_reference, inbound_line] · PICK, UNPICK [quantity, promise] ·
+    SHIPMENT [quantity, shipment_id, promise, close_remainder, disposition] · ADJUSTMENT [delta, disposition, reason, note] ·
+    STOCK_COUNT [quantity, disposition, as_of_source_sequence, take_as_now, includes_picked] ·
+    DISPOSITION_CHANGE [quantity, from_disposition, to_disposition] ·
+    TRANSFER_DISPATCH [quantity, transfer_id, transfer_line, to_warehouse_id, disposition] ·
+    TRANSFER_RECEIPT [quantity, transfer_id, transfer_line, from_warehouse_id, final, disposition] ·
+    CUSTOMER_RETURN [quantity, disposition, promise, return_id]
+    """
+
+    source_id: str
+    stream_id: str
+    event_id: str
+    source_sequence: int
+    occur_time_ms: int
+    stock_key: str
+    digest: bytes
+    fact: int
+    details: Sequence[Any]
+    document_id: str = ""
+    document_line: str = ""
+    lot_id: str = ""
+    lot_expire_time_ms: int = 0
+    attributes: Sequence[Sequence[str]] = ()
+    reject_reason: int = 0  # a RejectReason the gateway already found (unknown warehouse, source not allowed, unknown fact)
+
+
+COMMANDS: dict[int, type[Any]] = {
+    Verb.RESERVE: Reserve,
+    Verb.CONFIRM: Confirm,
+    Verb.RELEASE: Release,
+    Verb.EXTEND: Extend,
+    Verb.AMEND: Amend,
+    Verb.FULFILL: Fulfill,
+    Verb.GET_RESERVATION: GetReservation,
+    Verb.LIST_RESERVATIONS: ListReservations,
+    Verb.GET_AVAILABILITY: GetAvailability,
+    Verb.EXPLAIN_AVAILABILITY: ExplainAvailability,
+    Verb.GET_STOCK: GetStock,
+    Verb.LIST_STOCK: ListStock,
+    Verb.LIST_EXCEPTIONS: ListExceptions,
+    Verb.REGISTER_STOCK: RegisterStock,
+    Verb.SET_STOCK_POLICY: SetStockPolicy,
+    Verb.SET_SELLING: SetSelling,
+    Verb.INGEST: Ingest,
+}

@@ -1,0 +1,27 @@
+"""Settings that decide: what the rules may depend on, handed in once. Reading them from files is ``actors.runtime.settings``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from actors.domain.outcomes import Door
+
+QUANTITY_PER_LINE_MAX = 10**9
+ON_HAND_MAX = 10**15
+LINES_PER_ORDER_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Durations in milliseconds. ``doors``: warehouse id → who tells of its shipments (absent: the warehouse)."""
+
+    catalog_open: bool = True  # the first fact or registration creates a key; else only registration does
+    doors: Mapping[str, Door] = field(default_factory=dict)
+    lifetime_ms_max: int = 24 * 3600 * 1000  # of a hold, from its creation, extensions included
+    dedupe_window_ms: int = 24 * 3600 * 1000  # ids are remembered this long after their reservation's end
+    dedupe_memory_ms: int = 15 * 60 * 1000  # … and this long of it in memory
+    ended_in_memory_max: int = 200_000  # per host: beyond it the oldest ended ones leave memory earlier
+    expiries_per_turn_max: int = 2_000
+    takeover_grace_ms: int = 2_000  # deadlines that passed while nobody owned the shard end this long after takeover
+    exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one
