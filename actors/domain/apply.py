@@ -1,0 +1,548 @@
+"""Applies events to the books: what each event does, and nothing about whether it should have happened.
+
+The same functions serve the live shard and replay. Bugs are asserts: an event that breaks an invariant raises, the host
+ends, and nothing of that turn leaves it. While a sliced snapshot's early events are applied part by part (``strict`` off),
+sums over several entities are meaningless and not asserted; ``rebuild_sums`` makes them afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any
+
+from actors.domain.events import (
+    AdriftPicked,
+    ClaimConfirmed,
+    ClaimExpired,
+    ClaimFulfilled,
+    ClaimGranted,
+    ClaimPicked,
+    ClaimReleased,
+    ClaimsForgotten,
+    EntryRetired,
+    EntrySpent,
+    ExceptionChanged,
+    ExceptionHealed,
+    ExceptionOpened,
+    OnHandChanged,
+    ReservationAmended,
+    ReservationConfirmed,
+    ReservationEnded,
+    ReservationExtended,
+    ReservationOpened,
+    ReservationRetired,
+    ReservationUnitsEnded,
+    ShardOwned,
+    StockKeyRegistered,
+    StockPolicySet,
+    VerbSpent,
+)
+from actors.domain.identity import order_key, request_key
+from actors.domain.keys import RESERVATION_ID_VERSION
+from actors.domain.outcomes import Admission, ExceptionKind, ExceptionState, ReservationState
+from actors.domain.quantities import headroom
+from actors.domain.state import (
+    SELLABLE,
+    Books,
+    Claim,
+    Entry,
+    Reservation,
+    ShardState,
+    Spent,
+    StockActor,
+    StockException,
+)
+
+ALWAYS = int(Admission.ALWAYS)
+HELD = int(ReservationState.HELD)
+CONFIRMED = int(ReservationState.CONFIRMED)
+SHORTAGE = int(ExceptionKind.SHORTAGE)
+
+
+def apply_event(books: Books, shard: ShardState, event: Any, time_ms: int) -> None:
+    """Apply one event as the shard's next; counts its sequence. Raises AssertionError when it cannot be true."""
+    shard.sequence += 1
+    APPLY[type(event)](books, shard, event, time_ms)
+
+
+def _shard_owned(_books: Books, shard: ShardState, event: ShardOwned, time_ms: int) -> None:
+    assert event.epoch >= shard.epoch, "epochs only grow"
+    shard.epoch = event.epoch
+    shard.timeline = event.timeline
+    shard.id_prefix = f"{RESERVATION_ID_VERSION}-{event.timeline}-{shard.id}-"
+    shard.owned_time_ms = time_ms
+    shard.grace_until_ms = event.grace_until_ms
+
+
+# --- stock actors ---------------------------------------------------------------------------------------------------------
+
+
+def _stock_key_registered(books: Books, shard: ShardState, event: StockKeyRegistered, _time_ms: int) -> None:
+    actor = StockActor(event.stock_key, shard)
+    shard.stock[event.stock_key] = actor
+    books.stock[event.stock_key] = actor
+
+
+def _stock_policy_set(_books: Books, shard: ShardState, event: StockPolicySet, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    actor.safety_stock = event.safety_stock_quantity
+    actor.selling_state = event.selling_state
+    actor.max_quantity_per_order = event.max_quantity_per_order
+    actor.base_unit = event.base_unit
+    actor.policy_version = event.version
+
+
+def _on_hand_changed(_books: Books, shard: ShardState, event: OnHandChanged, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    if event.disposition == SELLABLE:
+        actor.sellable += event.delta
+        return
+    if actor.on_hand is None:
+        actor.on_hand = {}
+    quantity = actor.on_hand.get(event.disposition, 0) + event.delta
+    if quantity:
+        actor.on_hand[event.disposition] = quantity
+    else:
+        actor.on_hand.pop(event.disposition, None)
+
+
+def _adrift_picked(_books: Books, shard: ShardState, event: AdriftPicked, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    if actor.adrift is None:
+        actor.adrift = {}
+    units = actor.adrift.get(event.promise, 0) + event.delta
+    assert units >= 0, "picked adrift below 0"
+    if units:
+        actor.adrift[event.promise] = units
+    else:
+        actor.adrift.pop(event.promise, None)
+    actor.picked += event.delta
+    actor.picked_adrift += event.delta
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------------
+
+
+def _claim_granted(books: Books, shard: ShardState, event: ClaimGranted, _time_ms: int) -> None:
+    key, reservation_id, line_id, quantity, carried, admission, imposed, uncovered, confirmed, channel_id, order = event
+    actor = shard.stock[key]
+    if shard.strict and quantity > carried and admission != ALWAYS and headroom(actor) < quantity:
+        books.oversells += 1
+        raise AssertionError(f"granted without cover: {key!r} {reservation_id} line {line_id!r}")
+    first = actor.claims.get(reservation_id)
+    if first is None:
+        claim = Claim(reservation_id, line_id, channel_id, order, shard.sequence)
+        actor.claims[reservation_id] = claim
+        claim.confirmed = confirmed
+        if order:
+            index_order(actor, claim)
+    else:
+        found = first.line(line_id)
+        if found is None:
+            found = Claim(reservation_id, line_id, first.channel_id, first.order_reference, shard.sequence)
+            found.confirmed = first.confirmed
+            last = first
+            while last.next is not None:
+                last = last.next
+            last.next = found
+        claim = found
+    claim.granted += quantity
+    claim.imposed += imposed
+    claim.uncovered += uncovered
+    if admission == ALWAYS:
+        books.imposed_uncovered_units += uncovered
+    if claim.confirmed:
+        actor.confirmed += quantity
+    else:
+        actor.held += quantity
+    if claim.picked:
+        open_after = claim.open
+        actor.picked_adrift += max(0, claim.picked - open_after) - max(0, claim.picked - open_after + quantity)
+
+
+def index_order(actor: StockActor, claim: Claim) -> None:
+    """Make the claim findable by its order reference, as a warehouse names it."""
+    if actor.orders is None:
+        actor.orders = {}
+    ids = actor.orders.setdefault(order_key(claim.channel_id, claim.order_reference), [])
+    if claim.reservation_id not in ids:
+        ids.append(claim.reservation_id)
+
+
+def _claim_confirmed(_books: Books, shard: ShardState, event: ClaimConfirmed, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    first = actor.claims[event.reservation_id]
+    for claim in first.chain():
+        if not claim.confirmed:
+            units = claim.open
+            actor.held -= units
+            actor.confirmed += units
+            claim.confirmed = True
+        if event.order_reference:
+            claim.order_reference = event.order_reference
+    if event.order_reference:
+        index_order(actor, first)
+
+
+def _end_units(actor: StockActor, claim: Claim, units: int, shard: ShardState) -> None:
+    """Take ended units out of the sums. The claim's own counters are already changed."""
+    open_after = claim.open
+    assert units >= 0, "a unit ends once"
+    assert open_after >= 0, "a unit ends once"
+    if claim.confirmed:
+        actor.confirmed -= units
+    else:
+        actor.held -= units
+    if claim.picked:
+        actor.picked_adrift += max(0, claim.picked - open_after) - max(0, claim.picked - open_after - units)
+    if shard.strict:
+        assert actor.held >= 0, "claims below 0"
+        assert actor.confirmed >= 0, "claims below 0"
+
+
+def _claim_released(_books: Books, shard: ShardState, event: ClaimReleased, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    claim = actor.claims[event.reservation_id].line(event.line_id)
+    assert claim is not None, "released a line that has no claim"
+    claim.released += event.quantity
+    _end_units(actor, claim, event.quantity, shard)
+
+
+def _claim_expired(_books: Books, shard: ShardState, event: ClaimExpired, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    claim: Claim | None = actor.claims[event.reservation_id]
+    while claim is not None:
+        units = claim.open
+        if units:
+            claim.expired += units
+            _end_units(actor, claim, units, shard)
+        claim = claim.next
+
+
+def _claim_fulfilled(_books: Books, shard: ShardState, event: ClaimFulfilled, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    claim = actor.claims[event.reservation_id].line(event.line_id)
+    assert claim is not None, "fulfilled a line that has no claim"
+    _set_picked(actor, claim, max(0, claim.picked - event.shipped))
+    claim.fulfilled += event.quantity
+    _end_units(actor, claim, event.quantity, shard)
+
+
+def _claim_picked(_books: Books, shard: ShardState, event: ClaimPicked, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    claim = actor.claims[event.reservation_id].line(event.line_id)
+    assert claim is not None, "picked for a line that has no claim"
+    assert claim.picked + event.delta >= 0, "picked below 0"
+    _set_picked(actor, claim, claim.picked + event.delta)
+
+
+def _set_picked(actor: StockActor, claim: Claim, picked: int) -> None:
+    open_units = claim.open
+    actor.picked += picked - claim.picked
+    actor.picked_adrift += max(0, picked - open_units) - max(0, claim.picked - open_units)
+    claim.picked = picked
+
+
+def _claims_forgotten(_books: Books, shard: ShardState, event: ClaimsForgotten, _time_ms: int) -> None:
+    actor = shard.stock[event.stock_key]
+    first = actor.claims.pop(event.reservation_id)
+    for claim in first.chain():
+        assert claim.open == 0 and claim.picked == 0, "forgot a claim that is alive"  # noqa: PT018  one fact
+        if claim.order_reference and actor.orders is not None:
+            order = order_key(claim.channel_id, claim.order_reference)
+            ids = [other for other in actor.orders.get(order, ()) if other != event.reservation_id]
+            if ids:
+                actor.orders[order] = ids
+            else:
+                actor.orders.pop(order, None)
+
+
+# --- reservations ---------------------------------------------------------------------------------------------------------
+
+
+def _reservation_opened(books: Books, shard: ShardState, event: ReservationOpened, time_ms: int) -> None:
+    reservation = Reservation(event.reservation_id, event.number, event.channel_id, event.request_id, event.digest)
+    state = event.state
+    reservation.state = state
+    reservation.create_time_ms = time_ms
+    reservation.expire_time_ms = event.expire_time_ms
+    reservation.lines = event.lines
+    reservation.order_reference = event.order_reference
+    reservation.customer_id = event.customer_id
+    reservation.replaces_reservation_id = event.replaces_reservation_id
+    reservation.labels = event.labels
+    units = 0
+    for line in event.lines:
+        units += line[3]
+    reservation.open_units = units
+    if state == CONFIRMED:
+        reservation.confirm_time_ms = time_ms
+    else:
+        books.held_reservations += 1
+        heappush(books.deadlines, (event.expire_time_ms, shard.id, event.reservation_id))
+    first = Spent(event.request_id, event.digest, 1, ())
+    first.state = state
+    first.version = 1
+    first.expire_time_ms = event.expire_time_ms
+    first.epoch = shard.epoch
+    first.sequence = shard.sequence
+    first.time_ms = time_ms
+    reservation.first = first
+    shard.reservations[event.reservation_id] = reservation
+    books.reservations[event.reservation_id] = reservation
+    books.request_ids[request_key(event.channel_id, event.request_id)] = reservation
+    if event.order_reference:
+        _index_reservation(books, reservation)
+    if event.number >= shard.next_reservation_number:
+        shard.next_reservation_number = event.number + 1
+
+
+def _index_reservation(books: Books, reservation: Reservation) -> None:
+    books.orders.setdefault(order_key(reservation.channel_id, reservation.order_reference), []).append(reservation.id)
+
+
+def _unindex_reservation(books: Books, reservation: Reservation) -> None:
+    key = order_key(reservation.channel_id, reservation.order_reference)
+    ids = [other for other in books.orders.get(key, ()) if other != reservation.id]
+    if ids:
+        books.orders[key] = ids
+    else:
+        books.orders.pop(key, None)
+
+
+def _reservation_confirmed(books: Books, shard: ShardState, event: ReservationConfirmed, time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    assert reservation.state == HELD, "HELD is left once"
+    reservation.state = CONFIRMED
+    reservation.confirm_time_ms = time_ms
+    reservation.version += 1
+    if event.order_reference and event.order_reference != reservation.order_reference:
+        if reservation.order_reference:
+            _unindex_reservation(books, reservation)
+        reservation.order_reference = event.order_reference
+        _index_reservation(books, reservation)
+    books.held_reservations -= 1
+
+
+def _reservation_extended(books: Books, shard: ShardState, event: ReservationExtended, _time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    reservation.expire_time_ms = event.expire_time_ms
+    reservation.version += 1
+    heappush(books.deadlines, (event.expire_time_ms, shard.id, reservation.id))
+
+
+def _reservation_amended(_books: Books, shard: ShardState, event: ReservationAmended, _time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    if reservation.first is not None and reservation.first.lines is None:
+        reservation.first.lines = reservation.lines
+    for spent in reservation.spent or ():
+        if spent.lines is None:
+            spent.lines = reservation.lines
+    reservation.lines = event.lines
+    reservation.open_units += event.added - event.released
+    reservation.version += 1
+    assert reservation.open_units >= 0, "a unit ends once"
+
+
+def _reservation_units_ended(_books: Books, shard: ShardState, event: ReservationUnitsEnded, _time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    reservation.open_units -= event.fulfilled + event.released + event.expired
+    reservation.fulfilled_units += event.fulfilled
+    reservation.version += 1
+    assert reservation.open_units >= 0, "a unit ends once"
+
+
+def _reservation_ended(books: Books, shard: ShardState, event: ReservationEnded, time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    assert reservation.open_units == 0, "ended with open units"
+    assert reservation.state in (HELD, CONFIRMED), "ended twice"
+    if reservation.state == HELD:
+        books.held_reservations -= 1
+    reservation.state = event.state
+    reservation.end_time_ms = time_ms
+    books.ended.append((time_ms, reservation.id))
+
+
+def _verb_spent(books: Books, shard: ShardState, event: VerbSpent, time_ms: int) -> None:
+    reservation = shard.reservations[event.reservation_id]
+    spent = Spent(event.request_id, event.digest, event.verb, event.refusal)
+    spent.state = reservation.state
+    spent.version = reservation.version
+    spent.expire_time_ms = reservation.expire_time_ms
+    spent.epoch = shard.epoch
+    spent.sequence = shard.sequence
+    spent.time_ms = time_ms
+    if reservation.spent is None:
+        reservation.spent = [spent]
+    else:
+        reservation.spent.append(spent)
+    books.request_ids[request_key(reservation.channel_id, event.request_id)] = reservation
+
+
+def _reservation_retired(books: Books, shard: ShardState, event: ReservationRetired, _time_ms: int) -> None:
+    reservation = shard.reservations.pop(event.reservation_id)
+    books.reservations.pop(event.reservation_id, None)
+    if reservation.order_reference:
+        _unindex_reservation(books, reservation)
+    books.request_ids.pop(request_key(reservation.channel_id, reservation.request_id), None)
+    for spent in reservation.spent or ():
+        books.request_ids.pop(request_key(reservation.channel_id, spent.request_id), None)
+
+
+# --- dedupe entries and exceptions -----------------------------------------------------------------------------------------
+
+
+def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: int) -> None:
+    entry = Entry(event.entry_key, event.digest, event.answer, shard.id)
+    entry.time_ms = time_ms
+    entry.epoch = shard.epoch
+    entry.sequence = shard.sequence
+    shard.entries[event.entry_key] = entry
+    if event.entry_key[0] == "c":
+        books.request_ids[event.entry_key] = entry
+    books.entries_spent.append((time_ms, shard.id, event.entry_key))
+
+
+def _entry_retired(books: Books, shard: ShardState, event: EntryRetired, _time_ms: int) -> None:
+    entry = shard.entries.pop(event.entry_key)
+    if books.request_ids.get(event.entry_key) is entry:
+        del books.request_ids[event.entry_key]
+
+
+def _exception_opened(books: Books, shard: ShardState, event: ExceptionOpened, time_ms: int) -> None:
+    fields = (
+        event.kind,
+        event.stock_key,
+        event.message,
+        event.source_id,
+        event.event_id,
+        event.request_id,
+        event.channel_id,
+        event.reject_reason,
+    )
+    opened = StockException(event.exception_id, fields)
+    opened.quantity = event.quantity
+    opened.reservation_ids = event.reservation_ids
+    opened.state = int(ExceptionState.OPEN)
+    opened.open_time_ms = time_ms
+    shard.exceptions[event.exception_id] = opened
+    shard.exceptions_open += 1
+    if event.number >= shard.next_exception_number:
+        shard.next_exception_number = event.number + 1
+    if event.kind == SHORTAGE and event.stock_key in books.stock:
+        books.stock[event.stock_key].shortage_exception_id = event.exception_id
+        books.shortage_units += event.quantity
+
+
+def _exception_changed(books: Books, shard: ShardState, event: ExceptionChanged, _time_ms: int) -> None:
+    changed = shard.exceptions[event.exception_id]
+    if changed.fields[0] == SHORTAGE:
+        books.shortage_units += event.quantity - changed.quantity
+    changed.quantity = event.quantity
+    changed.reservation_ids = event.reservation_ids
+
+
+def _exception_healed(books: Books, shard: ShardState, event: ExceptionHealed, time_ms: int) -> None:
+    healed = shard.exceptions[event.exception_id]
+    assert healed.state == ExceptionState.OPEN, "healed twice"
+    healed.state = int(ExceptionState.HEALED)
+    healed.end_time_ms = time_ms
+    shard.exceptions_open -= 1
+    if healed.fields[0] == SHORTAGE:
+        books.shortage_units -= healed.quantity
+        books.stock[healed.fields[1]].shortage_exception_id = ""
+
+
+Apply = Callable[[Books, ShardState, Any, int], None]
+
+APPLY: dict[type[Any], Apply] = {
+    ShardOwned: _shard_owned,
+    StockKeyRegistered: _stock_key_registered,
+    StockPolicySet: _stock_policy_set,
+    OnHandChanged: _on_hand_changed,
+    AdriftPicked: _adrift_picked,
+    ClaimGranted: _claim_granted,
+    ClaimConfirmed: _claim_confirmed,
+    ClaimReleased: _claim_released,
+    ClaimExpired: _claim_expired,
+    ClaimFulfilled: _claim_fulfilled,
+    ClaimPicked: _claim_picked,
+    ClaimsForgotten: _claims_forgotten,
+    ReservationOpened: _reservation_opened,
+    ReservationConfirmed: _reservation_confirmed,
+    ReservationExtended: _reservation_extended,
+    ReservationAmended: _reservation_amended,
+    ReservationUnitsEnded: _reservation_units_ended,
+    ReservationEnded: _reservation_ended,
+    VerbSpent: _verb_spent,
+    ReservationRetired: _reservation_retired,
+    EntrySpent: _entry_spent,
+    EntryRetired: _entry_retired,
+    ExceptionOpened: _exception_opened,
+    ExceptionChanged: _exception_changed,
+    ExceptionHealed: _exception_healed,
+}
+
+
+def rebuild_sums(actor: StockActor) -> None:
+    """Make the sums and the order index of a stock actor anew from its claims (after a snapshot was loaded)."""
+    chains = sorted(actor.claims.values(), key=lambda claim: claim.sequence)
+    actor.claims = {first.reservation_id: first for first in chains}
+    actor.held = actor.confirmed = actor.picked = actor.picked_adrift = 0
+    actor.orders = None
+    for first in chains:
+        for claim in first.chain():
+            if claim.confirmed:
+                actor.confirmed += claim.open
+            else:
+                actor.held += claim.open
+            actor.picked += claim.picked
+            actor.picked_adrift += max(0, claim.picked - claim.open)
+        if first.order_reference:
+            index_order(actor, first)
+    for units in (actor.adrift or {}).values():
+        actor.picked += units
+        actor.picked_adrift += units
+
+
+def rebuild_indices(books: Books) -> None:
+    """Make everything that is derived from several shards anew, after recovery."""
+    books.request_ids.clear()
+    books.deadlines = []
+    books.orders.clear()
+    books.held_reservations = 0
+    books.shortage_units = 0
+    books.imposed_uncovered_units = sum(
+        claim.uncovered for actor in books.stock.values() for first in actor.claims.values() for claim in first.chain()
+    )
+    ended: list[tuple[int, str]] = []
+    spent_entries: list[tuple[int, int, str]] = []
+    for shard in books.shards.values():
+        shard.exceptions_open = 0
+        for reservation in shard.reservations.values():
+            books.request_ids[request_key(reservation.channel_id, reservation.request_id)] = reservation
+            for spent in reservation.spent or ():
+                books.request_ids[request_key(reservation.channel_id, spent.request_id)] = reservation
+            if reservation.order_reference:
+                _index_reservation(books, reservation)
+            if reservation.state == HELD:
+                books.held_reservations += 1
+                heappush(books.deadlines, (reservation.expire_time_ms, shard.id, reservation.id))
+            elif reservation.state != CONFIRMED:
+                ended.append((reservation.end_time_ms, reservation.id))
+        for entry in shard.entries.values():
+            if entry.key[0] == "c":
+                books.request_ids[entry.key] = entry
+            spent_entries.append((entry.time_ms, shard.id, entry.key))
+        for exception in shard.exceptions.values():
+            if exception.state == ExceptionState.OPEN:
+                shard.exceptions_open += 1
+                if exception.fields[0] == SHORTAGE:
+                    books.shortage_units += exception.quantity
+                    books.stock[exception.fields[1]].shortage_exception_id = exception.id
+    books.ended.clear()
+    books.ended.extend(sorted(ended))
+    books.entries_spent.clear()
+    books.entries_spent.extend(sorted(spent_entries))
+

@@ -1,0 +1,362 @@
+"""Reserve: deciding whether, and how much of, an order's lines may be promised.
+
+Lines of one stock key are decided on their sum and kept apart in the record. The single covered line, most of a flash sale,
+has a path of its own: the same rule without the bookkeeping that several lines need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.domain.alarms import watch_shortage
+from actors.domain.answers import Granted, Reply, error, ok, refused
+from actors.domain.commands import Reserve
+from actors.domain.events import (
+    ClaimGranted,
+    ClaimReleased,
+    EntrySpent,
+    ReservationEnded,
+    ReservationOpened,
+    ReservationUnitsEnded,
+)
+from actors.domain.identity import ANSWER_REFUSAL, request_key
+from actors.domain.lifecycle import expire_due_on, expire_if_due, final_state
+from actors.domain.outcomes import (
+    Admission,
+    ErrorReason,
+    FillPolicy,
+    RefusalReason,
+    ReleaseReason,
+    ReservationState,
+)
+from actors.domain.quantities import headroom
+from actors.domain.state import OPEN, Reservation, ShardState, StockActor
+from actors.domain.turn import Turn
+from actors.domain.views import line_views, repeat
+
+HELD = int(ReservationState.HELD)
+CONFIRMED = int(ReservationState.CONFIRMED)
+ALWAYS = int(Admission.ALWAYS)
+WHEN_COVERED = int(Admission.WHEN_COVERED)
+ALL_OR_NOTHING = int(FillPolicy.ALL_OR_NOTHING)
+WHOLE_LINES = int(FillPolicy.WHOLE_LINES)
+REPLACED = int(ReleaseReason.REPLACED)
+
+
+class KeyPlan:
+    """What is to be decided on one stock key: the request's lines there and what the replaced hold has there."""
+
+    __slots__ = ("actor", "granted", "key", "lines", "own", "own_imposed", "own_uncovered", "requested", "uncovered")
+
+    def __init__(self, key: str, actor: StockActor | None) -> None:
+        self.key = key
+        self.actor = actor
+        self.lines: list[int] = []
+        self.requested = 0
+        self.own = 0  # open units of the replaced hold: available to this order, undecided
+        self.own_imposed = 0
+        self.own_uncovered = 0
+        self.granted = 0
+        self.uncovered = 0
+
+    def grantable(self) -> tuple[int, RefusalReason]:
+        """The most this order may get here, and why not more."""
+        actor = self.actor
+        if actor is None:
+            return 0, RefusalReason.UNKNOWN_STOCK_KEY
+        if actor.selling_state != OPEN:
+            return self.own, RefusalReason.SELLING_SUSPENDED
+        most = self.own + max(0, headroom(actor))
+        limit = actor.max_quantity_per_order
+        if limit and max(limit, self.own) < most:
+            return max(limit, self.own), RefusalReason.LIMIT_PER_ORDER
+        if limit and self.requested > max(limit, self.own):
+            return most, RefusalReason.LIMIT_PER_ORDER
+        return most, RefusalReason.INSUFFICIENT_STOCK
+
+
+def reserve(turn: Turn, item_shard: ShardState, command: Reserve, *, accept_claims: bool) -> Reply:
+    """Decide a reserve. OK payload: ``Granted``."""
+    again = repeat(turn, item_shard, command.channel_id, command.request_id, command.digest)
+    if again is not None:
+        return again
+    if not accept_claims:
+        return error(ErrorReason.JOURNAL_FULL, "disk space is below the floor: new claims are refused", 5000)
+    if len(command.lines) == 1 and command.admission == WHEN_COVERED and not command.replaces_reservation_id:
+        line_id, key, quantity, _ = command.lines[0]
+        actor = turn.books.stock.get(key)
+        if actor is not None and actor.selling_state == OPEN:
+            limit = actor.max_quantity_per_order
+            if quantity <= headroom(actor) and (not limit or quantity <= limit):
+                return _grant_single(turn, actor, command, line_id, key, quantity)
+    return _reserve_lines(turn, item_shard, command)
+
+
+def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str, key: str, quantity: int) -> Reply:
+    shard = actor.shard
+    number = shard.next_reservation_number
+    reservation_id = shard.id_prefix + str(number)
+    confirm = command.confirm
+    expire_time_ms = 0 if confirm else turn.now_ms + command.ttl_ms
+    state = CONFIRMED if confirm else HELD
+    turn.emit(
+        shard,
+        ClaimGranted(
+            key,
+            reservation_id,
+            line_id,
+            quantity,
+            0,
+            WHEN_COVERED,
+            0,
+            0,
+            confirm,
+            command.channel_id,
+            command.order_reference,
+        ),
+    )
+    turn.emit(
+        shard,
+        ReservationOpened(
+            reservation_id,
+            number,
+            command.channel_id,
+            command.request_id,
+            command.digest,
+            state,
+            expire_time_ms,
+            ((line_id, key, quantity, quantity),),
+            command.order_reference,
+            command.customer_id,
+            "",
+            command.labels,
+        ),
+    )
+    now_ms = turn.now_ms
+    position = (shard.id, shard.epoch, shard.sequence, now_ms)
+    return ok(Granted(reservation_id, state, 1, now_ms, expire_time_ms, position, None, ()))
+
+
+def _reserve_lines(turn: Turn, item_shard: ShardState, command: Reserve) -> Reply:
+    replaced, refusal = _replaced(turn, item_shard, command)
+    if refusal is not None:
+        return _spend_refusal(turn, item_shard, command, refusal)
+    plans = _plans(turn, command, replaced)
+    if turn.books.deadlines and turn.books.deadlines[0][0] <= turn.now_ms:
+        for plan in plans.values():
+            if plan.actor is not None and plan.requested > plan.grantable()[0]:
+                expire_due_on(turn, plan.actor)
+    granted, shortages, reason = _fill(command, plans)
+    if reason is not None:
+        position = turn.position(item_shard)
+        return _spend_refusal(turn, item_shard, command, refused(reason, position, shortages=shortages))
+    return _grant(turn, item_shard, command, plans, granted, replaced)
+
+
+def _spend_refusal(turn: Turn, item_shard: ShardState, command: Reserve, refusal: Reply) -> Reply:
+    """A refusal changes nothing and spends nothing, except where a late copy that wins would never lapse by itself."""
+    if not command.confirm or refusal[0] != 1:
+        return refusal
+    view = refusal[2]
+    answer = (ANSWER_REFUSAL, view.reason, view.shortages, view.state, view.version)
+    turn.emit(item_shard, EntrySpent(request_key(command.channel_id, command.request_id), command.digest, answer))
+    return (refusal[0], refusal[1], view._replace(position=turn.position(item_shard)))
+
+
+def _replaced(turn: Turn, item_shard: ShardState, command: Reserve) -> tuple[Reservation | None, Reply | None]:
+    """The hold to be replaced (None: none, or ended, which contributes nothing), or why it cannot be."""
+    if not command.replaces_reservation_id:
+        return None, None
+    old = turn.reservation(command.replaces_reservation_id)
+    if old is None or old.channel_id != command.channel_id:
+        detail = f"replaces_reservation_id {command.replaces_reservation_id!r} is unknown"
+        return None, error(ErrorReason.RESERVATION_NOT_FOUND, detail)
+    if old.final_lines is not None:
+        return None, None
+    expire_if_due(turn, item_shard, old)
+    if old.state == CONFIRMED:
+        return None, refused(
+            RefusalReason.RESERVATION_ALREADY_CONFIRMED,
+            turn.position(item_shard),
+            state=old.state,
+            version=old.version,
+        )
+    return (old if old.state == HELD else None), None
+
+
+def _plans(turn: Turn, command: Reserve, replaced: Reservation | None) -> dict[str, KeyPlan]:
+    plans: dict[str, KeyPlan] = {}
+    stock = turn.books.stock
+    for index, line in enumerate(command.lines):
+        key = line[1]
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = KeyPlan(key, stock.get(key))
+            if plan.actor is not None and replaced is not None:
+                for claim in _chain(plan.actor, replaced.id):
+                    plan.own += claim.open
+                    plan.own_imposed += min(claim.imposed, claim.open)
+                    plan.own_uncovered += min(claim.uncovered, claim.open)
+        plan.lines.append(index)
+        plan.requested += line[2]
+    return plans
+
+
+def _chain(actor: StockActor, reservation_id: str) -> Sequence[Any]:
+    first = actor.claims.get(reservation_id)
+    return tuple(first.chain()) if first is not None else ()
+
+
+def _fill(
+    command: Reserve, plans: dict[str, KeyPlan]
+) -> tuple[list[int], list[tuple[str, str, int, int, int]], RefusalReason | None]:
+    """Granted quantity per line, the lines that fell short, and the refusal's reason when nothing may be granted."""
+    lines = command.lines
+    granted = [0] * len(lines)
+    shortages: list[tuple[str, str, int, int, int]] = []
+    policy = ALL_OR_NOTHING if command.admission == ALWAYS else command.fill_policy
+    for key, plan in plans.items():
+        most, reason = plan.grantable()
+        if command.admission == ALWAYS and plan.actor is not None:
+            for index in plan.lines:
+                granted[index] = lines[index][2]
+            plan.granted = plan.requested
+            excess = max(0, plan.requested - plan.own)
+            plan.uncovered = max(0, excess - max(0, headroom(plan.actor)))
+            continue
+        left = most
+        whole_key = policy == ALL_OR_NOTHING and plan.requested > most
+        for index in plan.lines:
+            line_id, _, quantity, minimum = lines[index]
+            if whole_key:
+                units = 0
+            elif quantity <= left:
+                units = quantity
+            elif policy in (ALL_OR_NOTHING, WHOLE_LINES) or left < max(1, minimum):
+                units = 0
+            else:
+                units = left
+            if units < quantity:
+                shortages.append((line_id, key, quantity, left, int(reason)))
+            granted[index] = units
+            left -= units
+            plan.granted += units
+    nothing = not any(granted)
+    if shortages and (policy == ALL_OR_NOTHING or nothing):
+        return granted, shortages, RefusalReason(min(shortage[4] for shortage in shortages))
+    return granted, shortages, None
+
+
+def _grant(  # noqa: PLR0913  the parts of one decision
+    turn: Turn,
+    item_shard: ShardState,
+    command: Reserve,
+    plans: dict[str, KeyPlan],
+    granted: list[int],
+    replaced: Reservation | None,
+) -> Reply:
+    """Nothing below may fail: the events are applied as they are emitted."""
+    home = item_shard
+    number = home.next_reservation_number
+    reservation_id = home.id_prefix + str(number)
+    touched = _release_replaced(turn, home, replaced) if replaced is not None else {}
+    for plan in plans.values():
+        if plan.granted and plan.actor is not None:
+            touched[plan.key] = plan.actor
+            _grant_key(turn, command, plan, granted, reservation_id)
+    state = CONFIRMED if command.confirm else HELD
+    expire_time_ms = 0 if command.confirm else turn.now_ms + command.ttl_ms
+    lines = tuple((line[0], line[1], line[2], units) for line, units in zip(command.lines, granted, strict=True))
+    for actor in touched.values():
+        watch_shortage(turn, actor)
+    turn.emit(
+        home,
+        ReservationOpened(
+            reservation_id,
+            number,
+            command.channel_id,
+            command.request_id,
+            command.digest,
+            state,
+            expire_time_ms,
+            lines,
+            command.order_reference,
+            command.customer_id,
+            command.replaces_reservation_id,
+            command.labels,
+        ),
+    )
+    as_asked = command.admission == WHEN_COVERED and replaced is None and all(line[2] == line[3] for line in lines)
+    reservation = turn.books.reservations[reservation_id]
+    others = {plan.actor.shard.id: plan.actor.shard for plan in plans.values() if plan.actor is not None}
+    others.pop(home.id, None)
+    return ok(
+        Granted(
+            reservation_id,
+            state,
+            1,
+            turn.now_ms,
+            expire_time_ms,
+            turn.position(home),
+            None if as_asked else line_views(turn, reservation),
+            [turn.position(shard) for shard in others.values()],
+        )
+    )
+
+
+def _grant_key(turn: Turn, command: Reserve, plan: KeyPlan, granted: list[int], reservation_id: str) -> None:
+    """Grant one stock key's lines: units up to the replaced hold's carry over and keep their mark, the rest is decided."""
+    actor = plan.actor
+    assert actor is not None, "granted on an unknown stock key"
+    carry, carry_imposed, carry_uncovered = plan.own, plan.own_imposed, plan.own_uncovered
+    covered_left = max(0, plan.granted - plan.own) - plan.uncovered
+    for index in plan.lines:
+        units = granted[index]
+        if not units:
+            continue
+        carried = min(units, carry)
+        imposed = min(carried, carry_imposed)
+        uncovered = min(imposed, carry_uncovered)
+        carry -= carried
+        carry_imposed -= imposed
+        carry_uncovered -= uncovered
+        decided = units - carried
+        if command.admission == ALWAYS:
+            imposed += decided
+            covered = min(decided, covered_left)
+            covered_left -= covered
+            uncovered += decided - covered
+        turn.emit(
+            actor.shard,
+            ClaimGranted(
+                plan.key,
+                reservation_id,
+                command.lines[index][0],
+                units,
+                carried,
+                command.admission,
+                imposed,
+                uncovered,
+                command.confirm,
+                command.channel_id,
+                command.order_reference,
+            ),
+        )
+
+
+def _release_replaced(turn: Turn, home: ShardState, replaced: Reservation) -> dict[str, StockActor]:
+    touched: dict[str, StockActor] = {}
+    released = 0
+    for key in dict.fromkeys(line[1] for line in replaced.lines):
+        actor = turn.books.stock.get(key)
+        if actor is None:
+            continue
+        for claim in _chain(actor, replaced.id):
+            if claim.open:
+                released += claim.open
+                touched[key] = actor
+                turn.emit(actor.shard, ClaimReleased(key, replaced.id, claim.line_id, claim.open, REPLACED))
+    turn.emit(home, ReservationUnitsEnded(replaced.id, 0, released, 0))
+    turn.emit(home, ReservationEnded(replaced.id, final_state(replaced, ReservationState.RELEASED)))
+    return touched

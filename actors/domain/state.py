@@ -1,0 +1,320 @@
+"""What one host knows: stock actors, claims, reservations, dedupe entries and exceptions, by shard. Data, no rules.
+
+``Books`` holds the shards of a host and the indices derived from them (never journaled, rebuilt by recovery). Long-lived
+objects are few, slotted and free of cycles: the cyclic garbage collector is off in the host's loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from actors.domain.outcomes import Disposition, SellingState
+from actors.domain.rules import Rules
+
+SELLABLE = int(Disposition.SELLABLE)
+OPEN = int(SellingState.OPEN)
+
+
+class Claim:
+    """What one reservation line has on one stock actor. Claims of the same reservation there hang on ``next``."""
+
+    __slots__ = (
+        "channel_id",
+        "confirmed",
+        "expired",
+        "fulfilled",
+        "granted",
+        "imposed",
+        "line_id",
+        "next",
+        "order_reference",
+        "picked",
+        "released",
+        "reservation_id",
+        "sequence",
+        "uncovered",
+    )
+
+    def __init__(self, reservation_id: str, line_id: str, channel_id: str, order_reference: str, sequence: int) -> None:
+        self.reservation_id = reservation_id
+        self.line_id = line_id
+        self.channel_id = channel_id
+        self.order_reference = order_reference
+        self.sequence = sequence  # of the event that made it: claims are listed in this order
+        self.granted = 0
+        self.fulfilled = 0
+        self.released = 0
+        self.expired = 0
+        self.picked = 0
+        self.imposed = 0
+        self.uncovered = 0
+        self.confirmed = False
+        self.next: Claim | None = None
+
+    @property
+    def open(self) -> int:
+        """Units not ended yet."""
+        return self.granted - self.fulfilled - self.released - self.expired
+
+    def chain(self) -> Iterator[Claim]:
+        """This claim and those of the same reservation after it."""
+        claim: Claim | None = self
+        while claim is not None:
+            yield claim
+            claim = claim.next
+
+    def line(self, line_id: str) -> Claim | None:
+        """The claim of that line id in this chain."""
+        claim: Claim | None = self
+        while claim is not None:
+            if claim.line_id == line_id:
+                return claim
+            claim = claim.next
+        return None
+
+
+class StockActor:
+    """The authoritative state of one stock key. ``held``, ``confirmed``, ``picked`` and ``picked_adrift`` are sums kept up."""
+
+    __slots__ = (
+        "adrift",
+        "base_unit",
+        "claims",
+        "confirmed",
+        "held",
+        "key",
+        "max_quantity_per_order",
+        "on_hand",
+        "orders",
+        "picked",
+        "picked_adrift",
+        "policy_version",
+        "safety_stock",
+        "sellable",
+        "selling_state",
+        "shard",
+        "shortage_exception_id",
+    )
+
+    def __init__(self, key: str, shard: ShardState) -> None:
+        self.key = key
+        self.shard = shard
+        self.sellable = 0  # on_hand[SELLABLE], apart because every decision reads it
+        self.on_hand: dict[int, int] | None = None  # the other dispositions
+        self.safety_stock = 0
+        self.selling_state = OPEN
+        self.max_quantity_per_order = 0
+        self.base_unit = ""
+        self.policy_version = 1
+        self.held = 0
+        self.confirmed = 0
+        self.picked = 0
+        self.picked_adrift = 0
+        self.claims: dict[str, Claim] = {}  # by reservation id, in the order granted
+        self.adrift: dict[str, int] | None = None  # promise text → units picked for no known claim
+        self.orders: dict[str, list[str]] | None = None  # channel US order reference → reservation ids
+        self.shortage_exception_id = ""
+
+    def on_hand_of(self, disposition: int) -> int:
+        """Units on hand in that disposition; may be negative for a while."""
+        if disposition == SELLABLE:
+            return self.sellable
+        return self.on_hand.get(disposition, 0) if self.on_hand else 0
+
+
+class Spent:
+    """One request id spent on a reservation: the first decision, to be given again."""
+
+    __slots__ = (
+        "digest",
+        "epoch",
+        "expire_time_ms",
+        "lines",
+        "refusal",
+        "request_id",
+        "sequence",
+        "state",
+        "time_ms",
+        "verb",
+        "version",
+    )
+
+    def __init__(self, request_id: str, digest: bytes, verb: int, refusal: Sequence[Any]) -> None:
+        self.request_id = request_id
+        self.digest = digest
+        self.verb = verb
+        self.refusal = refusal
+        self.state = 0
+        self.version = 0
+        self.expire_time_ms = 0
+        self.epoch = 0
+        self.sequence = 0
+        self.time_ms = 0
+        self.lines: Sequence[Sequence[Any]] | None = None  # the lines then, where an amend changed them since
+
+
+class Reservation:
+    """The home's record: keys, deadline, decisions. The truth about a line's units is its claim."""
+
+    __slots__ = (
+        "channel_id",
+        "confirm_time_ms",
+        "create_time_ms",
+        "customer_id",
+        "digest",
+        "end_time_ms",
+        "expire_time_ms",
+        "final_lines",
+        "first",
+        "fulfilled_units",
+        "id",
+        "labels",
+        "lines",
+        "number",
+        "open_units",
+        "order_reference",
+        "replaces_reservation_id",
+        "request_id",
+        "spent",
+        "state",
+        "version",
+    )
+
+    def __init__(self, reservation_id: str, number: int, channel_id: str, request_id: str, digest: bytes) -> None:
+        self.id = reservation_id
+        self.number = number
+        self.channel_id = channel_id
+        self.request_id = request_id
+        self.digest = digest
+        self.customer_id = ""
+        self.order_reference = ""
+        self.replaces_reservation_id = ""
+        self.labels: Sequence[Sequence[str]] = ()
+        self.state = 0
+        self.version = 1
+        self.lines: Sequence[Sequence[Any]] = ()  # [line_id, stock_key, requested, granted at the last decision]
+        self.open_units = 0
+        self.fulfilled_units = 0
+        self.create_time_ms = 0
+        self.expire_time_ms = 0
+        self.confirm_time_ms = 0
+        self.end_time_ms = 0
+        self.first: Spent | None = None  # the reserve's decision
+        self.spent: list[Spent] | None = None  # later verbs' decisions
+        self.final_lines: Sequence[Sequence[Any]] | None = None  # LineViews, only on one read back from the entries table
+
+
+class Entry:
+    """One id spent without a reservation: warehouse events, shipments, operator calls, tombstones, refusals that spend."""
+
+    __slots__ = ("answer", "digest", "epoch", "key", "sequence", "shard", "time_ms")
+
+    def __init__(self, key: str, digest: bytes, answer: Sequence[Any], shard: int) -> None:
+        self.key = key
+        self.digest = digest
+        self.answer = answer
+        self.shard = shard
+        self.time_ms = 0
+        self.epoch = 0
+        self.sequence = 0
+
+
+class StockException:
+    """A durable exception: somebody must look, until it heals or is resolved."""
+
+    __slots__ = ("end_time_ms", "fields", "id", "open_time_ms", "quantity", "reservation_ids", "state")
+
+    def __init__(self, exception_id: str, fields: Sequence[Any]) -> None:
+        self.id = exception_id
+        self.fields = fields  # kind, stock_key, message, source_id, event_id, request_id, channel_id, reject_reason
+        self.quantity = 0
+        self.reservation_ids: Sequence[str] = ()
+        self.state = 1
+        self.open_time_ms = 0
+        self.end_time_ms = 0
+
+
+class ShardState:
+    """One shard: the unit of ownership, ordering and journaling. ``sequence``: of the last event applied."""
+
+    __slots__ = (
+        "entries",
+        "epoch",
+        "exceptions",
+        "exceptions_open",
+        "grace_until_ms",
+        "id",
+        "id_prefix",
+        "next_exception_number",
+        "next_reservation_number",
+        "owned_time_ms",
+        "record_number",
+        "reservations",
+        "sequence",
+        "stock",
+        "strict",
+        "time_ms",
+        "timeline",
+    )
+
+    def __init__(self, shard_id: int) -> None:
+        self.id = shard_id
+        self.epoch = 0
+        self.timeline = ""
+        self.id_prefix = ""
+        self.sequence = 0
+        self.record_number = 0
+        self.time_ms = 0
+        self.owned_time_ms = 0
+        self.grace_until_ms = 0
+        self.next_reservation_number = 1
+        self.next_exception_number = 1
+        self.exceptions_open = 0
+        self.strict = True  # False while a sliced snapshot's early events are applied part by part
+        self.stock: dict[str, StockActor] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.entries: dict[str, Entry] = {}
+        self.exceptions: dict[str, StockException] = {}
+
+
+class Books:
+    """All shards of one host, and what is derived from them."""
+
+    __slots__ = (
+        "deadlines",
+        "ended",
+        "entries_spent",
+        "held_reservations",
+        "imposed_uncovered_units",
+        "orders",
+        "oversells",
+        "request_ids",
+        "reservations",
+        "rules",
+        "shard_of",
+        "shards",
+        "shortage_units",
+        "stock",
+    )
+
+    def __init__(self, rules: Rules, shard_of: Callable[[str], int]) -> None:
+        self.rules = rules
+        self.shard_of = shard_of
+        self.shards: dict[int, ShardState] = {}
+        self.stock: dict[str, StockActor] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.request_ids: dict[str, Reservation | Entry] = {}  # identity.request_key → who spent it
+        self.orders: dict[str, list[str]] = {}  # identity.order_key → reservation ids in memory
+        self.deadlines: list[tuple[int, int, str]] = []  # heap: (deadline ms, shard, reservation id), lazily cleaned
+        self.ended: deque[tuple[int, str]] = deque()  # (end time ms, reservation id)
+        self.entries_spent: deque[tuple[int, int, str]] = deque()  # (time ms, shard, entry key)
+        self.held_reservations = 0
+        self.oversells = 0
+        self.imposed_uncovered_units = 0
+        self.shortage_units = 0
+
+    def home_of(self, reservation: Reservation) -> ShardState:
+        """The shard that holds a reservation's record."""
+        return self.shards[int(reservation.id.split("-")[2])]

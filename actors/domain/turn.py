@@ -1,0 +1,105 @@
+"""One turn's desk: the books, the time, what was looked up, and what was decided so far.
+
+Deciding functions read the books, decide without changing anything, and only then ``emit``: each event is applied at once and
+kept, with its cause, for the shard's record. A function that raises before its first emit leaves no trace; after it, the
+host ends (an applied event cannot be undone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from actors.domain.apply import APPLY
+from actors.domain.commands import Cause
+from actors.domain.events import KIND_OF
+from actors.domain.identity import reservation_row_key
+from actors.domain.state import Books, Entry, Reservation, ShardState
+
+Group = tuple[Cause, list[tuple[Any, ...]]]
+NO_CAUSE = Cause(0, "", "")
+
+
+class Turn:
+    """Mutable, lives for one step. ``groups``: per shard, [(cause, [(kind, *fields), …]), …] in order."""
+
+    __slots__ = ("_current", "books", "cause", "emitted", "found", "groups", "now_ms", "read_entry", "read_reservation", "reads")
+
+    def __init__(
+        self,
+        books: Books,
+        now_ms: int,
+        found: Mapping[str, Any],
+        read_reservation: Callable[[Any], Reservation],
+        read_entry: Callable[[Any], Entry],
+    ) -> None:
+        self.books = books
+        self.now_ms = now_ms
+        self.found = found  # rows of the entries table by key, looked up before the turn
+        self.read_reservation = read_reservation  # how such a row is decoded
+        self.read_entry = read_entry
+        self.cause = NO_CAUSE
+        self.groups: dict[int, list[Group]] = {}
+        self.reads: set[int] = set()
+        self.emitted = 0  # events of the command at hand
+        self._current: dict[int, list[tuple[Any, ...]]] = {}
+
+    def begin(self, cause: Cause) -> None:
+        """What follows is because of ``cause``."""
+        self.cause = cause
+        self.emitted = 0
+        if self._current:
+            self._current = {}
+
+    def emit(self, shard: ShardState, event: Any) -> None:
+        """Apply an event and keep it for the shard's record."""
+        self.emitted += 1
+        shard.sequence += 1
+        event_type = type(event)
+        APPLY[event_type](self.books, shard, event, self.now_ms)
+        events = self._current.get(shard.id)
+        if events is None:
+            events = []
+            self._current[shard.id] = events
+            group = (self.cause, events)
+            groups = self.groups.get(shard.id)
+            if groups is None:
+                self.groups[shard.id] = [group]
+            else:
+                groups.append(group)
+        events.append((KIND_OF[event_type], *event))
+
+    def position(self, shard: ShardState) -> tuple[int, int, int, int]:
+        """[shard, epoch, sequence, time]: what an answer given now includes of that shard."""
+        self.reads.add(shard.id)
+        return (shard.id, shard.epoch, shard.sequence, self.now_ms)
+
+    def reservation(self, reservation_id: str) -> Reservation | None:
+        """The reservation in memory, or read back from the entries table (then ``final_lines`` is not None)."""
+        reservation = self.books.reservations.get(reservation_id)
+        if reservation is not None:
+            return reservation
+        row = self.found.get(reservation_row_key(reservation_id))
+        return self.read_reservation(row) if row is not None else None
+
+    def spender(self, key: str) -> Reservation | Entry | None:
+        """Who spent this id (an ``identity`` key): in memory, or read back from the entries table."""
+        spender: Reservation | Entry | None
+        if key[0] == "c":
+            spender = self.books.request_ids.get(key)
+            if spender is not None:
+                return spender
+        row = self.found.get(key)
+        if row is None:
+            return None
+        if row.reservation_id:
+            return self.reservation(row.reservation_id)
+        return self.read_entry(row)
+
+    def entry(self, shard: ShardState, key: str) -> Entry | None:
+        """An entry of that shard, in memory or read back."""
+        entry = shard.entries.get(key)
+        if entry is not None:
+            return entry
+        row = self.found.get(key)
+        return self.read_entry(row) if row is not None else None

@@ -1,0 +1,220 @@
+"""What answers show of the books: views of reservations, stock and exceptions, and the first decision given again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.domain.answers import (
+    ExceptionView,
+    Granted,
+    LineView,
+    Reply,
+    ReservationView,
+    StockView,
+    error,
+    ok,
+    refused,
+)
+from actors.domain.identity import (
+    ANSWER_REFUSAL,
+    ANSWER_TOMBSTONE,
+    ANSWER_TOMBSTONE_RELEASE,
+    request_key,
+    uuid7_time_ms,
+)
+from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
+from actors.domain.quantities import available_to_sell, shortage
+from actors.domain.state import SELLABLE, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.domain.turn import Turn
+
+RELEASED = int(ReservationState.RELEASED)
+
+
+def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[Any]] | None = None) -> list[LineView]:
+    """The lines with their claims' quantities as they are now; ``lines``: those of an earlier decision, whose granted
+    quantities are shown."""
+    if reservation.final_lines is not None:
+        return [LineView(*line) for line in reservation.final_lines]
+    views = []
+    stock = turn.books.stock
+    reservation_id = reservation.id
+    for line_id, key, requested, granted in lines if lines is not None else reservation.lines:
+        actor = stock.get(key)
+        first = actor.claims.get(reservation_id) if actor is not None else None
+        claim = first.line(line_id) if first is not None else None
+        if claim is None:
+            views.append(LineView(line_id, key, requested, 0, 0, 0, 0, 0, 0, False))
+        else:
+            views.append(
+                LineView(
+                    line_id,
+                    key,
+                    requested,
+                    claim.granted if lines is None else granted,
+                    claim.fulfilled,
+                    claim.released,
+                    claim.expired,
+                    claim.picked,
+                    claim.uncovered,
+                    claim.imposed > 0,
+                )
+            )
+    return views
+
+
+def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> list[tuple[int, int, int, int]]:
+    """One position for every shard but the home that holds lines of the reservation."""
+    if reservation.final_lines is not None:
+        return []
+    if len(reservation.lines) == 1 and reservation.lines[0][1] in home.stock:
+        return []
+    shards: dict[int, ShardState] = {}
+    for line in reservation.lines:
+        actor = turn.books.stock.get(line[1])
+        if actor is not None and actor.shard is not home:
+            shards[actor.shard.id] = actor.shard
+    return [turn.position(shard) for shard in shards.values()]
+
+
+def reservation_view(turn: Turn, reservation: Reservation, home: ShardState, spent: Spent | None = None) -> ReservationView:
+    """The reservation now, or (``spent``) as an earlier decision left it; other quantities are those of now."""
+    return ReservationView(
+        reservation.id,
+        reservation.channel_id,
+        reservation.customer_id,
+        reservation.order_reference,
+        reservation.state if spent is None else spent.state,
+        reservation.version if spent is None else spent.version,
+        line_views(turn, reservation, None if spent is None else spent.lines),
+        reservation.labels,
+        reservation.create_time_ms,
+        reservation.expire_time_ms if spent is None else spent.expire_time_ms,
+        reservation.confirm_time_ms,
+        reservation.end_time_ms if spent is None or spent.state == reservation.state else 0,
+        turn.position(home) if spent is None else (home.id, spent.epoch, spent.sequence, spent.time_ms),
+        other_positions(turn, reservation, home),
+    )
+
+
+def granted_again(turn: Turn, reservation: Reservation, home: ShardState) -> Granted:
+    """The first decision of a reserve: ids, granted quantities, first deadline and position."""
+    first = reservation.first
+    assert first is not None, "a reservation keeps its first decision"
+    lines = first.lines if first.lines is not None else reservation.lines
+    return Granted(
+        reservation.id,
+        first.state,
+        first.version,
+        reservation.create_time_ms,
+        first.expire_time_ms,
+        (home.id, first.epoch, first.sequence, first.time_ms),
+        line_views(turn, reservation, lines),
+        other_positions(turn, reservation, home),
+    )
+
+
+def tombstone_view(turn: Turn, channel_id: str, home: ShardState, position: Sequence[int] | None = None) -> ReservationView:
+    """What a release by request id answers for a reserve that was not seen: no id, no lines, RELEASED."""
+    now = turn.now_ms
+    return ReservationView("", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, now, position or turn.position(home), ())
+
+
+def repeat(turn: Turn, home: ShardState, channel_id: str, request_id: str, digest: bytes, *, mutates: str = "") -> Reply | None:
+    """The answer to an id that was spent before, REQUEST_ID_REUSED, REQUEST_ID_EXPIRED, or None for a fresh id.
+
+    ``mutates``: the id of the reservation that a verb is about (a reserve: empty).
+    """
+    spender = turn.spender(request_key(channel_id, request_id))
+    if spender is None:
+        made_ms = uuid7_time_ms(request_id)
+        if made_ms is not None and made_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
+            return error(ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up")
+        return None
+    if isinstance(spender, Entry):
+        return _repeat_entry(turn, home, channel_id, digest, spender, is_reserve=not mutates)
+    if spender.request_id == request_id:
+        if spender.digest != digest:
+            return _reused(request_id)
+        return ok(granted_again(turn, spender, _home(turn, spender, home)), True)
+    for spent in spender.spent or ():
+        if spent.request_id == request_id:
+            if spent.digest != digest:
+                return _reused(request_id)
+            return _repeat_verb(turn, spender, _home(turn, spender, home), spent)
+    raise AssertionError("an id leads to a reservation that does not know it")
+
+
+def _home(turn: Turn, reservation: Reservation, home: ShardState) -> ShardState:
+    return turn.books.shards.get(int(reservation.id.split("-")[2]), home)
+
+
+def _reused(request_id: str) -> Reply:
+    return error(ErrorReason.REQUEST_ID_REUSED, f"request_id {request_id!r} was already used for other content")
+
+
+def _repeat_entry(turn: Turn, home: ShardState, channel_id: str, digest: bytes, entry: Entry, *, is_reserve: bool) -> Reply:
+    kind = entry.answer[0]
+    position = (entry.shard, entry.epoch, entry.sequence, entry.time_ms)
+    if kind == ANSWER_TOMBSTONE and is_reserve:
+        return refused(RefusalReason.RESERVATION_RELEASED, position, state=RELEASED)
+    if entry.digest != digest:
+        return _reused(entry.key.split("\x1f")[2])
+    if kind == ANSWER_TOMBSTONE_RELEASE:
+        return ok(tombstone_view(turn, channel_id, home, position), True)
+    assert kind == ANSWER_REFUSAL, "an entry under a request id is a refusal or a tombstone"
+    _, reason, shortages, state, version = entry.answer
+    return refused(
+        RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True
+    )
+
+
+def _repeat_verb(turn: Turn, reservation: Reservation, home: ShardState, spent: Spent) -> Reply:
+    if spent.refusal:
+        reason, shortages, state, version = spent.refusal
+        position = (home.id, spent.epoch, spent.sequence, spent.time_ms)
+        return refused(RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True)
+    return ok(reservation_view(turn, reservation, home, spent), True)
+
+
+def stock_view(turn: Turn, actor: StockActor) -> StockView:
+    """Every quantity of a stock actor now."""
+    on_hand = [(SELLABLE, actor.sellable)] if actor.sellable else []
+    on_hand += sorted((actor.on_hand or {}).items())
+    return StockView(
+        actor.key,
+        on_hand,
+        actor.held,
+        actor.confirmed,
+        actor.picked,
+        actor.picked_adrift,
+        shortage(actor),
+        actor.safety_stock,
+        actor.selling_state,
+        actor.max_quantity_per_order,
+        actor.base_unit,
+        actor.policy_version,
+        available_to_sell(actor),
+        turn.position(actor.shard),
+    )
+
+
+def exception_view(exception: StockException) -> ExceptionView:
+    """A stock exception now."""
+    kind, stock_key, message, source_id, event_id, request_id, channel_id, reject_reason = exception.fields
+    return ExceptionView(
+        exception.id,
+        kind,
+        exception.state,
+        stock_key,
+        message,
+        exception.quantity,
+        exception.reservation_ids,
+        source_id,
+        event_id,
+        request_id,
+        channel_id,
+        exception.open_time_ms,
+        exception.end_time_ms,
+        reject_reason,
+    )
