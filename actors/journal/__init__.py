@@ -1,0 +1,1 @@
+"""The journal port, its codec and its adapters."""

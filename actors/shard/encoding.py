@@ -1,0 +1,308 @@
+"""The canonical encoding of a shard's entities: for snapshots, for rows of the entries table, and to compare states.
+
+Two states are equal when ``canonical_state`` gives the same bytes. Sums over claims and indices are not encoded: they are made
+anew on loading. Field order is snapshot format: append only, and only with a default on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+
+from actors.domain.identity import request_key, reservation_row_key
+from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.journal.port import EntryRow
+
+
+class Tag(IntEnum):
+    """What kind of entity an encoded one is; an entity's identity is (tag, key)."""
+
+    SHARD = 0
+    STOCK = 1
+    CLAIMS = 2  # key: (stock key, reservation id)
+    RESERVATION = 3
+    ENTRY = 4
+    EXCEPTION = 5
+
+
+def pack(value: Any) -> bytes:
+    """msgpack; tuples and lists are the same bytes."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def unpack(payload: bytes) -> Any:
+    """The inverse of ``pack``; sequences come back as lists."""
+    return msgpack.unpackb(payload, raw=False, strict_map_key=False)
+
+
+def encode_shard(shard: ShardState) -> tuple[Any, ...]:
+    """What belongs to the shard itself."""
+    return (
+        shard.epoch,
+        shard.timeline,
+        shard.owned_time_ms,
+        shard.grace_until_ms,
+        shard.next_reservation_number,
+        shard.next_exception_number,
+    )
+
+
+def decode_shard(shard: ShardState, fields: Sequence[Any]) -> None:
+    """Put back what ``encode_shard`` took."""
+    epoch, timeline, owned_time_ms, grace_until_ms, next_reservation, next_exception = fields
+    shard.epoch = epoch
+    shard.timeline = timeline
+    shard.owned_time_ms = owned_time_ms
+    shard.grace_until_ms = grace_until_ms
+    shard.next_reservation_number = next_reservation
+    shard.next_exception_number = next_exception
+    shard.id_prefix = f"1-{timeline}-{shard.id}-"
+
+
+def encode_stock(actor: StockActor) -> tuple[Any, ...]:
+    """A stock actor without its claims."""
+    return (
+        actor.key,
+        actor.sellable,
+        sorted((actor.on_hand or {}).items()),
+        actor.safety_stock,
+        actor.selling_state,
+        actor.max_quantity_per_order,
+        actor.base_unit,
+        actor.policy_version,
+        sorted((actor.adrift or {}).items()),
+    )
+
+
+def decode_stock(shard: ShardState, fields: Sequence[Any]) -> StockActor:
+    """A stock actor from ``encode_stock``."""
+    actor = StockActor(fields[0], shard)
+    actor.sellable = fields[1]
+    actor.on_hand = {disposition: quantity for disposition, quantity in fields[2]} or None
+    actor.safety_stock = fields[3]
+    actor.selling_state = fields[4]
+    actor.max_quantity_per_order = fields[5]
+    actor.base_unit = fields[6]
+    actor.policy_version = fields[7]
+    actor.adrift = {promise: units for promise, units in fields[8]} or None
+    return actor
+
+
+def encode_claims(key: str, first: Claim) -> tuple[Any, ...]:
+    """One reservation's claims on one stock key."""
+    return (
+        key,
+        first.reservation_id,
+        first.channel_id,
+        first.order_reference,
+        first.confirmed,
+        [
+            (
+                claim.line_id,
+                claim.granted,
+                claim.fulfilled,
+                claim.released,
+                claim.expired,
+                claim.picked,
+                claim.imposed,
+                claim.uncovered,
+                claim.sequence,
+            )
+            for claim in first.chain()
+        ],
+    )
+
+
+def decode_claims(fields: Sequence[Any]) -> Claim:
+    """The first of the claims from ``encode_claims``, the others hanging on it."""
+    _, reservation_id, channel_id, order_reference, confirmed, lines = fields
+    first: Claim | None = None
+    last: Claim | None = None
+    for line_id, granted, fulfilled, released, expired, picked, imposed, uncovered, sequence in lines:
+        claim = Claim(reservation_id, line_id, channel_id, order_reference, sequence)
+        claim.granted = granted
+        claim.fulfilled = fulfilled
+        claim.released = released
+        claim.expired = expired
+        claim.picked = picked
+        claim.imposed = imposed
+        claim.uncovered = uncovered
+        claim.confirmed = confirmed
+        if last is None:
+            first = claim
+        else:
+            last.next = claim
+        last = claim
+    assert first is not None, "claims without a line"
+    return first
+
+
+def _encode_spent(spent: Spent) -> tuple[Any, ...]:
+    return (
+        spent.request_id,
+        spent.digest,
+        spent.verb,
+        spent.refusal,
+        spent.state,
+        spent.version,
+        spent.expire_time_ms,
+        spent.epoch,
+        spent.sequence,
+        spent.time_ms,
+        spent.lines,
+    )
+
+
+def _decode_spent(fields: Sequence[Any]) -> Spent:
+    spent = Spent(fields[0], fields[1], fields[2], fields[3])
+    spent.state, spent.version, spent.expire_time_ms = fields[4:7]
+    spent.epoch, spent.sequence, spent.time_ms, spent.lines = fields[7:11]
+    return spent
+
+
+def encode_reservation(reservation: Reservation) -> tuple[Any, ...]:
+    """The home's record of a reservation."""
+    assert reservation.first is not None, "a reservation keeps its first decision"
+    return (
+        reservation.id,
+        reservation.number,
+        reservation.channel_id,
+        reservation.request_id,
+        reservation.digest,
+        reservation.customer_id,
+        reservation.order_reference,
+        reservation.replaces_reservation_id,
+        reservation.labels,
+        reservation.state,
+        reservation.version,
+        reservation.lines,
+        reservation.open_units,
+        reservation.fulfilled_units,
+        reservation.create_time_ms,
+        reservation.expire_time_ms,
+        reservation.confirm_time_ms,
+        reservation.end_time_ms,
+        _encode_spent(reservation.first),
+        [_encode_spent(spent) for spent in reservation.spent or ()],
+    )
+
+
+def decode_reservation(fields: Sequence[Any]) -> Reservation:
+    """A reservation from ``encode_reservation``."""
+    reservation = Reservation(*fields[:5])
+    (
+        reservation.customer_id,
+        reservation.order_reference,
+        reservation.replaces_reservation_id,
+        reservation.labels,
+        reservation.state,
+        reservation.version,
+        reservation.lines,
+        reservation.open_units,
+        reservation.fulfilled_units,
+        reservation.create_time_ms,
+        reservation.expire_time_ms,
+        reservation.confirm_time_ms,
+        reservation.end_time_ms,
+    ) = fields[5:18]
+    reservation.first = _decode_spent(fields[18])
+    reservation.spent = [_decode_spent(spent) for spent in fields[19]] or None
+    return reservation
+
+
+def encode_entry(entry: Entry) -> tuple[Any, ...]:
+    """A dedupe entry."""
+    return (entry.key, entry.digest, entry.answer, entry.shard, entry.time_ms, entry.epoch, entry.sequence)
+
+
+def decode_entry(fields: Sequence[Any]) -> Entry:
+    """A dedupe entry from ``encode_entry``."""
+    entry = Entry(fields[0], fields[1], fields[2], fields[3])
+    entry.time_ms, entry.epoch, entry.sequence = fields[4:7]
+    return entry
+
+
+def encode_exception(exception: StockException) -> tuple[Any, ...]:
+    """A stock exception."""
+    return (
+        exception.id,
+        exception.fields,
+        exception.quantity,
+        exception.reservation_ids,
+        exception.state,
+        exception.open_time_ms,
+        exception.end_time_ms,
+    )
+
+
+def decode_exception(fields: Sequence[Any]) -> StockException:
+    """A stock exception from ``encode_exception``."""
+    exception = StockException(fields[0], fields[1])
+    exception.quantity, exception.reservation_ids, exception.state = fields[2:5]
+    exception.open_time_ms, exception.end_time_ms = fields[5:7]
+    return exception
+
+
+# --- rows of the entries table ----------------------------------------------------------------------------------------------
+
+
+def reservation_rows(reservation: Reservation, shard: int, lines: Sequence[Sequence[Any]]) -> list[EntryRow]:
+    """The rows of an ended reservation: itself, with its lines as they ended, and one for every id it spent."""
+    end_ms = reservation.end_time_ms
+    payload = pack((encode_reservation(reservation), lines))
+    rows = [EntryRow(reservation_row_key(reservation.id), shard, "", payload, end_ms)]
+    ids = [reservation.request_id, *(spent.request_id for spent in reservation.spent or ())]
+    rows += [EntryRow(request_key(reservation.channel_id, spent), shard, reservation.id, b"", end_ms) for spent in ids]
+    return rows
+
+
+def read_reservation_row(row: EntryRow) -> Reservation:
+    """An ended reservation from its row; ``final_lines`` says how its lines ended."""
+    fields, lines = unpack(row.payload)
+    reservation = decode_reservation(fields)
+    reservation.final_lines = lines
+    return reservation
+
+
+def entry_row(entry: Entry) -> EntryRow:
+    """The row of a dedupe entry."""
+    return EntryRow(entry.key, entry.shard, "", pack(encode_entry(entry)), entry.time_ms)
+
+
+def read_entry_row(row: EntryRow) -> Entry:
+    """A dedupe entry from its row."""
+    return decode_entry(unpack(row.payload))
+
+
+# --- whole shards -----------------------------------------------------------------------------------------------------------
+
+
+def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
+    """(tag, fields) of every entity of a shard, in a canonical order."""
+    yield int(Tag.SHARD), encode_shard(shard)
+    for key in sorted(shard.stock):
+        yield int(Tag.STOCK), encode_stock(shard.stock[key])
+    for key in sorted(shard.stock):
+        claims = shard.stock[key].claims
+        for reservation_id in sorted(claims):
+            yield int(Tag.CLAIMS), encode_claims(key, claims[reservation_id])
+    for reservation_id in sorted(shard.reservations):
+        yield int(Tag.RESERVATION), encode_reservation(shard.reservations[reservation_id])
+    for key in sorted(shard.entries):
+        yield int(Tag.ENTRY), encode_entry(shard.entries[key])
+    for exception_id in sorted(shard.exceptions):
+        yield int(Tag.EXCEPTION), encode_exception(shard.exceptions[exception_id])
+
+
+def canonical_state(books: Books, shard_id: int) -> bytes:
+    """A shard's whole state as bytes: equal states, equal bytes. The sums kept up beside it are appended, so that a sum
+    that drifted from its claims shows as well."""
+    shard = books.shards[shard_id]
+    sums = [
+        (key, actor.held, actor.confirmed, actor.picked, actor.picked_adrift) for key, actor in sorted(shard.stock.items())
+    ]
+    return pack((shard.sequence, shard.record_number, list(encoded_entities(shard)), sums))

@@ -1,0 +1,336 @@
+"""The shard engine: all shards of one host, sans-IO. ``step`` takes a batch and the time, decides and applies it.
+
+It owns the order of decisions, the records a turn leaves, and when ended things leave memory. It does no IO, reads no
+clock, awaits nothing: durability, queues and links are the shell's (``actors.shard.host``). Everything a step answers must
+stay inside the process until its records are durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import ChainMap
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from actors.domain.amending import amend
+from actors.domain.answers import Reply, error
+from actors.domain.commands import COMMANDS, Cause, Verb
+from actors.domain.events import ClaimsForgotten, EntryRetired, ReservationRetired, ShardOwned
+from actors.domain.fulfilling import fulfill
+from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
+from actors.domain.lifecycle import CAUSE_RETIRE, claims_of, confirm, expire_due, extend, release
+from actors.domain.outcomes import ErrorReason, Fact
+from actors.domain.policies import register_stock, set_selling, set_stock_policy
+from actors.domain.reading import (
+    explain_availability,
+    get_availability,
+    get_reservation,
+    get_stock,
+    list_exceptions,
+    list_reservations,
+    list_stock,
+)
+from actors.domain.reserving import reserve
+from actors.domain.rules import Rules
+from actors.domain.state import Books, ShardState
+from actors.domain.turn import Turn
+from actors.domain.views import line_views
+from actors.domain.warehouse import ingest
+from actors.journal.codec import encode_groups
+from actors.journal.port import EntryRow, Record, ShardHead
+from actors.shard.encoding import entry_row, read_entry_row, read_reservation_row, reservation_rows
+from actors.shard.placement import shard_of
+
+log = logging.getLogger(__name__)
+
+RETIRED_PER_TURN_MAX = 500
+DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
+
+Item = Sequence[Any]
+Found = Mapping[str, EntryRow | None]
+Handler = Callable[[Turn, ShardState, Any], Reply]
+
+HANDLERS: dict[int, Handler] = {
+    Verb.CONFIRM: confirm,
+    Verb.RELEASE: release,
+    Verb.EXTEND: extend,
+    Verb.FULFILL: fulfill,
+    Verb.GET_RESERVATION: get_reservation,
+    Verb.GET_AVAILABILITY: get_availability,
+    Verb.EXPLAIN_AVAILABILITY: explain_availability,
+    Verb.GET_STOCK: get_stock,
+    Verb.REGISTER_STOCK: register_stock,
+    Verb.SET_STOCK_POLICY: set_stock_policy,
+    Verb.SET_SELLING: set_selling,
+    Verb.INGEST: ingest,
+}
+LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
+    Verb.LIST_RESERVATIONS: list_reservations,
+    Verb.LIST_STOCK: list_stock,
+    Verb.LIST_EXCEPTIONS: list_exceptions,
+}
+
+
+class TurnResult(NamedTuple):
+    """What a step leaves. ``replies`` are aligned with the items and may go out only when all of it is durable."""
+
+    replies: list[Reply]
+    records: list[Record]
+    entries: list[EntryRow]
+    read_heads: list[ShardHead]
+    wakeup_ms: int | None
+    expired: int
+
+
+class Engine:
+    """All shards of one host. Make it with ``actors.shard.recovery.recover``; use it from one thread."""
+
+    def __init__(self, cluster_id: str, timeline: str, shard_count: int, rules: Rules, now_ms: int) -> None:
+        self.cluster_id = cluster_id
+        self.timeline = timeline
+        self.shard_count = shard_count
+        self.now_ms = now_ms
+        self.books = Books(rules, lambda key: shard_of(key, shard_count))
+        self._leaving: dict[str, EntryRow] = {}  # rows of what left memory in a turn that is not durable yet
+
+    # --- what must be looked up before a step --------------------------------------------------------------------------
+
+    def unresolved(self, items: Sequence[Item], found: Found, may_be_stored: Container[str]) -> list[str]:
+        """Keys of the entries table that these items may depend on and that are neither in memory nor in ``found``.
+
+        The shell looks them up, puts absent ones into ``found`` as None, and asks again until there are none; then it
+        steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter.
+        """
+        wanted: list[str] = []
+        for item in items:
+            for key in self._keys(item):
+                if key not in found and key not in self._leaving and key in may_be_stored and key not in wanted:
+                    wanted.append(key)
+        return wanted
+
+    def _keys(self, item: Item) -> list[str]:
+        verb, shard_id, body = item[0], item[1], item[5]
+        books = self.books
+        if verb == Verb.RESERVE:
+            keys = [request_key(body[2], body[0])]
+            if len(body) > 10 and body[10]:
+                keys.append(reservation_row_key(body[10]))
+            return [key for key in keys if key not in books.request_ids and key[2:] not in books.reservations]
+        if verb == Verb.INGEST:
+            shard = books.shards.get(shard_id)
+            keys = [event_key(body[0], body[2])]
+            keys.append(f"{keys[0]}\x1f{body[6].hex()}")
+            if body[7] == Fact.SHIPMENT:
+                details = body[8]
+                line = (body[10] if len(body) > 10 else "") or (details[2][3] if details[2] else "")
+                keys.append(shipment_key(body[5], details[1], line))
+            return [key for key in keys if shard is not None and key not in shard.entries]
+        if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
+            return [operator_key(body[0], body[2])]
+        if verb == Verb.GET_RESERVATION:
+            return [] if body[0] in books.reservations else [reservation_row_key(body[0])]
+        if verb in (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL):
+            return self._verb_keys(verb, body)
+        return []
+
+    def _verb_keys(self, verb: int, body: Sequence[Any]) -> list[str]:
+        request_id, reservation_id = body[0], body[2]
+        if verb == Verb.RELEASE and not reservation_id:
+            return [request_key(body[3], body[4]), request_key(body[3], request_id)]
+        reservation = self.books.reservations.get(reservation_id)
+        if reservation is None:
+            return [reservation_row_key(reservation_id)]
+        keys = [request_key(reservation.channel_id, request_id)]
+        if verb == Verb.FULFILL:
+            wanted = {line[0]: line[2] or line[0] for line in body[4]}
+            for line_id, key, _, _ in reservation.lines:
+                if not wanted or line_id in wanted:
+                    keys.append(shipment_key(key, body[3], wanted.get(line_id, line_id)))
+        return [key for key in keys if key not in self.books.request_ids]
+
+    # --- a turn ------------------------------------------------------------------------------------------------------------
+
+    def step(self, items: Sequence[Item], found: Found, now_ms: int, *, accept_claims: bool = True) -> TurnResult:
+        """Decide and apply all items in order at ``now_ms`` (never taken back), expire what is due, retire what is old.
+
+        Raises only when an invariant broke (AssertionError) or an event could not be applied: then the owner must end.
+        """
+        self.now_ms = now_ms = max(now_ms, self.now_ms)
+        known: Mapping[str, Any] = ChainMap(self._leaving, dict(found)) if self._leaving else found
+        turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
+        expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
+        replies = [self._decide(turn, item, accept_claims) for item in items]
+        entries = self._retire(turn)
+        return self._result(turn, replies, entries, expired)
+
+    def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
+        verb, shard_id, _, _, cause, body = item
+        try:
+            command = COMMANDS[verb](*body)
+            if verb in LISTS:
+                turn.begin(_cause(verb, command, cause))
+                turn.reads.update(self.books.shards)
+                return LISTS[verb](turn, command)
+            shard = self.books.shards.get(shard_id)
+            if shard is None:
+                return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here")
+            turn.begin(_cause(verb, command, cause))
+            turn.reads.add(shard_id)
+            if verb == Verb.RESERVE:
+                return reserve(turn, shard, command, accept_claims=accept_claims)
+            if verb == Verb.AMEND:
+                return amend(turn, shard, command, accept_claims=accept_claims)
+            return HANDLERS[verb](turn, shard, command)
+        except Exception:
+            if turn.emitted:
+                raise
+            log.exception("command refused: it raised before it changed anything", extra={"verb": verb, "shard": shard_id})
+            return error(ErrorReason.INTERNAL)
+
+    def _result(self, turn: Turn, replies: list[Reply], entries: list[EntryRow], expired: int) -> TurnResult:
+        records = []
+        shards = self.books.shards
+        for shard_id, groups in turn.groups.items():
+            shard = shards[shard_id]
+            count = sum(len(group[1]) for group in groups)
+            shard.record_number += 1
+            shard.time_ms = turn.now_ms
+            first = shard.sequence - count + 1
+            payload = encode_groups(groups)
+            records.append(Record(shard_id, shard.record_number, shard.epoch, first, count, turn.now_ms, payload))
+        read_heads = [self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards]
+        return TurnResult(replies, records, entries, read_heads, self._wakeup_ms(), expired)
+
+    def head(self, shard_id: int) -> ShardHead:
+        """Where the shard's journal ends once everything stepped so far is durable."""
+        shard = self.books.shards[shard_id]
+        return ShardHead(shard_id, shard.epoch, shard.record_number, shard.sequence, shard.time_ms)
+
+    def own(self, heads: Mapping[int, ShardHead], now_ms: int) -> TurnResult:
+        """Journal that this owner serves now: the first records of its epoch, to be durable before anything is served."""
+        self.now_ms = now_ms = max(now_ms, self.now_ms, *(head.time_ms for head in heads.values()), 0)
+        turn = Turn(self.books, now_ms, {}, read_reservation_row, read_entry_row)
+        turn.begin(Cause(0, "", ""))
+        grace_until_ms = now_ms + self.books.rules.takeover_grace_ms
+        for shard_id, head in heads.items():
+            shard = self.books.shards[shard_id]
+            assert head.sequence == shard.sequence, "replay did not reach the head"
+            shard.epoch = head.epoch
+            turn.emit(shard, ShardOwned(head.epoch, self.timeline, grace_until_ms))
+        return self._result(turn, [], [], 0)
+
+    def durable(self, result: TurnResult) -> None:
+        """The turn's append returned: what it retired is in the table, memory lets go of it."""
+        for row in result.entries:
+            if self._leaving.get(row.key) is row:
+                del self._leaving[row.key]
+
+    # --- leaving memory ---------------------------------------------------------------------------------------------------
+
+    def _retire(self, turn: Turn) -> list[EntryRow]:
+        """Move what ended long ago, a bounded number a turn, from memory to the entries table."""
+        books = self.books
+        rules = books.rules
+        before_ms = turn.now_ms - rules.dedupe_memory_ms
+        rows: list[EntryRow] = []
+        turn.begin(Cause(CAUSE_RETIRE, "", ""))
+        for _ in range(min(RETIRED_PER_TURN_MAX, len(books.ended))):
+            end_ms, reservation_id = books.ended[0]
+            if end_ms > before_ms and len(books.ended) <= rules.ended_in_memory_max:
+                break
+            books.ended.popleft()
+            rows += self._retire_reservation(turn, reservation_id)
+        for _ in range(min(RETIRED_PER_TURN_MAX, len(books.entries_spent))):
+            spent_ms, shard_id, key = books.entries_spent[0]
+            if spent_ms > before_ms and len(books.entries_spent) <= rules.ended_in_memory_max:
+                break
+            books.entries_spent.popleft()
+            shard = books.shards[shard_id]
+            entry = shard.entries.get(key)
+            if entry is not None:
+                rows.append(entry_row(entry))
+                turn.emit(shard, EntryRetired(key))
+        for row in rows:
+            self._leaving[row.key] = row
+        return rows
+
+    def _retire_reservation(self, turn: Turn, reservation_id: str) -> list[EntryRow]:
+        books = self.books
+        reservation = books.reservations.get(reservation_id)
+        if reservation is None:
+            return []
+        claims = claims_of(turn, reservation)
+        if any(claim.picked for _, claim in claims):
+            # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
+            books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
+            return []
+        home = books.home_of(reservation)
+        rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
+        # An amend may have dropped entries from the lines whose claims, all ended, are still there.
+        for actor in {actor.key: actor for actor, _ in claims}.values():
+            turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
+        turn.emit(home, ReservationRetired(reservation_id))
+        return rows
+
+    def _wakeup_ms(self) -> int | None:
+        books = self.books
+        memory_ms = books.rules.dedupe_memory_ms
+        times = []
+        if books.deadlines:
+            times.append(books.deadlines[0][0])
+        if books.ended:
+            times.append(books.ended[0][0] + memory_ms)
+        if books.entries_spent:
+            times.append(books.entries_spent[0][0] + memory_ms)
+        return min(times) if times else None
+
+    # --- what operators see ---------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Counts by shard and in all, plain values."""
+        books = self.books
+        return {
+            "cluster_id": self.cluster_id,
+            "timeline": self.timeline,
+            "shard_count": self.shard_count,
+            "oversells": books.oversells,
+            "shortage_units": books.shortage_units,
+            "imposed_uncovered_units": books.imposed_uncovered_units,
+            "live_reservations": len(books.reservations) - len(books.ended),
+            "dedupe_entries": len(books.reservations) + len(books.entries_spent),
+            "shards": [
+                {
+                    "shard": shard.id,
+                    "epoch": shard.epoch,
+                    "record_number": shard.record_number,
+                    "sequence": shard.sequence,
+                    "stock_actors": len(shard.stock),
+                    "reservations": len(shard.reservations),
+                    "entries": len(shard.entries),
+                    "exceptions_open": shard.exceptions_open,
+                }
+                for shard in books.shards.values()
+            ],
+        }
+
+
+def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:
+    principal, correlation_id, traceparent = cause if cause else ("", "", "")
+    if verb == Verb.INGEST:
+        return Cause(
+            verb,
+            "",
+            command.event_id,
+            principal,
+            correlation_id,
+            traceparent,
+            command.source_id,
+            command.stream_id,
+            command.source_sequence,
+            command.occur_time_ms,
+        )
+    if verb == Verb.FULFILL:
+        occur_ms = command.occur_time_ms
+        return Cause(verb, "", command.request_id, principal, correlation_id, traceparent, "", "", 0, occur_ms)
+    channel_id = getattr(command, "channel_id", "")
+    return Cause(verb, channel_id, getattr(command, "request_id", ""), principal, correlation_id, traceparent)
