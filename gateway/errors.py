@@ -77,7 +77,7 @@ class Violation(NamedTuple):
     description: str
 
 
-class CallFailed(Exception):  # noqa: N818  it says what happened to the call
+class CallFailed(Exception):
     """A call (or one item of a batch) that gets an error instead of an answer."""
 
     def __init__(
