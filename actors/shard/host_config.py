@@ -1,0 +1,35 @@
+"""What a shard host must be told, and every bound it keeps, each with its unit and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXIT_JOURNAL = 70  # the journal failed: the next owner replays
+EXIT_BUG = 71  # an invariant broke: the next owner replays
+EXIT_FENCED = 72  # another owner took a shard
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """Plain and picklable. ``token``: what a gateway's hello must carry. Port 0: any free one."""
+
+    host_id: str
+    token: str
+    address: str = "127.0.0.1"
+    port: int = 0
+    links_max: int = 256  # gateways of a cluster, with room for reconnects
+    turn_lines_max: int = 4_000  # about 60 ms of rules: what a late comer waits at most before his own turn
+    queue_lines_per_shard_max: int = 20_000  # a third of a second of one shard; longer queues only make answers late
+    stock_key_share_divisor: int = 4  # one stock key may fill a quarter of its shard's queue
+    overloaded_retry_ms: int = 100
+    unavailable_retry_ms: int = 500
+    snapshot_after_events: int = 50_000  # per shard: bounds its replay to about a second
+    snapshot_pause_ms: float = 2.0  # between slices of about 1 ms: a third of a loop at most
+    records_retention_ms: int = 7 * 24 * 3600 * 1000
+    compact_interval_ms: int = 10 * 60 * 1000
+    housekeeping_interval_ms: int = 1_000
+    disk_floor_bytes: int = 256 * 1024 * 1024  # below it new claims are refused; facts, releases and expiry go on
+    disk_floor_hysteresis_bytes: int = 64 * 1024 * 1024  # claims are accepted again this far above it
+    explain_records_max: int = 200  # looked through for the events behind a stock key
+    explain_events_max: int = 20
+    late_link_bytes_max: int = 64 * 1024 * 1024  # unsent replies on a link whose gateway does not read: it is closed

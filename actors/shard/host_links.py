@@ -1,0 +1,155 @@
+"""The host's side of its links: checks hellos, cuts frames into items, packs the replies of a frame into one.
+
+A peer that sends what is no frame, or no hello, is told why and closed; the host is unharmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.domain.answers import Reply, error
+from actors.domain.outcomes import ErrorReason
+from actors.shard import frames
+from actors.shard.host_config import HostConfig
+from actors.shard.messages import FrameKind
+
+log = logging.getLogger(__name__)
+
+REQUEST = int(FrameKind.REQUEST)
+ITEM_FIELDS = 6
+HELLO_TIMEOUT_S = 5.0
+
+
+class Batch:
+    """One request frame's items on their way through; it answers when the last reply is there."""
+
+    __slots__ = ("frame_id", "left", "link", "replies")
+
+    def __init__(self, link: HostLink, frame_id: int, size: int) -> None:
+        self.link = link
+        self.frame_id = frame_id
+        self.left = size
+        self.replies: list[Reply | None] = [None] * size
+
+    def answer(self, index: int, reply: Reply) -> None:
+        """One reply is ready to go out; the frame goes when all are."""
+        self.replies[index] = reply
+        self.left -= 1
+        if not self.left:
+            self.link.send_replies(self.frame_id, self.replies)
+
+
+class LinkOwner:
+    """What a link asks of its host; functions, so that no link holds the host."""
+
+    __slots__ = ("accept", "closed", "config", "now_ms", "opened", "welcome")
+
+    def __init__(
+        self,
+        config: HostConfig,
+        welcome: Callable[[frames.Hello], bytes],
+        accept: Callable[[Batch, Sequence[Sequence[Any]]], None],
+        now_ms: Callable[[], int],
+        opened: Callable[[HostLink], bool],
+        closed: Callable[[HostLink], None],
+    ) -> None:
+        self.config = config
+        self.welcome = welcome
+        self.accept = accept
+        self.now_ms = now_ms
+        self.opened = opened
+        self.closed = closed
+
+
+class HostLink(asyncio.Protocol):
+    """One connection of a gateway."""
+
+    def __init__(self, owner: LinkOwner) -> None:
+        self._owner = owner
+        self._decoder = frames.FrameDecoder(frames.FRAME_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+        self._hello: frames.Hello | None = None
+        self._hello_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._owner.opened(self):
+            self.close("too many links")
+            return
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._hello_timer = asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, self.close, "no hello came")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._decoder.feed(data):
+                self._receive(message)
+        except frames.FrameError as bad:
+            peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+            log.warning("closing a link: %s", bad, extra={"peer": str(peer)})
+            self.close(str(bad))
+
+    def _receive(self, message: Sequence[Any]) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._hello is None:
+            answer = self._owner.welcome(_as_hello(message))
+            self._hello = frames.Hello(*message[: len(frames.Hello._fields)])
+            if self._hello_timer is not None:
+                self._hello_timer.cancel()
+            self._transport.write(answer)
+            return
+        if message[0] != REQUEST or len(message) < 3 or not isinstance(message[2], list):  # noqa: PLR2004
+            raise frames.FrameError("a request frame is [REQUEST, frame_id, [item, …]]")
+        items = message[2]
+        for item in items:
+            if not isinstance(item, list) or len(item) != ITEM_FIELDS or not isinstance(item[5], list):
+                raise frames.FrameError("an item is [verb, shard, deadline_ms, weight, cause, body]")
+            if not (type(item[0]) is int and type(item[1]) is int and type(item[2]) is int and type(item[3]) is int):
+                raise frames.FrameError("an item's verb, shard, deadline and weight are integers")
+            if item[3] < 1:
+                raise frames.FrameError("an item weighs at least 1")
+        batch = Batch(self, message[1], len(items))
+        if items:
+            self._owner.accept(batch, items)
+        else:
+            self.send_replies(batch.frame_id, ())
+
+    def send_replies(self, frame_id: int, replies: Sequence[Reply | None]) -> None:
+        """Send a frame of replies. A peer that does not read for too long is closed."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        try:
+            frame = frames.encode_reply(frame_id, self._owner.now_ms(), replies)
+        except frames.FrameError:
+            whole = error(ErrorReason.INTERNAL, "the answer is too large for one frame: ask for smaller pages")
+            frame = frames.encode_reply(frame_id, self._owner.now_ms(), [whole] * len(replies))
+        transport.write(frame)
+        if transport.get_write_buffer_size() > self._owner.config.late_link_bytes_max:
+            self.close("replies are not read")
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and close."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(frames.goodbye(reason))
+            transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        self._transport = None
+        self._owner.closed(self)
+
+
+def _as_hello(message: Sequence[Any]) -> frames.Hello:
+    if message[0] != FrameKind.HELLO or len(message) < len(frames.Hello._fields):
+        raise frames.FrameError("the first frame must be a hello")
+    return frames.Hello(*message[: len(frames.Hello._fields)])
