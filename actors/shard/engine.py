@@ -199,7 +199,7 @@ class Engine:
             payload = encode_groups(groups)
             records.append(Record(shard_id, shard.record_number, shard.epoch, first, count, turn.now_ms, payload))
         read_heads = [self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards]
-        return TurnResult(replies, records, entries, read_heads, self._wakeup_ms(), expired)
+        return TurnResult(replies, records, entries, read_heads, self.wakeup_ms(), expired)
 
     def head(self, shard_id: int) -> ShardHead:
         """Where the shard's journal ends once everything stepped so far is durable."""
@@ -272,7 +272,8 @@ class Engine:
         turn.emit(home, ReservationRetired(reservation_id))
         return rows
 
-    def _wakeup_ms(self) -> int | None:
+    def wakeup_ms(self) -> int | None:
+        """Shard time of the next deadline or housekeeping; None: none. In the past: more is due, step again soon."""
         books = self.books
         memory_ms = books.rules.dedupe_memory_ms
         times = []

@@ -52,7 +52,7 @@ class LinkOwner:
     def __init__(
         self,
         config: HostConfig,
-        welcome: Callable[[frames.Hello], bytes],
+        welcome: Callable[[Sequence[Any]], bytes],
         accept: Callable[[Batch, Sequence[Sequence[Any]]], None],
         now_ms: Callable[[], int],
         opened: Callable[[HostLink], bool],
@@ -73,7 +73,7 @@ class HostLink(asyncio.Protocol):
         self._owner = owner
         self._decoder = frames.FrameDecoder(frames.FRAME_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
-        self._hello: frames.Hello | None = None
+        self._greeted = False
         self._hello_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -98,9 +98,9 @@ class HostLink(asyncio.Protocol):
     def _receive(self, message: Sequence[Any]) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._hello is None:
-            answer = self._owner.welcome(_as_hello(message))
-            self._hello = frames.Hello(*message[: len(frames.Hello._fields)])
+        if not self._greeted:
+            answer = self._owner.welcome(message)  # raises FrameError when the hello is not to be believed
+            self._greeted = True
             if self._hello_timer is not None:
                 self._hello_timer.cancel()
             self._transport.write(answer)
@@ -148,8 +148,3 @@ class HostLink(asyncio.Protocol):
         self._transport = None
         self._owner.closed(self)
 
-
-def _as_hello(message: Sequence[Any]) -> frames.Hello:
-    if message[0] != FrameKind.HELLO or len(message) < len(frames.Hello._fields):
-        raise frames.FrameError("the first frame must be a hello")
-    return frames.Hello(*message[: len(frames.Hello._fields)])

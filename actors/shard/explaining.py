@@ -1,0 +1,53 @@
+"""The events behind a stock key's availability, read back from its shard's last records. For people; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.domain.commands import Verb
+from actors.domain.events import EVENT_KINDS
+from actors.domain.lifecycle import CAUSE_EXPIRE, CAUSE_RETIRE
+from actors.journal.port import Record
+
+# Where an event's quantity is, by kind: index among its fields (after the kind). Absent: it moved no units.
+QUANTITY_FIELDS = {11: 1, 12: 3, 13: 2, 20: 3, 22: 3, 24: 3, 25: 3}
+STOCK_KEY_KINDS = range(10, 30)
+
+
+def events_behind(
+    records: Sequence[Record], stock_key: str, most: int, decode: Callable[[bytes], list[Any]]
+) -> list[tuple[int, int, str, int, str]]:
+    """Up to ``most`` events about a stock key, newest first: (sequence, time ms, kind, quantity, cause).
+
+    ``records``: newest first.
+    """
+    found: list[tuple[int, int, str, int, str]] = []
+    for record in records:
+        sequence = record.first_sequence
+        here = []
+        for cause, events in decode(record.payload):
+            for kind, *fields in events:
+                if kind in STOCK_KEY_KINDS and fields[0] == stock_key:
+                    at = QUANTITY_FIELDS.get(kind)
+                    quantity = fields[at] if at is not None else 0
+                    here.append((sequence, record.time_ms, EVENT_KINDS[kind].__name__, quantity, cause_text(cause)))
+                sequence += 1
+        found += reversed(here)
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def cause_text(cause: Sequence[Any]) -> str:
+    """A cause in words."""
+    verb, channel_id, request_id = cause[0], cause[1], cause[2]
+    source_id = cause[6] if len(cause) > 6 else ""  # noqa: PLR2004  Cause.source_id
+    if source_id:
+        return f"event {request_id} of source {source_id}"
+    if verb == CAUSE_EXPIRE:
+        return f"deadline of {channel_id}/{request_id}"
+    if verb == CAUSE_RETIRE:
+        return "housekeeping"
+    name = Verb(verb).name.lower() if verb in Verb._value2member_map_ else f"verb {verb}"
+    return f"{name} {channel_id}/{request_id}" if channel_id else f"{name} {request_id}"

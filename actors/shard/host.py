@@ -1,0 +1,562 @@
+"""The shard host: the async shell around the engine. Turns, group commit, the gate, wake-ups, snapshots, draining.
+
+A turn is decided and applied in one go on the loop, its records go to the journal's thread as one transaction, and only when
+that is durable may anything that saw them leave: grants, refusals, reads, errors. While one commit runs the next batch
+gathers, and may be applied; it is handed over when the first returned. No timers, no linger: an idle system answers in one
+round trip, a busy one batches by itself. A turn that wrote nothing ends with one check of its shards' epochs.
+
+A failed append ends the process (``end_process``): no undo in memory, no second try; the next owner replays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.domain.answers import ERROR, OK, ExplanationView, Reply, error, ok
+from actors.domain.commands import Verb
+from actors.domain.outcomes import ErrorReason
+from actors.domain.rules import Rules
+from actors.journal.codec import decode_groups
+from actors.journal.port import EntryRow, Fenced, Journal, JournalError, Record
+from actors.shard import frames
+from actors.shard.clock import ShardClock
+from actors.shard.directory import HostRoute
+from actors.shard.engine import Engine, TurnResult
+from actors.shard.explaining import events_behind
+from actors.shard.filter import EntryFilter
+from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
+from actors.shard.host_links import Batch, HostLink, LinkOwner
+from actors.shard.journal_thread import JournalThread
+from actors.shard.messages import ANY_SHARD
+from actors.shard.recovery import Progress, recover
+from actors.shard.snapshot import Snapshotter
+from actors.shard.statistics import HostStatistics
+from actors.shard.turns import TurnQueue, Waiting, stock_key_of
+
+log = logging.getLogger(__name__)
+
+EndProcess = Callable[[int, str], None]
+
+
+def wall_ms() -> int:
+    """The wall clock, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """The monotonic clock, milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def end_this_process(code: int, reason: str) -> None:
+    """End at once, without any cleaning up: nothing in memory can be believed any more."""
+    log.critical("the shard host ends: %s", reason)
+    logging.shutdown()
+    os._exit(code)
+
+
+class AppliedTurn:
+    """A turn that was applied and is not durable yet."""
+
+    __slots__ = ("number", "result", "started_s", "taken")
+
+    def __init__(self, number: int, taken: list[Waiting], result: TurnResult, started_s: float) -> None:
+        self.number = number
+        self.taken = taken
+        self.result = result
+        self.started_s = started_s
+
+
+class ShardHost:
+    """All shards of one process, behind one listener for frames."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        journal_factory: Callable[[], Journal],
+        rules: Rules,
+        *,
+        clock: ShardClock | None = None,
+        end_process: EndProcess = end_this_process,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config = config
+        self.state = "starting"
+        self.statistics = HostStatistics()
+        self._journal_factory = journal_factory
+        self._rules = rules
+        self._clock = clock or ShardClock(wall_ms, monotonic_ms)
+        self._end_process = end_process
+        self._progress = progress
+        self._queue = TurnQueue(config)
+        self._filter = EntryFilter()
+        self._links: set[HostLink] = set()
+        self._committing: AppliedTurn | None = None
+        self._waiting: AppliedTurn | None = None
+        self._resolving = False
+        self._turn_scheduled = False
+        self._turns = 0
+        self._durable_turns = 0
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._housekeeping: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self._draining = False
+        self._ended = False
+        self._snapshotter: Snapshotter | None = None
+        self._snapshots_due: deque[int] = deque()
+        self._snapshot_sequences: dict[int, int] = {}
+        self._accept_claims = True
+        self._compacted_ms = 0
+        self._engine: Engine
+        self._journal: Journal
+        self._thread: JournalThread
+        self._loop: asyncio.AbstractEventLoop
+        self._server: asyncio.Server
+
+    # --- start and stop ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> HostRoute:
+        """Open the journal, recover, journal the ownership, listen. Raises ``JournalError`` and says why."""
+        self._loop = loop = asyncio.get_running_loop()
+        self._thread = JournalThread(loop)
+        self.state = "recovering"
+        started_s = time.monotonic()
+        events = await self._thread.call(self._recover)
+        self.statistics.recovery_seconds = time.monotonic() - started_s
+        self.statistics.recovered_events = events
+        gc.collect()
+        gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
+        gc.disable()
+        owner = LinkOwner(self.config, self._welcome, self._accept, self._now, self._opened, self._links.discard)
+        self._server = await loop.create_server(lambda: HostLink(owner), self.config.address, self.config.port)
+        port = self._server.sockets[0].getsockname()[1]
+        self.state = "serving"
+        await self._look_after_journal()
+        self._arm_housekeeping()
+        self._arm_wakeup(self._engine.now_ms)
+        shards = self._engine.books.shards
+        self.route = HostRoute(
+            self.config.host_id,
+            f"{self.config.address}:{port}",
+            os.getpid(),
+            tuple(shards),
+            tuple(shard.epoch for shard in shards.values()),
+        )
+        return self.route
+
+    def _recover(self) -> int:
+        """On the journal's thread."""
+        self._journal = journal = self._journal_factory()
+        shards = range(journal.header.shard_count)
+        recovered = recover(journal, shards, self._rules, self._clock.now_ms(), self._progress)
+        ownership = recovered.ownership
+        journal.append(ownership.records, ownership.entries, ownership.read_heads)
+        self._engine = recovered.engine
+        self._clock.not_before(self._engine.now_ms)
+        self._filter = EntryFilter(journal.entry_keys())
+        for shard_id in shards:
+            newest = journal.snapshots(shard_id)[:1]
+            self._snapshot_sequences[shard_id] = newest[0].highest_sequence if newest else 0
+        return recovered.events
+
+    @property
+    def engine(self) -> Engine:
+        """For questions between turns, by tests and operators."""
+        return self._engine
+
+    async def stop(self, drain_s: float = 10.0) -> None:
+        """Take nothing new, finish what is queued, flush, close. What is not done in time is answered by nobody."""
+        if self.state in ("starting", "stopped"):
+            self.state = "stopped"
+            return
+        self._draining = True
+        self.state = "draining"
+        deadline = time.monotonic() + drain_s
+        while not self._quiet() and time.monotonic() < deadline and not self._ended:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), max(0.01, deadline - time.monotonic()))
+            except TimeoutError:
+                break
+        self._server.close()
+        for timer in (self._wakeup, self._housekeeping):
+            if timer is not None:
+                timer.cancel()
+        for link in list(self._links):
+            link.close("the host stops")
+        self._ended = True
+        if hasattr(self, "_journal"):
+            await self._thread.call(self._journal.close)
+        self._thread.stop()
+        self.state = "stopped"
+
+    def _quiet(self) -> bool:
+        return not (self._queue.lines or self._committing or self._waiting or self._resolving)
+
+    # --- links ------------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return self._clock.now_ms()
+
+    def _opened(self, link: HostLink) -> bool:
+        if len(self._links) >= self.config.links_max or self._draining:
+            return False
+        self._links.add(link)
+        return True
+
+    def _welcome(self, message: Sequence[Any]) -> bytes:
+        engine = self._engine
+        frames.read_hello(message, cluster_id=engine.cluster_id, token=self.config.token)
+        shards = engine.books.shards
+        return frames.welcome(
+            cluster_id=engine.cluster_id,
+            timeline=engine.timeline,
+            host_id=self.config.host_id,
+            host_time_ms=self._now(),
+            shards=list(shards),
+            epochs=[shard.epoch for shard in shards.values()],
+        )
+
+    def _accept(self, batch: Batch, items: Sequence[Sequence[Any]]) -> None:
+        """Queue a frame's items, or answer at once what cannot be queued."""
+        if self._draining or self._ended:
+            stopping = error(ErrorReason.SHARD_UNAVAILABLE, "the host stops", self.config.unavailable_retry_ms)
+            for index in range(len(items)):
+                batch.answer(index, stopping)
+            return
+        shards = self._engine.books.shards
+        for index, item in enumerate(items):
+            verb, shard_id = item[0], item[1]
+            if verb == Verb.GET_HOST_STATUS:
+                self._answer_status(batch, index)
+                continue
+            if shard_id not in shards and shard_id != ANY_SHARD:
+                batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
+                continue
+            try:
+                key = stock_key_of(item)
+            except (IndexError, TypeError, KeyError):
+                batch.answer(index, error(ErrorReason.INVALID_FIELD, "the item's body does not fit its verb"))
+                continue
+            if not self._queue.offer(Waiting(item, batch, index, key)):
+                self.statistics.overloaded += 1
+                detail = "too much is waiting for this stock key or its shard"
+                batch.answer(index, error(ErrorReason.OVERLOADED, detail, self.config.overloaded_retry_ms))
+        self._schedule_turn()
+
+    # --- turns ------------------------------------------------------------------------------------------------------------
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled and not self._resolving and self._waiting is None and not self._ended:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Take the next batch and step it, unless one is applied already and waits for the running commit."""
+        self._turn_scheduled = False
+        if self._waiting is not None or self._resolving or self._ended:
+            return
+        taken = self._queue.take()
+        now_ms = self._now()
+        live = []
+        for waiting in taken:
+            deadline_ms = waiting.item[2]
+            if deadline_ms and deadline_ms <= now_ms:
+                self.statistics.late += 1
+                waiting.batch.answer(waiting.index, error(ErrorReason.DEADLINE_EXCEEDED, "dropped undone: it came too late"))
+            else:
+                live.append(waiting)
+        self._resolve(live, {})
+
+    def _resolve(self, taken: list[Waiting], found: dict[str, EntryRow | None]) -> None:
+        """Look up what the items depend on in the entries table, then step in the same loop iteration."""
+        items = [waiting.item for waiting in taken]
+        try:
+            wanted = self._engine.unresolved(items, found, self._filter) if self._filter.count else []
+        except (IndexError, TypeError, AttributeError):
+            taken, items = self._drop_malformed(taken)
+            wanted = []
+        if not wanted:
+            self._step(taken, items, found)
+            return
+        self._resolving = True
+
+        def resolved(rows: Any, failed: BaseException | None) -> None:
+            self._resolving = False
+            if failed is not None:
+                self._fail(failed)
+                return
+            found.update(dict.fromkeys(wanted))
+            found.update(rows)
+            self._resolve(taken, found)
+
+        self._thread.submit(lambda: self._journal.find_entries(wanted), resolved)
+
+    def _drop_malformed(self, taken: list[Waiting]) -> tuple[list[Waiting], list[Sequence[Any]]]:
+        """An item whose body does not fit its verb is answered by the engine's own guard; it must not stop the others."""
+        good = []
+        for waiting in taken:
+            try:
+                self._engine.unresolved([waiting.item], {}, self._filter)
+            except (IndexError, TypeError, AttributeError):
+                invalid = error(ErrorReason.INVALID_FIELD, "the item's body does not fit its verb")
+                waiting.batch.answer(waiting.index, invalid)
+            else:
+                good.append(waiting)
+        return good, [waiting.item for waiting in good]
+
+    def _step(self, taken: list[Waiting], items: list[Sequence[Any]], found: dict[str, EntryRow | None]) -> None:
+        started_s = time.perf_counter()
+        try:
+            result = self._engine.step(items, found, self._now(), accept_claims=self._accept_claims)
+        except Exception as bug:
+            log.exception("an invariant broke")
+            self._end(EXIT_BUG, f"an invariant broke: {bug}")
+            return
+        self._turns += 1
+        for row in result.entries:
+            self._filter.add(row.key)
+        turn = AppliedTurn(self._turns, taken, result, started_s)
+        self.statistics.count_turn(items, result, time.perf_counter() - started_s)
+        if self._committing is None:
+            self._commit(turn)
+        else:
+            self._waiting = turn
+        self._arm_wakeup(self._engine.now_ms)
+
+    def _commit(self, turn: AppliedTurn) -> None:
+        """Hand a turn to the journal; nothing of it leaves before that returned."""
+        self._committing = turn
+        result = turn.result
+        journal = self._journal
+
+        def commit() -> None:
+            if result.records or result.entries:
+                journal.append(result.records, result.entries, result.read_heads)
+            elif result.read_heads:
+                journal.check(result.read_heads)
+
+        started_s = time.perf_counter()
+
+        def committed(_nothing: Any, failed: BaseException | None) -> None:
+            if failed is not None:
+                self._fail(failed)
+                return
+            if result.records:
+                self.statistics.commit(time.perf_counter() - started_s, len(result.records))
+            self._release(turn)
+
+        self._thread.submit(commit, committed)
+
+    def _release(self, turn: AppliedTurn) -> None:
+        """The turn is durable: start the next commit, then let the answers out."""
+        self._committing = None
+        if self._ended:
+            return
+        self._durable_turns = turn.number
+        self._engine.durable(turn.result)
+        waiting = self._waiting
+        if waiting is not None:
+            self._waiting = None
+            self._commit(waiting)
+        replies = turn.result.replies
+        for position, one in enumerate(turn.taken):
+            reply = replies[position]
+            if one.item[0] == Verb.EXPLAIN_AVAILABILITY and reply[0] == OK:
+                self._answer_explanation(one, reply)
+            else:
+                one.batch.answer(one.index, reply)
+        self._note_snapshots(turn.result.records)
+        if self._queue.lines:
+            self._schedule_turn()
+        elif self._quiet():
+            self._idle.set()
+
+    def _fail(self, failed: BaseException) -> None:
+        """The journal failed: whatever was applied since may or may not be there. The next owner finds out."""
+        code = EXIT_FENCED if isinstance(failed, Fenced) else EXIT_JOURNAL
+        self._end(code, f"the journal failed: {failed!r}")
+
+    def _end(self, code: int, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self.state = "failed"
+            self._idle.set()
+            self._end_process(code, reason)
+
+    # --- time -------------------------------------------------------------------------------------------------------------
+
+    def _arm_wakeup(self, now_ms: int) -> None:
+        """One timer, at the next deadline, so that expiry happens, and is told, while nobody asks."""
+        wakeup_ms = self._engine.wakeup_ms()
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+        if wakeup_ms is not None and not self._ended:
+            # at least 1 ms: what is bounded a turn and still due must leave room for others
+            self._wakeup = self._loop.call_later(max(1, wakeup_ms - now_ms) / 1000, self._schedule_turn)
+
+    def _arm_housekeeping(self) -> None:
+        if not self._ended and not self._draining:
+            self._housekeeping = self._loop.call_later(self.config.housekeeping_interval_ms / 1000, self._keep_house)
+
+    def _keep_house(self) -> None:
+        if self._quiet():
+            gc.collect(1)  # only young objects, and only while nobody waits; the rest is frozen
+            gc.freeze()
+        self._loop.create_task(self._look_after_journal())
+        self._arm_housekeeping()
+
+    async def _look_after_journal(self) -> None:
+        """Checkpoint, retention and the floor of free space, on the journal's thread between turns."""
+        if self._ended:
+            return
+        now_ms = self._now()
+        compact = now_ms - self._compacted_ms >= self.config.compact_interval_ms and self._compacted_ms > 0
+        if compact or not self._compacted_ms:
+            self._compacted_ms = now_ms
+
+        def work() -> tuple[int | None, int]:
+            self._journal.checkpoint()
+            if compact:
+                records_before_ms = now_ms - self.config.records_retention_ms
+                self._journal.compact(records_before_ms, now_ms - self._rules.dedupe_window_ms)
+            return self._journal.free_bytes(), self._journal.size_bytes()
+
+        try:
+            free, size = await self._thread.call(work)
+        except (JournalError, OSError) as failed:
+            if not self._ended:
+                log.warning("looking after the journal failed: %r", failed)
+            return
+        self.statistics.journal_bytes = size
+        self.statistics.free_bytes = free
+        floor = self.config.disk_floor_bytes
+        if free is None or free >= floor + self.config.disk_floor_hysteresis_bytes:
+            accept = True
+        elif free < floor:
+            accept = False
+        else:
+            accept = self._accept_claims
+        if accept != self._accept_claims:
+            log.warning("new claims are %s: %s bytes free", "accepted again" if accept else "refused", free)
+        self._accept_claims = accept
+
+    # --- snapshots --------------------------------------------------------------------------------------------------------
+
+    def _note_snapshots(self, records: Sequence[Record]) -> None:
+        for record in records:
+            last = record.first_sequence + record.event_count - 1
+            if last - self._snapshot_sequences[record.shard] >= self.config.snapshot_after_events:
+                self._snapshot_sequences[record.shard] = last
+                self._snapshots_due.append(record.shard)
+        if self._snapshots_due and self._snapshotter is None:
+            self._snapshotter = Snapshotter(self._engine, self._snapshots_due.popleft(), self._now())
+            self._loop.call_soon(self._snapshot_slice)
+
+    def _snapshot_slice(self) -> None:
+        """One slice, then a pause for turns; the journal's thread writes it."""
+        snapshotter = self._snapshotter
+        if snapshotter is None or self._ended:
+            return
+        part = snapshotter.next_slice()
+        if part is None:
+            self._publish(snapshotter, self._turns)
+            return
+        journal = self._journal
+
+        def written(_nothing: Any, failed: BaseException | None) -> None:
+            if failed is not None:
+                log.warning("a snapshot was given up: %r", failed)
+                self._snapshotter = None
+                return
+            self._loop.call_later(self.config.snapshot_pause_ms / 1000, self._snapshot_slice)
+
+        self._thread.submit(lambda: journal.write_slice(part), written)
+
+    def _publish(self, snapshotter: Snapshotter, after_turn: int) -> None:
+        """Publish once everything its slices saw is durable."""
+        if self._ended:
+            return
+        if self._durable_turns < after_turn and not self._quiet():
+            self._loop.call_later(self.config.snapshot_pause_ms / 1000, self._publish, snapshotter, after_turn)
+            return
+        journal = self._journal
+        snapshot = snapshotter.snapshot()
+
+        def published(_nothing: Any, failed: BaseException | None) -> None:
+            self._snapshotter = None
+            if failed is not None:
+                log.warning("a snapshot was not published: %r", failed)
+            else:
+                self.statistics.snapshots += 1
+            self._note_snapshots(())
+
+        self._thread.submit(lambda: journal.publish_snapshot(snapshot), published)
+
+    # --- what operators ask -------------------------------------------------------------------------------------------------
+
+    def _answer_explanation(self, waiting: Waiting, reply: Reply) -> None:
+        """Fill in the events behind a stock key, read back from the journal."""
+        key = waiting.item[5][1]
+        journal, config = self._journal, self.config
+        shard_id = waiting.item[1]
+
+        def look() -> list[Any]:
+            records = journal.read_latest(shard_id, config.explain_records_max)
+            return events_behind(records, key, config.explain_events_max, decode_groups)
+
+        def looked(events: Any, failed: BaseException | None) -> None:
+            if failed is not None:
+                log.warning("no events behind an explanation: %r", failed)
+                events = []
+            view = ExplanationView(*reply[2])._replace(events=events)
+            waiting.batch.answer(waiting.index, ok(view))
+
+        self._thread.submit(look, looked)
+
+    def _answer_status(self, batch: Batch, index: int) -> None:
+        def answered(durability: Any, failed: BaseException | None) -> None:
+            if failed is not None:
+                batch.answer(index, (ERROR, int(ErrorReason.SHARD_UNAVAILABLE), "the journal is away", 500))
+                return
+            kind, setting = durability
+            batch.answer(index, ok([self.status(kind, setting)]))
+
+        journal = self._journal
+        self._thread.submit(lambda: _kind_and_durability(journal), answered)
+
+    def status(self, journal_kind: str = "", durability: str = "") -> dict[str, Any]:
+        """Everything an operator may want to know, plain values."""
+        if self.state in ("starting", "recovering"):
+            return {"host_id": self.config.host_id, "state": self.state, "pid": os.getpid()}
+        engine_status = self._engine.status()
+        for shard in engine_status["shards"]:
+            shard["queue_depth"] = self._queue.depth(shard["shard"])
+        return engine_status | {
+            "host_id": self.config.host_id,
+            "endpoint": self.route.endpoint if hasattr(self, "route") else "",
+            "pid": os.getpid(),
+            "state": self.state,
+            "accepts_claims": self._accept_claims,
+            "queue_lines": self._queue.lines,
+            "links": len(self._links),
+            "clock_jumps": self._clock.jumps,
+            "clock_offset_ms": self._clock.offset_ms,
+            "journal_kind": journal_kind,
+            "durability": durability,
+            "filter_bytes": self._filter.size_bytes,
+            **self.statistics.plain(),
+        }
+
+
+def _kind_and_durability(journal: Journal) -> tuple[str, str]:
+    info = journal.info()
+    return info.kind, info.durability
