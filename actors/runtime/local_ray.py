@@ -1,0 +1,111 @@
+"""A Ray of our own on this machine: its environment, its arguments, its files, its processes.
+
+Owns how Ray is started for one node: on loopback only, with token authentication, nothing sent anywhere, a small object store
+(the service puts nothing there), no prestarted workers (``num_cpus=0``), all files under the data directory. Starts no actor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from actors.runtime.plan import NodePlan
+from actors.runtime.processes import MARK_VARIABLE
+
+__all__ = ["GENERATION_VARIABLE", "NAMESPACE", "RayProcesses", "node_environment", "short_path_to", "start_ray"]
+
+NAMESPACE = "stockade"
+GENERATION_VARIABLE = "STOCKADE_NODE_GENERATION"  # beside the mark: which of a serve's Rays a process belongs to
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of AF_UNIX, without its closing zero
+SOCKET_PATH_TAIL_BYTES = 80  # "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.sock…" and some room
+SESSIONS_KEPT = 2  # of Ray's log directories: this one and the one before, for whoever looks for a cause
+TOKEN_BYTES = 32
+
+RayProcesses = dict[str, int]
+
+
+def node_environment(data_dir: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a node's processes: the caller's, with everything about Ray said explicitly."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
+    return {
+        **kept,
+        MARK_VARIABLE: str(data_dir),
+        "SPT_NOENV": "1",  # setproctitle would overwrite the environment block, and the mark with it
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONUNBUFFERED": "1",
+        "RAY_AUTH_MODE": "token",  # any user of this machine could run code through an open GCS port
+        "RAY_AUTH_TOKEN_PATH": str(data_dir / "ray" / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "no cluster beyond this machine": every port on 127.0.0.1
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "AUTOSCALER_METRIC_PORT": "0",  # fixed ports by default: two nodes on a machine would quarrel over them
+        "DASHBOARD_METRIC_PORT": "0",
+    }
+
+
+def start_ray(plan: NodePlan) -> RayProcesses:
+    """Start Ray in this process and connect to it; the pids of "gcs" and "raylet". Takes 3–4 s on an idle machine."""
+    import ray
+    from ray._private import worker as ray_worker
+
+    ray_dir = plan.data_dir / "ray"
+    ray_dir.mkdir(mode=0o700, exist_ok=True)
+    write_token(ray_dir / "token")
+    remove_old_sessions(ray_dir)
+    ray.init(
+        address="local",
+        num_cpus=0,
+        object_store_memory=plan.settings.ray_object_store_bytes,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level="ERROR",
+        namespace=NAMESPACE,
+        _temp_dir=str(short_path_to(ray_dir)),
+        _node_ip_address="127.0.0.1",
+    )
+    processes: Any = ray_worker._global_node.all_processes
+    return {name: processes[key][0].process.pid for name, key in (("gcs", "gcs_server"), ("raylet", "raylet"))}
+
+
+def write_token(path: Path) -> None:
+    """Make the token once per data directory; readable by its owner only."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(TOKEN_BYTES))
+
+
+def remove_old_sessions(ray_dir: Path) -> None:
+    sessions = sorted(path for path in ray_dir.glob("session_2*") if path.is_dir())
+    for session in sessions[: -SESSIONS_KEPT + 1]:
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def short_path_to(directory: Path) -> Path:
+    """``directory`` itself, or a symbolic link to it that is short enough for Ray's sockets.
+
+    Unix sockets take paths of up to 107 bytes and Ray adds about 70 to what it is given. The link lies in a directory of
+    this user only, named by a digest of the target, so the same data directory always gets the same link.
+    """
+    if len(os.fsencode(directory)) + SOCKET_PATH_TAIL_BYTES <= SOCKET_PATH_BYTES_MAX:
+        return directory
+    links = Path(tempfile.gettempdir()) / f"stockade-{os.getuid()}"
+    if len(os.fsencode(links)) + SOCKET_PATH_TAIL_BYTES + 10 > SOCKET_PATH_BYTES_MAX:
+        links = Path("/tmp") / f"stockade-{os.getuid()}"  # TMPDIR itself is too long
+    links.mkdir(mode=0o700, exist_ok=True)
+    if links.lstat().st_uid != os.getuid() or links.is_symlink():
+        raise PermissionError(f"{links} belongs to somebody else; remove it, or set TMPDIR to a directory of your own")
+    link = links / hashlib.blake2b(os.fsencode(directory), digest_size=4).hexdigest()
+    if not link.is_symlink() or link.readlink() != directory:
+        link.unlink(missing_ok=True)
+        link.symlink_to(directory)
+    return link

@@ -1,0 +1,102 @@
+"""What to do next so that one host and all gateways serve: a pure decision over what the supervisor knows.
+
+A *generation* is one node process with its own Ray and actors. When a Ray is lost (raylet, GCS or driver died) its actors
+still serve; the next generation is started beside it and takes over in this order: the old host closes, the new host opens
+(same endpoint, so that gateways of both find it), the new gateways open on the same port, the old gateways drain, the old
+generation ends. Within a generation Ray restarts what dies; it is activated here as soon as it says it is prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE
+from actors.runtime.supervision_link import MemberState
+
+__all__ = ["Activate", "Action", "EndGeneration", "Member", "Stop", "is_complete", "next_actions"]
+
+
+class Member(Protocol):
+    """A process of the node as the supervisor sees it."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def state(self) -> MemberState: ...
+    @property
+    def activated(self) -> bool: ...
+    @property
+    def told_to_stop(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class EndGeneration:
+    number: int
+
+
+Action = Activate | Stop | EndGeneration
+
+
+def next_actions(members: Sequence[Member], newest: int, gateway_count: int) -> list[Action]:
+    """What should be said now; empty when everything is as it should be or somebody must first answer."""
+    actions: list[Action] = [*host_actions(hosts_among(members), newest)]
+    actions += [Activate(member) for member in members if member.role == DIRECTORY and is_waiting(member)]
+    actions += gateway_actions(members, newest, gateway_count)
+    if is_complete(members, newest, gateway_count):
+        older = {member.generation for member in members if member.generation < newest}
+        actions += [EndGeneration(number) for number in sorted(older) if not any(holds(m) for m in members if m.generation == number)]
+    return actions
+
+
+def host_actions(hosts: Sequence[Member], newest: int) -> Iterable[Action]:
+    """At most one host holds the journal. An older one gives way once its successor is prepared."""
+    waiting = sorted((host for host in hosts if is_waiting(host)), key=lambda host: host.generation)
+    holders = [host for host in hosts if holds(host)]
+    if not holders:
+        return [Activate(waiting[-1])] if waiting else []
+    successor_waits = bool(waiting) and waiting[-1].generation == newest
+    return [Stop(host) for host in holders if host.generation < newest and successor_waits and not host.told_to_stop]
+
+
+def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
+    """New gateways open when they have a host to ask, or when nobody else answers; old ones drain once all new ones serve."""
+    gateways = [member for member in members if member.role.startswith(GATEWAY)]
+    older = [gateway for gateway in gateways if gateway.generation < newest and holds(gateway)]
+    host_serves = any(host.generation == newest and host.state is MemberState.SERVING for host in hosts_among(members))
+    if host_serves or not older:
+        yield from (Activate(gateway) for gateway in gateways if is_waiting(gateway) and gateway.generation == newest)
+    if is_complete(members, newest, gateway_count):
+        yield from (Stop(gateway) for gateway in older if not gateway.told_to_stop)
+
+
+def is_complete(members: Iterable[Member], generation: int, gateway_count: int) -> bool:
+    """Whether this generation serves with everything it should have."""
+    serving = {m.role for m in members if m.generation == generation and m.state is MemberState.SERVING}
+    return {NODE, DIRECTORY, HOST, *(f"{GATEWAY}-{number}" for number in range(gateway_count))} <= serving
+
+
+def hosts_among(members: Iterable[Member]) -> list[Member]:
+    return [member for member in members if member.role == HOST]
+
+
+def is_waiting(member: Member) -> bool:
+    return member.state is MemberState.PREPARED and not member.activated
+
+
+def holds(member: Member) -> bool:
+    """Whether it may still hold a journal or a port."""
+    return member.role not in (NODE, DIRECTORY) and member.activated and member.state is not MemberState.STOPPED

@@ -1,0 +1,373 @@
+"""Settings: one typed model, read from the command line, the environment and ``stockade.toml``, in this order of precedence.
+
+Owns what may be set, its defaults, its bounds, the errors a person reads, and where each effective value came from. It starts
+nothing, opens no port and makes no directory; ``wiring`` turns settings into journals, hosts and gateways.
+
+Durations end in ``_ms``: a number is milliseconds, a text carries its unit ("500ms", "90s", "15m", "24h", "7d"). Sizes end in
+``_bytes``: a number is bytes, a text carries its unit ("64 MiB", "1 GiB"). The environment's names are ``STOCKADE_`` and the
+setting in capitals (``STOCKADE_GRPC_PORT``); lists and tables are JSON there, channels and warehouses also plain "web,b2b".
+
+With no file at all a node serves channels web, b2b, marketplace, edi and call-center (only edi may impose claims) and the
+warehouses main and overflow, on loopback: enough to try everything, and a typo in a name is still refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from actors.domain.outcomes import Door, Fact
+from actors.domain.rules import Rules
+
+__all__ = ["Channel", "Credential", "EffectiveValue", "Settings", "SettingsError", "Tls", "Warehouse", "load_settings"]
+
+CONFIG_FILE_NAME = "stockade.toml"
+ENVIRONMENT_PREFIX = "STOCKADE_"
+CONFIG_VARIABLE = "STOCKADE_CONFIG"
+JSON_SETTINGS = frozenset({"credentials", "tls"})  # in the environment; channels and warehouses decode themselves
+
+GIBIBYTE = 1024**3
+MEBIBYTE = 1024**2
+SECOND_MS = 1000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+DURATION_UNITS_MS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+SIZE_UNITS_BYTES = {"b": 1, "kib": 1024, "mib": MEBIBYTE, "gib": GIBIBYTE, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+RAY_OBJECT_STORE_BYTES_MIN = 78_643_200  # Ray refuses less
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used. The message has one line a fault: the field, where it came from, what is wrong, the fix."""
+
+
+def parse_duration_ms(value: Any) -> Any:
+    """Milliseconds from a number or a text with a unit; anything else is left for the type check to refuse."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
+    if found is None:
+        raise ValueError(f'{value!r} is not a duration; write for example "500ms", "90s", "15m", "24h" or "7d"')
+    return int(float(found[1]) * DURATION_UNITS_MS[found[2] or "ms"])
+
+
+def parse_size_bytes(value: Any) -> Any:
+    """Bytes from a number or a text with a unit; anything else is left for the type check to refuse."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    unit = (found[2] or "b").lower() if found else ""
+    if found is None or unit not in SIZE_UNITS_BYTES:
+        raise ValueError(f'{value!r} is not a size; write for example "64 MiB" or "1 GiB"')
+    return int(float(found[1]) * SIZE_UNITS_BYTES[unit])
+
+
+def parse_named_tables(value: Any) -> Any:
+    """A table by name. "web,b2b" and ["web", "b2b"] stand for tables with nothing set; JSON text is decoded."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = json.loads(text) if text.startswith(("{", "[")) else [name.strip() for name in text.split(",") if name.strip()]
+    if isinstance(value, list | tuple):
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("a list here holds names only")
+        return {name: {} for name in value}
+    return value
+
+
+DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
+SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes), Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
+
+
+class Channel(BaseModel):
+    """A sales channel. ``may_impose``: it may reserve with admission ALWAYS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    may_impose: bool = False
+
+
+class Warehouse(BaseModel):
+    """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a fact
+    that is not named may be told by any source)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    fulfilment_door: Literal["warehouse", "order_management"] = "warehouse"
+    sources: dict[str, list[Identifier]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_facts(self) -> Warehouse:
+        known = [fact.name.lower() for fact in Fact]
+        for name in self.sources:
+            if name not in known:
+                raise ValueError(f"unknown fact {name!r} in sources; the facts are {', '.join(known)}")
+        return self
+
+    @property
+    def door(self) -> Door:
+        return Door[self.fulfilment_door.upper()]
+
+    @property
+    def sources_by_fact(self) -> dict[Fact, frozenset[str]]:
+        return {Fact[name.upper()]: frozenset(sources) for name, sources in self.sources.items()}
+
+
+class Credential(BaseModel):
+    """A bearer token and what its holder may do; "*" in ``channels`` or ``sources`` means all. ``operator``: everything."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    principal: Identifier
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    channels: list[str] = Field(default_factory=list)
+    sources: list[str] = Field(default_factory=list)
+    operator: bool = False
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Credential:
+        if (self.token is None) == (self.token_file is None):
+            raise ValueError("give either token or token_file")
+        return self
+
+    def secret(self) -> str:
+        """The token itself, read from its file when it is in one."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        assert self.token_file is not None
+        return self.token_file.read_text(encoding="utf-8").strip()
+
+
+class Tls(BaseModel):
+    """PEM files of the gRPC port. ``client_ca``: when set, callers must show a certificate signed by it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    certificate: Path
+    private_key: Path
+    client_ca: Path | None = None
+
+
+def default_channels() -> dict[str, Channel]:
+    names = ("web", "b2b", "marketplace", "edi", "call-center")
+    return {name: Channel(may_impose=name == "edi") for name in names}
+
+
+def default_warehouses() -> dict[str, Warehouse]:
+    return {"main": Warehouse(), "overflow": Warehouse()}
+
+
+class Settings(BaseModel):
+    """Everything that may be set. Each field's description is what ``stockade config`` shows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_dir: Path = Field(Path("stockade-data"), description="where the journal, locks, logs and Ray's files live")
+    channels: Annotated[dict[Identifier, Channel], BeforeValidator(parse_named_tables)] = Field(
+        default_factory=default_channels, min_length=1, description="sales channels; any other is refused by name"
+    )
+    warehouses: Annotated[dict[Identifier, Warehouse], BeforeValidator(parse_named_tables)] = Field(
+        default_factory=default_warehouses, min_length=1, description="warehouses; any other is refused by name"
+    )
+    catalog: Literal["open", "closed"] = Field("open", description="open: the first fact or registration creates a stock key")
+    shard_count: int = Field(64, ge=1, le=4096, description="fixed when the journal is made")
+
+    gateways: int = Field(2, ge=1, le=64, description="gateway processes behind the gRPC port")
+    grpc_host: str = Field("127.0.0.1", description="address of the gRPC port")
+    grpc_port: Port = Field(7450, description="the gRPC port; 0: any free one")
+    http_host: str = Field("127.0.0.1", description="address of /metrics, /livez and /readyz")
+    http_port: Port = Field(7451, description="port of /metrics, /livez and /readyz; 0: any free one")
+    tls: Tls | None = Field(None, description="PEM files of the gRPC port")
+    credentials: list[Credential] = Field(default_factory=list, description="bearer tokens; none: nobody is asked")
+    allow_insecure_network: bool = Field(False, description="allow addresses other than loopback without TLS and credentials")
+    cluster_token: SecretStr | None = Field(None, description="what hosts ask of gateways; default: made for the data directory")
+
+    ttl_default_ms: DurationMs = Field(15 * MINUTE_MS, description="a hold's time to live when the caller names none")
+    ttl_ms_min: DurationMs = Field(1 * SECOND_MS, description="shortest time to live a caller may ask for")
+    ttl_ms_max: DurationMs = Field(24 * HOUR_MS, description="longest time to live a caller may ask for")
+    lifetime_ms_max: DurationMs = Field(24 * HOUR_MS, description="a hold's whole life, extensions included")
+    dedupe_window_ms: DurationMs = Field(24 * HOUR_MS, description="how long a request id is remembered after its end")
+    dedupe_memory_ms: DurationMs = Field(15 * MINUTE_MS, description="how much of that in memory")
+    ended_in_memory_max: int = Field(200_000, ge=1, description="ended reservations kept in memory, at most")
+    takeover_grace_ms: DurationMs = Field(2 * SECOND_MS, description="what overdue deadlines get after a takeover")
+
+    retention_ms: DurationMs = Field(7 * DAY_MS, description="how long records covered by snapshots are kept")
+    snapshot_interval_ms: DurationMs = Field(5 * MINUTE_MS, description="time between snapshots")
+    snapshot_interval_records: int = Field(20_000, ge=100, description="records between snapshots, whichever comes first")
+    disk_floor_bytes: SizeBytes = Field(256 * MEBIBYTE, description="below this much free space new claims are refused")
+    ballast_bytes: SizeBytes = Field(16 * MEBIBYTE, description="kept in reserve so that a full disk can still be recovered")
+
+    ray_object_store_bytes: Annotated[SizeBytes, Field(ge=RAY_OBJECT_STORE_BYTES_MIN)] = Field(
+        RAY_OBJECT_STORE_BYTES_MIN, description="Ray's object store, which the service does not use"
+    )
+    leftover_patience_ms: DurationMs = Field(5 * SECOND_MS, description="how long leftovers of a dead serve are waited for")
+    drain_ms_max: DurationMs = Field(5 * SECOND_MS, description="how long a clean stop waits for calls under way")
+    log_format: Literal["text", "json"] = Field("text", description="what serve prints; the log files are JSON always")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Settings:
+        if not self.ttl_ms_min <= self.ttl_default_ms <= self.ttl_ms_max:
+            raise ValueError("ttl_ms_min ≤ ttl_default_ms ≤ ttl_ms_max must hold")
+        if self.ttl_ms_max > self.lifetime_ms_max:
+            raise ValueError("ttl_ms_max must not exceed lifetime_ms_max")
+        if self.dedupe_memory_ms > self.dedupe_window_ms:
+            raise ValueError("dedupe_memory_ms must not exceed dedupe_window_ms")
+        if self.retention_ms < self.dedupe_window_ms:
+            raise ValueError("retention_ms must be at least dedupe_window_ms, or ids are forgotten while they count")
+        principals = [credential.principal for credential in self.credentials]
+        if len(set(principals)) != len(principals):
+            raise ValueError("each principal may have one credential")
+        for credential in self.credentials:
+            for channel in credential.channels:
+                if channel != "*" and channel not in self.channels:
+                    raise ValueError(f"credential {credential.principal!r} names the unknown channel {channel!r}")
+        return self
+
+    def rules(self) -> Rules:
+        """What the domain may depend on."""
+        return Rules(
+            catalog_open=self.catalog == "open",
+            doors={warehouse_id: warehouse.door for warehouse_id, warehouse in self.warehouses.items()},
+            lifetime_ms_max=self.lifetime_ms_max,
+            dedupe_window_ms=self.dedupe_window_ms,
+            dedupe_memory_ms=self.dedupe_memory_ms,
+            ended_in_memory_max=self.ended_in_memory_max,
+            takeover_grace_ms=self.takeover_grace_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveValue:
+    """One line of ``stockade config``. ``value`` is plain data; secrets are replaced by "(set)"."""
+
+    name: str
+    value: Any
+    origin: str  # "default", "command line", "environment STOCKADE_X" or the file's path
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings and where they came from. ``warnings``: variables that look like a misspelt setting."""
+
+    settings: Settings
+    config_file: Path | None
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def effective(self) -> list[EffectiveValue]:
+        """Every setting with its value and origin, in the model's order."""
+        plain = self.settings.model_dump(mode="json")
+        fields = type(self.settings).model_fields
+        return [
+            EffectiveValue(name, hide_secrets(name, plain[name]), self.origins[name], fields[name].description or "")
+            for name in fields
+        ]
+
+
+def load_settings(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    working_dir: Path | None = None,
+) -> LoadedSettings:
+    """Merge command line (``overrides``; None values are absent), environment and file. Raises SettingsError.
+
+    The file is ``config``, else what STOCKADE_CONFIG names, else ``stockade.toml`` in the working directory if there is one.
+    A relative ``data_dir`` in the file is relative to the file.
+    """
+    environment = os.environ if environment is None else environment
+    file_path, file_values = read_config_file(config, environment, working_dir or Path.cwd())
+    from_environment, variables = read_environment(environment)
+    from_command_line = {name: value for name, value in (overrides or {}).items() if value is not None}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    origins |= dict.fromkeys(file_values, str(file_path))
+    origins |= {name: f"environment {variables[name]}" for name in from_environment}
+    origins |= dict.fromkeys(from_command_line, "command line")
+    try:
+        settings = Settings(**{**file_values, **from_environment, **from_command_line})
+    except ValidationError as error:
+        raise SettingsError(explain(error, origins)) from None
+    return LoadedSettings(settings, file_path, origins, suspicious_variables(environment))
+
+
+def read_config_file(
+    config: Path | None, environment: Mapping[str, str], working_dir: Path
+) -> tuple[Path | None, dict[str, Any]]:
+    """The file's path and its tables; (None, {}) without a file."""
+    named = config or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    path = working_dir / (named or CONFIG_FILE_NAME)
+    if named is None and not path.is_file():
+        return None, {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        asked_by = "--config" if config else CONFIG_VARIABLE if named else "found in the working directory"
+        raise SettingsError(f"cannot read the settings file {path} ({asked_by}): {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    if isinstance(values.get("data_dir"), str):
+        values["data_dir"] = str(path.parent / Path(values["data_dir"]).expanduser())
+    return path, values
+
+
+def read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings found in the environment, decoded, and the variable each came from."""
+    values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    for name in Settings.model_fields:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        raw = environment.get(variable)
+        if not raw:
+            continue
+        variables[name] = variable
+        try:
+            values[name] = json.loads(raw) if name in JSON_SETTINGS else raw
+        except ValueError:
+            raise SettingsError(f"{name} (from environment {variable}): not valid JSON") from None
+    return values, variables
+
+
+def explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    """One line a fault: which setting, from where, what is wrong and what would be right."""
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        path = [str(part) for part in fault["loc"]]
+        where = ".".join(path) or "settings"
+        origin = origins.get(path[0], "the file or command line") if path else ", ".join(sorted(set(origins.values()) - {"default"}))
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden" and len(path) == 1:
+            near = difflib.get_close_matches(path[0], Settings.model_fields, n=1)
+            message = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "; `stockade config` lists them")
+        lines.append(f"{where} (from {origin or 'defaults'}): {message}")
+    return "\n".join(lines)
+
+
+def suspicious_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables of ours that no setting has but one nearly has."""
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields]
+    warnings = []
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in {*known, CONFIG_VARIABLE}:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+            if near:
+                warnings.append(f"{variable} is not a setting and is ignored; did you mean {near[0]}?")
+    return tuple(warnings)
+
+
+def hide_secrets(name: str, value: Any) -> Any:
+    """``value`` with every secret replaced by "(set)"."""
+    if name == "cluster_token":
+        return None if value is None else "(set)"
+    if name == "credentials":
+        return [{**item, "token": "(set)" if item["token"] is not None else None} for item in value]
+    return value
