@@ -1,0 +1,52 @@
+# Every target sets up what it needs: Python 3.11 or newer, make and a package index are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+ARGS ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix proto lock bench clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): constraints.txt pyproject.toml protos/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing pinned dependencies into $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e protos -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## start the service on a fresh data directory, drive a trading day, prove that nothing oversold
+	@stockade demo $(ARGS)
+
+test: check ## everything: the checks, then all tests
+	@python -m pytest -q tests/integration tests/e2e $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types, layers, contract, fast tests
+	@ruff format --check --quiet . || (echo "run 'make fix'" && exit 1)
+	@ruff check --quiet .
+	@mypy actors gateway protos/stockade/client bench tests
+	@lint-imports --no-cache
+	@cd protos && buf lint && buf build -o /dev/null
+	@python protos/breaking.py
+	@python protos/generate.py --check
+	@python -m pytest -q -n auto tests/unit tests/simulation
+
+fix: $(STAMP) ## format, and mend what ruff can mend
+	@ruff format --quiet . && ruff check --fix --quiet .
+
+proto: $(STAMP) ## make the Python of the contract anew
+	@python protos/generate.py
+
+lock: $(STAMP) ## pin every dependency anew, with hashes
+	@python .ci/lock.py
+
+bench: $(STAMP) ## the short benchmark: hot and spread, single and batched, against a no-op
+	@python -m bench $(ARGS)
+
+clean: ## remove what was made here
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
