@@ -39,7 +39,9 @@ class Principal:
     def require_source(self, source_id: str) -> None:
         """Raises CallFailed PERMISSION_DENIED unless it may tell warehouse facts as that source."""
         if not (self.operator or ALL in self.sources or source_id in self.sources):
-            raise CallFailed(ErrorReason.PERMISSION_DENIED, f"{self.name} may not tell warehouse events as source {source_id!r}")
+            raise CallFailed(
+                ErrorReason.PERMISSION_DENIED, f"{self.name} may not tell warehouse events as source {source_id!r}"
+            )
 
     def require_operator(self) -> None:
         """Raises CallFailed PERMISSION_DENIED unless it is an operator."""

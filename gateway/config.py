@@ -19,7 +19,7 @@ BYTES_PER_CALL_MAX = 4 * 1024 * 1024  # a full batch of ordinary orders is 0.2 M
 BATCH_ITEMS_MAX = 1_000  # beyond this a batch gets no cheaper per item, only later
 EVENTS_PER_CALL_MAX = 1_000  # warehouse events: the same reason
 REGISTRATIONS_PER_CALL_MAX = 1_000  # catalog loads: the same reason
-STOCK_KEYS_PER_CALL_MAX = 5_000  # BatchGetAvailability: answers are small, pages of a storefront are large
+STOCK_KEYS_PER_CALL_MAX = 1_000  # BatchGetAvailability: the same reason
 ID_BYTES_MAX = 128
 LABELS_MAX = 16
 LABEL_KEY_BYTES_MAX = 64
@@ -28,7 +28,9 @@ NOTE_BYTES_MAX = 1_024  # free text for people; journaled, so bounded
 PAGE_SIZE_MAX = 1_000
 PAGE_SIZE_DEFAULT = 100
 PAGE_TOKEN_BYTES_MAX = 2_048  # opaque, ours: a host's id and its cursor
-RECEIVE_BYTES_MAX = 16 * 1024 * 1024  # what gRPC itself lets in, so that a 10 MB call gets our clear error instead of its own
+RECEIVE_BYTES_MAX = (
+    16 * 1024 * 1024
+)  # what gRPC itself lets in, so that a 10 MB call gets our clear error instead of its own
 SEND_BYTES_MAX = 64 * 1024 * 1024  # an answer of 25,000 long lines; clients set their own limit
 
 # --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ----------------------------------------------
@@ -146,7 +148,9 @@ def check_binding(config: GatewayConfig) -> None:
                 f"http_host {host!r} is not a loopback address and the metrics port has neither TLS nor credentials: "
                 "bind it to 127.0.0.1, or set allow_insecure_network"
             )
-        missing = [name for name, there in (("TLS files", config.tls), ("credentials", config.credentials)) if not there]
+        missing = [
+            name for name, there in (("TLS files", config.tls), ("credentials", config.credentials)) if not there
+        ]
         if missing:
             raise RefusedBinding(
                 f"bind_host {host!r} is not a loopback address and {' and '.join(missing)} are not configured: "

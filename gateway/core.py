@@ -124,7 +124,16 @@ class Frame:
 class Link:
     """What the core knows of the connection to one host, while it is up."""
 
-    __slots__ = ("frames", "heard_at", "host_id", "host_time_offset", "next_frame_id", "pending", "pending_weight", "shards")
+    __slots__ = (
+        "frames",
+        "heard_at",
+        "host_id",
+        "host_time_offset",
+        "next_frame_id",
+        "pending",
+        "pending_weight",
+        "shards",
+    )
 
     def __init__(self, host_id: str, host_time_offset: int, shards: frozenset[int], now: int) -> None:
         self.host_id = host_id
@@ -212,7 +221,9 @@ class Core:
             # an idle queue takes a call of any size that validation let through
             if waiting and waiting + part.weight > self._pending_max:
                 self.refused_calls += 1
-                self._fail_rest(call, ErrorReason.OVERLOADED, "too much waits for a shard host", RETRY_HINT_OVERLOADED_MS)
+                self._fail_rest(
+                    call, ErrorReason.OVERLOADED, "too much waits for a shard host", RETRY_HINT_OVERLOADED_MS
+                )
                 return
         self._schedule(call)
         for host_id, part in parts:
@@ -299,6 +310,13 @@ class Core:
     def shard_count(self) -> int:
         """Shards of the cluster; 0 while no map is known."""
         return self._routes.shard_count if self._routes is not None else 0
+
+    @property
+    def saturated(self) -> bool:
+        """Whether a call would be refused wherever it goes: then nothing need be spent on reading it."""
+        if not self._links:
+            return self._parked_weight >= self._pending_max
+        return all(link.pending_weight >= self._pending_max for link in self._links.values())
 
     def host_ids(self) -> list[str]:
         """Every host of the map, in the order in which lists go over them."""

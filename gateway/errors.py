@@ -131,9 +131,7 @@ def reason_name(reason: ErrorReason) -> str:
 
 def status_of(failure: CallFailed) -> status_pb2.Status:
     """The failure as ``google.rpc.Status``: for an item of a batch, and for a call's trailing metadata."""
-    return _status(
-        failure.reason, failure.detail, failure.outcome, failure.retry_after_ms, failure.violations
-    )
+    return _status(failure.reason, failure.detail, failure.outcome, failure.retry_after_ms, failure.violations)
 
 
 @lru_cache(maxsize=256)  # an overloaded gateway answers the same few again and again

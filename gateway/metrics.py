@@ -35,7 +35,9 @@ class Metrics:
         self._pending = Gauge(
             "stockade_gateway_pending_lines", "Lines that wait in the gateway for a shard host", registry=self.registry
         )
-        self._links = Gauge("stockade_gateway_links", "Shard hosts that the gateway is connected to", registry=self.registry)
+        self._links = Gauge(
+            "stockade_gateway_links", "Shard hosts that the gateway is connected to", registry=self.registry
+        )
         self._retried = Gauge(
             "stockade_gateway_retried_items", "Items sent again since the gateway started", registry=self.registry
         )
@@ -68,7 +70,9 @@ class Metrics:
             child = self._event_children[source, outcome] = self._events.labels(source, outcome)
         child.inc(count)
 
-    def watch(self, *, pending_lines: Callable[[], float], links: Callable[[], float], retried: Callable[[], float]) -> None:
+    def watch(
+        self, *, pending_lines: Callable[[], float], links: Callable[[], float], retried: Callable[[], float]
+    ) -> None:
         """Where the gauges get their values from when somebody scrapes."""
         self._pending.set_function(pending_lines)
         self._links.set_function(links)

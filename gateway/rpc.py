@@ -104,7 +104,9 @@ class Wrapper:
                 response = None
             metrics.answered(method, code, clock() - began)
             if log_requests:
-                log.info("call", method=method, code=code, correlation_id=rpc.correlation_id, principal=rpc.principal.name)
+                log.info(
+                    "call", method=method, code=code, correlation_id=rpc.correlation_id, principal=rpc.principal.name
+                )
             return response
 
         return grpc.unary_unary_rpc_method_handler(
@@ -118,11 +120,15 @@ class Wrapper:
 
         def deserialize(raw: bytes) -> Any:
             if len(raw) > bytes_max:
-                return Unreadable(f"the request has {len(raw)} bytes; at most {bytes_max} are accepted: send less in one call")
+                return Unreadable(
+                    f"the request has {len(raw)} bytes; at most {bytes_max} are accepted: send less in one call"
+                )
             try:
                 return parse(raw)
             except DecodeError:
-                return Unreadable(f"the request is not a {request_class.DESCRIPTOR.full_name} in protobuf, or a text is not UTF-8")
+                return Unreadable(
+                    f"the request is not a {request_class.DESCRIPTOR.full_name} in protobuf, or a text is not UTF-8"
+                )
 
         return deserialize
 
@@ -148,7 +154,9 @@ def _read_metadata(rpc: Rpc, context: grpc.aio.ServicerContext[Any, Any], access
 
 def _plain(value: str | bytes, bytes_max: int) -> str:
     """A metadata value that may be journaled and logged; anything else counts as not given."""
-    return value if isinstance(value, str) and len(value) <= bytes_max and value.isascii() and value.isprintable() else ""
+    return (
+        value if isinstance(value, str) and len(value) <= bytes_max and value.isascii() and value.isprintable() else ""
+    )
 
 
 def _fail(context: grpc.aio.ServicerContext[Any, Any], rpc: Rpc, failure: CallFailed) -> str:

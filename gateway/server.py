@@ -1,0 +1,256 @@
+"""Starts and stops a gateway: the gRPC port with its services, health, reflection and channelz; the links; the probes' port.
+
+``start_gateway`` is the only door. It needs a running loop (uvloop is worth a third of the work, but that is the process's
+choice), configures no logging, installs no signal handler and reads no environment: whoever runs the process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from google.protobuf.message_factory import GetMessageClass
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from stockade.v1 import (
+    admin_service_pb2,
+    availability_service_pb2,
+    exception_service_pb2,
+    reservation_service_pb2,
+    stock_service_pb2,
+    warehouse_event_service_pb2,
+)
+
+from actors.shard.directory import Directory
+from gateway.access import Access
+from gateway.config import RECEIVE_BYTES_MAX, SEND_BYTES_MAX, GatewayConfig, check_binding, is_loopback
+from gateway.core import Core
+from gateway.http import Answer, HttpServer, text
+from gateway.links import HostLinks
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.rpc import Wrapper
+from gateway.servicers.admin import AdminService
+from gateway.servicers.availability import AvailabilityService
+from gateway.servicers.desk import Desk
+from gateway.servicers.exceptions import ExceptionService
+from gateway.servicers.reservation import ReservationService
+from gateway.servicers.stock import StockService
+from gateway.servicers.warehouse_events import WarehouseEventService
+from gateway.validation import KnownNames
+
+HTTP_STOP_SECONDS_MAX = 1.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+log = structlog.get_logger("gateway")
+
+MakeServicer = Callable[[Desk], Any]
+
+# The file that declares a service, its name there, and what serves it.
+SERVICES: tuple[tuple[Any, str, MakeServicer], ...] = (
+    (reservation_service_pb2, "ReservationService", ReservationService),
+    (availability_service_pb2, "AvailabilityService", AvailabilityService),
+    (stock_service_pb2, "StockService", StockService),
+    (warehouse_event_service_pb2, "WarehouseEventService", WarehouseEventService),
+    (exception_service_pb2, "ExceptionService", ExceptionService),
+    (admin_service_pb2, "AdminService", AdminService),
+)
+
+
+class Stoppable(Protocol):
+    """What ``RunningGateway.stop`` ends."""
+
+    async def stop(self, grace: float | None) -> None: ...
+
+
+class RunningGateway:
+    """A gateway that serves. ``port`` and ``http_port``: where, also when the settings said "any free one"."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        links: HostLinks,
+        server: grpc.aio.Server,
+        health_servicer: health.aio.HealthServicer,
+    ) -> None:
+        self.config = config
+        self.port = 0
+        self.http_port = 0
+        self._links = links
+        self._server = server
+        self._health = health_servicer
+        self._http: HttpServer | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether every shard is reached and the gateway does not stop: what ``/readyz`` and health say."""
+        return not self._stopping and self._links.core.routable
+
+    def status(self) -> dict[str, Any]:
+        """Plain values for a supervisor."""
+        core = self._links.core
+        return {
+            "name": self.config.name,
+            "version": self.config.version,
+            "port": self.port,
+            "http_port": self.http_port,
+            "ready": self.ready,
+            "stopping": self._stopping,
+            "hosts": core.host_ids(),
+            "linked_hosts": self._links.host_count,
+            "pending_lines": core.pending_lines(),
+            "retried_items": core.retried_items,
+            "refused_calls": core.refused_calls,
+        }
+
+    async def stop(self, grace_s: float) -> None:
+        """Health NOT_SERVING, no new calls, those under way get ``grace_s`` seconds; then everything is closed."""
+        if self._stopping:
+            return
+        self._stopping = True
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._links.stop()
+        if self._http is not None:
+            await self._http.stop()
+        log.info("gateway stopped", name=self.config.name)
+
+    async def serve(self, metrics: Metrics) -> None:
+        """Start listening; called once, by ``start_gateway``."""
+        await self._server.start()
+        self._links.start()
+        self._http = HttpServer(
+            {
+                "/metrics": lambda: Answer(200, CONTENT_TYPE, metrics.text()),
+                "/livez": lambda: text(200, "alive\n"),
+                "/readyz": self._readyz,
+            }
+        )
+        await self._http.start(self.config.http_host, self.config.http_port)
+        self.http_port = self._http.port
+        self._watcher = asyncio.get_running_loop().create_task(self._watch_routes())
+        log.info("gateway listens", name=self.config.name, port=self.port, http_port=self.http_port)
+
+    def _readyz(self) -> Answer:
+        body = json.dumps({"ready": self.ready, "linked_hosts": self._links.host_count, "stopping": self._stopping})
+        return Answer(200 if self.ready else 503, "application/json", body.encode())
+
+    async def _watch_routes(self) -> None:
+        """Keep health in step with whether every shard is reached."""
+        names = ["", *(_full_name(file, name) for file, name, _ in SERVICES)]
+        shown: bool | None = None
+        while True:
+            ready = self._links.core.routable
+            if ready != shown:
+                shown = ready
+                for name in names:
+                    await self._health.set(name, _SERVING if ready else _NOT_SERVING)
+            self._links.changed.clear()
+            await self._links.changed.wait()
+
+
+async def start_gateway(
+    config: GatewayConfig, directory: Directory, *, reservation_servicer: MakeServicer | None = None
+) -> RunningGateway:
+    """Start a gateway; it serves when this returns, though calls fail with SHARD_UNAVAILABLE until a host is found.
+
+    ``reservation_servicer``: makes another servicer of ReservationService (benchmarks measure the rest with a constant one).
+    Raises RefusedBinding for settings that would open an unprotected port, OSError when a port is taken or a file is missing.
+    """
+    check_binding(config)
+    links = HostLinks(Core(config), directory, config)
+    names = KnownNames(config)
+    links.on_routes = lambda routes: names.set_shard_count(routes.shard_count)
+    sources = frozenset(
+        source for each in config.warehouses.values() for told in each.sources.values() for source in told
+    )
+    metrics = Metrics(name=config.name, version=config.version, build=config.build, sources=sources)
+    metrics.watch(
+        pending_lines=lambda: sum(links.core.pending_lines().values()),
+        links=lambda: links.host_count,
+        retried=lambda: links.core.retried_items,
+    )
+    desk = Desk(config, names, links, metrics)
+    server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.concurrent_rpcs_max)
+    wrapper = Wrapper(config, Access(config.credentials), metrics)
+    replaced = {"ReservationService": reservation_servicer} if reservation_servicer is not None else {}
+    _add_services(server, wrapper, desk, replaced)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    channelz.add_channelz_servicer(server)
+    reflection.enable_server_reflection(
+        (
+            *(_full_name(file, name) for file, name, _ in SERVICES),
+            health.SERVICE_NAME,
+            channelz.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        ),
+        server,
+    )
+    gateway = RunningGateway(config, links, server, health_servicer)
+    gateway.port = _bind(server, config)
+    try:
+        await gateway.serve(metrics)
+    except BaseException:
+        await gateway.stop(0)
+        raise
+    return gateway
+
+
+def _add_services(server: grpc.aio.Server, wrapper: Wrapper, desk: Desk, replaced: Mapping[str, MakeServicer]) -> None:
+    """Every method that the protos declare, whether its servicer knows it or not: a missing one fails here, not in a call."""
+    for file, name, make in SERVICES:
+        servicer = replaced.get(name, make)(desk)
+        handlers = {
+            method.name: wrapper.unary(method.name, GetMessageClass(method.input_type), getattr(servicer, method.name))
+            for method in file.DESCRIPTOR.services_by_name[name].methods
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_full_name(file, name), handlers),))
+
+
+def _full_name(file: Any, name: str) -> str:
+    return str(file.DESCRIPTOR.services_by_name[name].full_name)
+
+
+def _options(config: GatewayConfig) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", int(config.so_reuseport)),
+        ("grpc.max_receive_message_length", max(RECEIVE_BYTES_MAX, config.bytes_per_call_max)),
+        ("grpc.max_send_message_length", SEND_BYTES_MAX),
+        ("grpc.enable_channelz", 1),
+    ]
+
+
+def _bind(server: grpc.aio.Server, config: GatewayConfig) -> int:
+    host = f"[{config.bind_host}]" if ":" in config.bind_host.strip("[]") else config.bind_host
+    address = f"{host}:{config.bind_port}"
+    try:
+        if config.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, _server_credentials(config))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    if not is_loopback(config.bind_host) and config.tls is None:
+        log.warning("the gRPC port is open to the network without TLS", address=address)
+    return int(port)
+
+
+def _server_credentials(config: GatewayConfig) -> grpc.ServerCredentials:
+    assert config.tls is not None
+    pair = (Path(config.tls.private_key).read_bytes(), Path(config.tls.certificate).read_bytes())
+    roots = Path(config.tls.client_ca).read_bytes() if config.tls.client_ca else None
+    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=roots is not None)

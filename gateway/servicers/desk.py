@@ -1,0 +1,154 @@
+"""What all servicers share: settings, known names, metrics, and how a shard is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from actors.domain.answers import ERROR, OK, REFUSED
+from actors.domain.commands import Verb
+from actors.domain.outcomes import ErrorReason, RefusalReason
+from actors.shard.messages import ANY_SHARD
+from gateway.config import RETRY_HINT_OVERLOADED_MS, GatewayConfig
+from gateway.errors import CallFailed, Violation, failure_of, invalid
+from gateway.metrics import Metrics
+from gateway.paging import read_token, write_token
+from gateway.rpc import Rpc
+from gateway.translate.reservations import wire_size
+from gateway.validation import Findings, KnownNames
+
+Item = list[Any]
+REFUSAL_NAMES = {int(reason): reason.name.lower() for reason in RefusalReason}
+ERROR_NAMES = {int(reason): reason.name.lower() for reason in ErrorReason}
+VERB_NAMES = {int(verb): verb.name.lower() for verb in Verb}
+
+
+class Hosts(Protocol):
+    """The way to the shard hosts: ``gateway.links.HostLinks``, or a stand-in that answers by itself."""
+
+    @property
+    def timeline(self) -> str: ...
+
+    @property
+    def cluster_id(self) -> str: ...
+
+    @property
+    def saturated(self) -> bool: ...
+
+    def host_ids(self) -> list[str]: ...
+
+    async def ask(
+        self, items: list[Item], *, deadline: int, size: int, weight: int, mutating: bool, host_id: str = ""
+    ) -> Sequence[Any]: ...
+
+
+class Desk:
+    """Shared by the servicers of one gateway."""
+
+    def __init__(self, config: GatewayConfig, names: KnownNames, hosts: Hosts, metrics: Metrics) -> None:
+        self.config = config
+        self.names = names
+        self.hosts = hosts
+        self.metrics = metrics
+
+    def open(self) -> None:
+        """The first thing of each method. Raises CallFailed when no shard host has been found yet, or too much waits already:
+        then nothing is spent on reading the request."""
+        self.names.require_shards()
+        if self.hosts.saturated:
+            raise CallFailed(ErrorReason.OVERLOADED, retry_after_ms=RETRY_HINT_OVERLOADED_MS)
+
+    async def change(self, item: Item, rpc: Rpc, request_bytes: int) -> Sequence[Any]:
+        """Ask for one command; its reply is OK or REFUSED. Raises CallFailed for an ERROR."""
+        config = self.config
+        weight = item[3]
+        (reply,) = await self.hosts.ask(
+            [item],
+            deadline=rpc.deadline(config.deadline_default_ms, config.deadline_mutation_ms_max),
+            size=wire_size(request_bytes, 1, weight, item[4]),
+            weight=weight,
+            mutating=True,
+        )
+        status = reply[0]
+        verb = VERB_NAMES[item[0]]
+        if status == OK:
+            self.metrics.decided(verb, "granted" if item[0] == Verb.RESERVE else "done")
+        elif status == REFUSED:
+            self.metrics.decided(verb, REFUSAL_NAMES.get(reply[2][0], "refused"))
+        else:
+            self.metrics.decided(verb, ERROR_NAMES.get(reply[1], "error"))
+            raise failure_of(reply)
+        rpc.replayed = reply[1]
+        return reply  # type: ignore[no-any-return]
+
+    async def change_many(self, items: list[Item], rpc: Rpc, request_bytes: int) -> Sequence[Any]:
+        """Ask for many commands; one reply each, in order, ERRORs among them."""
+        if not items:
+            return ()
+        config = self.config
+        weight = sum(item[3] for item in items)
+        if weight > config.lines_per_call_max:
+            raise invalid(
+                [Violation("", f"the call has {weight} lines in all; at most {config.lines_per_call_max} are accepted")]
+            )
+        return await self.hosts.ask(
+            items,
+            deadline=rpc.deadline(config.deadline_default_ms, config.deadline_mutation_ms_max),
+            size=wire_size(request_bytes, len(items), weight, items[0][4]),
+            weight=weight,
+            mutating=True,
+        )
+
+    async def read(
+        self, items: list[Item], rpc: Rpc, request_bytes: int, *, host_id: str = "", deadline_ms_max: int = 0
+    ) -> list[Sequence[Any]]:
+        """Ask questions; the payloads of the replies, in order. Raises CallFailed for the first ERROR."""
+        config = self.config
+        weight = sum(item[3] for item in items)
+        replies = await self.hosts.ask(
+            items,
+            deadline=rpc.deadline(config.deadline_default_ms, deadline_ms_max or config.deadline_read_ms_max),
+            size=wire_size(request_bytes, len(items), weight, items[0][4]),
+            weight=weight,
+            mutating=False,
+            host_id=host_id,
+        )
+        for reply in replies:
+            if reply[0] == ERROR:
+                raise failure_of(reply)
+        return [reply[2] for reply in replies]
+
+    async def page(
+        self, verb: Verb, rpc: Rpc, *, filters: list[Any], page_size: int, page_token: str, findings: Findings
+    ) -> tuple[list[Sequence[Any]], str]:
+        """One page of a list over all hosts, and the next page's token. Raises CallFailed for findings too."""
+        at_host, at_token = read_token(page_token, filters, findings)
+        check(findings)
+        hosts = [host_id for host_id in self.hosts.host_ids() if host_id >= at_host]
+        found: list[Sequence[Any]] = []
+        for host_id in hosts:
+            token = at_token if host_id == at_host else ""
+            size = page_size - len(found)
+            item = [int(verb), ANY_SHARD, 0, max(1, size), rpc.cause, [*filters, size, token]]
+            (payload,) = await self.read([item], rpc, 256, host_id=host_id)
+            views, next_token = payload[:2]
+            found.extend(views)
+            if next_token:
+                return found, write_token(host_id, next_token, filters)
+            if len(found) >= page_size:
+                later = [other for other in hosts if other > host_id]
+                return found, write_token(later[0], "", filters) if later else ""
+        return found, ""
+
+
+def check(findings: Findings, prefix: str = "") -> None:
+    """Raises CallFailed INVALID_FIELD when something was found."""
+    if findings:
+        raise failed_check(findings, prefix)
+
+
+def failed_check(findings: Findings, prefix: str = "") -> CallFailed:
+    """The failure that names every finding. ``prefix``: where in a batch the request was."""
+    if not prefix:
+        return invalid(findings)
+    return invalid([Violation(f"{prefix}{each.field}", each.description) for each in findings])

@@ -1,0 +1,63 @@
+"""WarehouseEventService: facts as the warehouses tell them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from stockade.v1 import warehouse_event_service_pb2 as pb
+
+from actors.domain.answers import ERROR
+from gateway.config import EVENTS_PER_CALL_MAX
+from gateway.errors import CallFailed, failure_of, status_of
+from gateway.rpc import Rpc
+from gateway.servicers.desk import Desk, check, failed_check
+from gateway.translate.events import EventRequests, fill_result
+from gateway.validation import Findings
+
+
+class WarehouseEventService:
+    """See ``protos/stockade/v1/warehouse_event_service.proto``."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._requests = EventRequests(desk.config, desk.names)
+
+    async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> pb.IngestEventsResponse:
+        desk = self._desk
+        desk.open()
+        findings, size = Findings(), request.ByteSize()
+        findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
+        check(findings)
+        items = []
+        failed: dict[int, CallFailed] = {}
+        told = [(event.source_id, event.event_id) for event in request.events]  # the digest takes the id out
+        for index, event in enumerate(request.events):
+            found = Findings()
+            try:
+                rpc.principal.require_source(event.source_id)
+            except CallFailed as failure:
+                failed[index] = failure
+                continue
+            item = self._requests.event(event, rpc.cause, found)
+            if found:
+                failed[index] = failed_check(found, f"events[{index}].")
+            else:
+                items.append(item)
+        replies = iter(await desk.change_many(items, rpc, size))
+        response = pb.IngestEventsResponse()
+        outcomes: Counter[tuple[str, str]] = Counter()
+        for index, (source_id, event_id) in enumerate(told):
+            result = response.results.add()
+            known_failure = failed.get(index)
+            if known_failure is None:
+                reply = next(replies)
+                if reply[0] != ERROR:
+                    outcomes[source_id, fill_result(result, desk.hosts.timeline, reply[2])] += 1
+                    continue
+                known_failure = failure_of(reply)
+            result.event_id = event_id
+            result.error.CopyFrom(status_of(known_failure))
+            outcomes[source_id, "error"] += 1
+        for (source_id, outcome), count in outcomes.items():
+            desk.metrics.ingested(source_id, outcome, count)
+        return response

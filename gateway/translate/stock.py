@@ -1,0 +1,148 @@
+"""Requests of StockService, AvailabilityService and ExceptionService → items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stockade.v1 import availability_service_pb2, exception_service_pb2, stock_key_pb2, stock_service_pb2
+
+from actors.domain.commands import Verb
+from actors.domain.outcomes import ExceptionKind, ExceptionState, SellingState
+from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
+from gateway.config import STOCK_KEYS_PER_CALL_MAX
+from gateway.translate import digests
+from gateway.validation import Findings, KnownNames
+
+Item = list[Any]
+SELLING_STATES = frozenset(SellingState)
+EXCEPTION_KINDS = frozenset(ExceptionKind)
+EXCEPTION_STATES = frozenset(ExceptionState)
+
+
+class StockRequests:
+    """Reads requests by the settings."""
+
+    def __init__(self, names: KnownNames) -> None:
+        self._names = names
+
+    def get(self, request: stock_service_pb2.GetStockRequest, cause: Sequence[str], findings: Findings) -> Item:
+        key, shard = self._names.place(request.stock_key, "stock_key", findings)
+        return [int(Verb.GET_STOCK), shard, 0, 1, cause, [key]]
+
+    def list_filters(self, request: stock_service_pb2.ListStockRequest, findings: Findings) -> tuple[list[Any], int]:
+        """[warehouse, only shortage], and the page size."""
+        if request.warehouse_id:
+            self._names.warehouse("warehouse_id", request.warehouse_id, findings)
+        return [request.warehouse_id, request.only_shortage], findings.page_size("page_size", request.page_size)
+
+    def register(
+        self,
+        registration: stock_service_pb2.StockRegistration,
+        request_id: str,
+        cause: Sequence[str],
+        findings: Findings,
+    ) -> Item:
+        """One registration of a batch; ``request_id`` is the batch's."""
+        key, shard = self._names.place(registration.stock_key, "stock_key", findings)
+        safety_stock, limit, base_unit, selling_state = self._policy(registration.policy, findings)
+        digest = b"" if findings else digests.REGISTER.of(registration)
+        body = [request_id, digest, key, safety_stock, selling_state, limit, base_unit]
+        return [int(Verb.REGISTER_STOCK), shard, 0, 1, cause, body]
+
+    def set_policy(
+        self, request: stock_service_pb2.SetStockPolicyRequest, cause: Sequence[str], findings: Findings
+    ) -> Item:
+        request_id, version = request.request_id, request.expected_version
+        findings.id("request_id", request_id)
+        key, shard = self._names.place(request.stock_key, "stock_key", findings)
+        if not request.HasField("policy"):
+            findings.add("policy", "is required")
+        safety_stock, limit, base_unit, selling_state = self._policy(request.policy, findings)
+        findings.version("expected_version", version)
+        digest = b"" if findings else digests.SET_POLICY.of(request)
+        body = [request_id, digest, key, safety_stock, limit, base_unit, version, selling_state]
+        return [int(Verb.SET_STOCK_POLICY), shard, 0, 1, cause, body]
+
+    def set_selling(
+        self,
+        request: stock_service_pb2.SuspendSellingRequest | stock_service_pb2.ResumeSellingRequest,
+        state: SellingState,
+        cause: Sequence[str],
+        findings: Findings,
+    ) -> Item:
+        """``state`` OPEN for ResumeSelling, SUSPENDED for SuspendSelling."""
+        request_id, note = request.request_id, request.note
+        findings.id("request_id", request_id)
+        key, shard = self._names.place(request.stock_key, "stock_key", findings)
+        findings.text("note", note)
+        digest = digests.SUSPEND if state is SellingState.SUSPENDED else digests.RESUME
+        body = [request_id, b"" if findings else digest.of(request), key, int(state), note]
+        return [int(Verb.SET_SELLING), shard, 0, 1, cause, body]
+
+    @staticmethod
+    def _policy(policy: stock_service_pb2.StockPolicy, findings: Findings) -> tuple[int, int, str, int]:
+        """(safety stock, limit per order, base unit, selling state); -1, "" and 0 leave it as it is."""
+        safety_stock = limit = -1
+        if policy.HasField("safety_stock_quantity"):
+            safety_stock = policy.safety_stock_quantity
+            findings.quantity("policy.safety_stock_quantity", safety_stock, 0, ON_HAND_MAX)
+        if policy.HasField("max_quantity_per_order"):
+            limit = policy.max_quantity_per_order
+            findings.quantity("policy.max_quantity_per_order", limit, 0, QUANTITY_PER_LINE_MAX)
+        findings.optional_id("policy.base_unit", policy.base_unit)
+        findings.choice("policy.selling_state", policy.selling_state, SELLING_STATES, required=False)
+        return safety_stock, limit, policy.base_unit, policy.selling_state
+
+    def availability(
+        self, stock_keys: Sequence[stock_key_pb2.StockKey], channel_id: str, cause: Sequence[str], findings: Findings
+    ) -> tuple[list[Item], list[list[int]]]:
+        """One item for each shard, and beside it which of the keys asked its answers are for."""
+        self._names.channel("channel_id", channel_id, findings)
+        find = self._names.find
+        keys_by_shard: dict[int, tuple[list[str], list[int]]] = {}
+        for index, stock_key in enumerate(stock_keys):
+            key, shard = find(stock_key) or self._names.place(stock_key, f"stock_keys[{index}]", findings)
+            keys, slots = keys_by_shard.setdefault(shard, ([], []))
+            keys.append(key)
+            slots.append(index)
+        verb = int(Verb.GET_AVAILABILITY)
+        items = [[verb, shard, 0, len(keys), cause, [channel_id, keys]] for shard, (keys, _) in keys_by_shard.items()]
+        return items, [slots for _, slots in keys_by_shard.values()]
+
+    def availability_of_one(
+        self, stock_key: stock_key_pb2.StockKey, channel_id: str, cause: Sequence[str], findings: Findings
+    ) -> Item:
+        """The question for one key."""
+        self._names.channel("channel_id", channel_id, findings)
+        key, shard = self._names.place(stock_key, "stock_key", findings)
+        return [int(Verb.GET_AVAILABILITY), shard, 0, 1, cause, [channel_id, [key]]]
+
+    @staticmethod
+    def key_count(count: int, findings: Findings) -> None:
+        """How many keys a batch of availability may ask for."""
+        findings.size("stock_keys", count, 1, STOCK_KEYS_PER_CALL_MAX, "stock keys")
+
+    def explain(
+        self, request: availability_service_pb2.ExplainAvailabilityRequest, cause: Sequence[str], findings: Findings
+    ) -> Item:
+        self._names.channel("channel_id", request.channel_id, findings)
+        key, shard = self._names.place(request.stock_key, "stock_key", findings)
+        findings.quantity("quantity", request.quantity, 0)
+        return [int(Verb.EXPLAIN_AVAILABILITY), shard, 0, 1, cause, [request.channel_id, key, request.quantity]]
+
+    def exception_filters(
+        self, request: exception_service_pb2.ListExceptionsRequest, findings: Findings
+    ) -> tuple[list[Any], int]:
+        """[kinds, warehouse, stock key, states], and the page size."""
+        kinds, states = list(request.kinds), list(request.states)
+        for index, kind in enumerate(kinds):
+            findings.choice(f"kinds[{index}]", kind, EXCEPTION_KINDS)
+        for index, state in enumerate(states):
+            findings.choice(f"states[{index}]", state, EXCEPTION_STATES)
+        if request.warehouse_id:
+            findings.id("warehouse_id", request.warehouse_id)  # unknown ones have exceptions too
+        key = ""
+        if request.HasField("stock_key"):
+            key, _ = self._names.place_anywhere(request.stock_key, "stock_key", findings)
+        return [kinds, request.warehouse_id, key, states], findings.page_size("page_size", request.page_size)
