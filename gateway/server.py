@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 import structlog
 from google.protobuf.message_factory import GetMessageClass
-from grpc_channelz.v1 import channelz
+from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from stockade.v1 import (
@@ -195,7 +195,7 @@ async def start_gateway(
         (
             *(_full_name(file, name) for file, name, _ in SERVICES),
             health.SERVICE_NAME,
-            channelz.SERVICE_NAME,
+            channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
             reflection.SERVICE_NAME,
         ),
         server,
