@@ -12,7 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     """0 when nothing breaks, or nothing was released; 1 when something breaks; 2 when it could not be compared."""
     described = subprocess.run(
-        ["git", "describe", "--tags", "--match", "v*", "--abbrev=0"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "describe", "--tags", "--match", "v*", "--abbrev=0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if described.returncode != 0:
         if "No names found" in described.stderr or "No tags" in described.stderr or "not a git" in described.stderr:

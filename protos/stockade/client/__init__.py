@@ -1,0 +1,44 @@
+"""The typed client: what it sends, what comes back, how it retries. ``stockade.Client`` and ``stockade.AsyncClient``."""
+
+from stockade.client.asynchronous import AsyncClient
+from stockade.client.errors import RequestIdReused, StockadeError
+from stockade.client.ids import new_request_id
+from stockade.client.results import (
+    Availability,
+    BatchResult,
+    Failed,
+    Granted,
+    Ingested,
+    Line,
+    LineWanted,
+    Position,
+    Refused,
+    Reservation,
+    Shortage,
+    Stock,
+    StockException,
+    StockKey,
+)
+from stockade.client.synchronous import Client
+
+__all__ = [
+    "AsyncClient",
+    "Availability",
+    "BatchResult",
+    "Client",
+    "Failed",
+    "Granted",
+    "Ingested",
+    "Line",
+    "LineWanted",
+    "Position",
+    "Refused",
+    "RequestIdReused",
+    "Reservation",
+    "Shortage",
+    "Stock",
+    "StockException",
+    "StockKey",
+    "StockadeError",
+    "new_request_id",
+]

@@ -1,0 +1,211 @@
+"""The asyncio client: sends calls and tries them again. What a call is: ``stockade.client.calls``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from stockade.client.calls import Call, Calls, Key, Wanted
+from stockade.client.errors import from_call_error
+from stockade.client.results import (
+    Availability,
+    BatchResult,
+    Ingested,
+    LineWanted,
+    Refused,
+    Reservation,
+    Stock,
+    StockException,
+)
+from stockade.client.retrying import Attempts, RetryPolicy
+from stockade.client.transport import CHANNEL_OPTIONS, TIMEOUT_S, call_metadata, was_replayed
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Calls the service at ``target`` ("host:port") as ``channel_id``. Use it from one event loop.
+
+    Every mutating call carries a request id made once and kept across its retries; ``timeout_s`` bounds a call with all of
+    them. A business "no" is a ``Refused`` result; everything else that goes wrong raises ``StockadeError``.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        channel_id: str = "",
+        token: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self.calls = Calls(channel_id)
+        self._token = token
+        self._timeout_s = timeout_s
+        self._retry = retry or RetryPolicy()
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        self._methods: dict[str, Any] = {}
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def run(
+        self, call: Call[T], *, timeout_s: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> T:
+        """Send a call until it is answered or its time is over. Raises StockadeError."""
+        method = self._methods.get(call.method)
+        if method is None:
+            method = self._methods[call.method] = self._channel.unary_unary(
+                call.method, request_serializer=_serialize, response_deserializer=call.response_type.FromString
+            )
+        sent = call_metadata(self._token, metadata)
+        attempts = Attempts(self._retry, timeout_s or self._timeout_s, time.monotonic())
+        while True:
+            sending = method(call.request, timeout=attempts.timeout_s(time.monotonic()), metadata=sent)
+            try:
+                response = await sending
+                return call.read(response, was_replayed(await sending.trailing_metadata()))
+            except grpc.RpcError as failure:
+                error = from_call_error(failure)
+                pause_s = attempts.pause_s(error, time.monotonic())
+                if pause_s is None:
+                    raise error from None
+            await asyncio.sleep(pause_s)
+
+    def reserve_message(self, lines: Iterable[Wanted], **options: Any) -> Any:
+        """A request for ``batch_reserve``, with its own id; options as ``reserve``."""
+        return self.calls.reserve_message(lines, **options)
+
+    async def reserve(
+        self, lines: Iterable[Wanted], *, timeout_s: float | None = None, **options: Any
+    ) -> Reservation | Refused:
+        """ReserveStock. Options: channel_id, request_id, ttl_s, confirm, fill_policy, admission, order_reference, customer_id,
+        replaces_reservation_id, labels."""
+        return await self.run(self.calls.reserve(lines, **options), timeout_s=timeout_s)
+
+    async def batch_reserve(self, requests: Sequence[Any], *, timeout_s: float | None = None) -> list[BatchResult]:
+        """BatchReserveStock of up to 1,000 ``reserve_message``s; results in their order."""
+        return await self.run(self.calls.batch_reserve(requests), timeout_s=timeout_s)
+
+    async def confirm(
+        self, reservation_id: str, *, timeout_s: float | None = None, **options: Any
+    ) -> Reservation | Refused:
+        """ConfirmReservation. Options: order_reference, expected_version, request_id."""
+        return await self.run(self.calls.confirm(reservation_id, **options), timeout_s=timeout_s)
+
+    async def release(
+        self, reservation_id: str = "", *, reason: str, timeout_s: float | None = None, **options: Any
+    ) -> Reservation | Refused:
+        """ReleaseReservation. Options: lines, note, request_id; by request id: reserve_request_id, stock_key, channel_id,
+        replaces_reservation_id."""
+        return await self.run(self.calls.release(reservation_id, reason=reason, **options), timeout_s=timeout_s)
+
+    async def extend(
+        self, reservation_id: str, ttl_s: float, *, timeout_s: float | None = None, **options: Any
+    ) -> Reservation | Refused:
+        """ExtendReservation: ``ttl_s`` seconds from now. Options: request_id."""
+        return await self.run(self.calls.extend(reservation_id, ttl_s, **options), timeout_s=timeout_s)
+
+    async def amend(
+        self,
+        reservation_id: str,
+        target_lines: Iterable[LineWanted] = (),
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Reservation | Refused:
+        """AmendReservation. Options: removed_line_ids, expected_version, request_id."""
+        return await self.run(self.calls.amend(reservation_id, target_lines, **options), timeout_s=timeout_s)
+
+    async def fulfill(
+        self, reservation_id: str, shipment_id: str, *, timeout_s: float | None = None, **options: Any
+    ) -> Reservation | Refused:
+        """FulfillReservation. Options: lines of (line_id, quantity[, document_line]), close_remainder, occur_time_ms, request_id."""
+        return await self.run(self.calls.fulfill(reservation_id, shipment_id, **options), timeout_s=timeout_s)
+
+    async def get_reservation(self, reservation_id: str, *, timeout_s: float | None = None) -> Reservation:
+        """GetReservation."""
+        return await self.run(self.calls.get_reservation(reservation_id), timeout_s=timeout_s)
+
+    async def list_reservations(
+        self, *, timeout_s: float | None = None, **filters: Any
+    ) -> tuple[list[Reservation], str]:
+        """ListReservations: a page and the next one's token. Filters: channel_id, order_reference, stock_key, states,
+        page_size, page_token."""
+        return await self.run(self.calls.list_reservations(**filters), timeout_s=timeout_s)
+
+    async def availability(self, key: Key, *, timeout_s: float | None = None, **options: Any) -> Availability:
+        """GetAvailability. Options: channel_id."""
+        return await self.run(self.calls.availability(key, **options), timeout_s=timeout_s)
+
+    async def batch_availability(
+        self, keys: Iterable[Key], *, timeout_s: float | None = None, **options: Any
+    ) -> list[Availability]:
+        """BatchGetAvailability. Options: channel_id."""
+        return await self.run(self.calls.batch_availability(keys, **options), timeout_s=timeout_s)
+
+    async def explain(self, key: Key, quantity: int = 0, *, timeout_s: float | None = None, **options: Any) -> Any:
+        """ExplainAvailability: the ``Explanation`` message. Options: channel_id."""
+        return await self.run(self.calls.explain(key, quantity, **options), timeout_s=timeout_s)
+
+    async def get_stock(self, key: Key, *, timeout_s: float | None = None) -> Stock:
+        """GetStock."""
+        return await self.run(self.calls.get_stock(key), timeout_s=timeout_s)
+
+    async def list_stock(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[Stock], str]:
+        """ListStock: a page and the next one's token. Filters: warehouse_id, only_shortage, page_size, page_token."""
+        return await self.run(self.calls.list_stock(**filters), timeout_s=timeout_s)
+
+    async def register_stock(self, keys: Iterable[Key], *, timeout_s: float | None = None, **policy: Any) -> list[Any]:
+        """RegisterStock, all with the same policy: ``Stock`` or ``Failed`` each. Also: request_id."""
+        return await self.run(self.calls.register_stock(keys, **policy), timeout_s=timeout_s)
+
+    async def set_policy(self, key: Key, *, timeout_s: float | None = None, **policy: Any) -> Stock | Refused:
+        """SetStockPolicy: safety_stock_quantity, max_quantity_per_order, selling_state, base_unit; expected_version, request_id."""
+        return await self.run(self.calls.set_policy(key, **policy), timeout_s=timeout_s)
+
+    async def suspend(self, key: Key, *, timeout_s: float | None = None, **options: Any) -> Stock:
+        """SuspendSelling. Options: note, request_id."""
+        return await self.run(self.calls.suspend(key, **options), timeout_s=timeout_s)
+
+    async def resume(self, key: Key, *, timeout_s: float | None = None, **options: Any) -> Stock:
+        """ResumeSelling. Options: note, request_id."""
+        return await self.run(self.calls.resume(key, **options), timeout_s=timeout_s)
+
+    async def ingest(self, events: Iterable[Any], *, timeout_s: float | None = None) -> list[Ingested]:
+        """IngestEvents of up to 1,000 messages from ``stockade.client.facts``; results in their order."""
+        return await self.run(self.calls.ingest(events), timeout_s=timeout_s)
+
+    async def list_exceptions(
+        self, *, timeout_s: float | None = None, **filters: Any
+    ) -> tuple[list[StockException], str]:
+        """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""
+        return await self.run(self.calls.list_exceptions(**filters), timeout_s=timeout_s)
+
+    async def cluster_status(self, *, timeout_s: float | None = None) -> Any:
+        """GetClusterStatus: the ``ClusterStatus`` message."""
+        return await self.run(self.calls.cluster_status(), timeout_s=timeout_s)
+
+
+def _serialize(message: Any) -> bytes:
+    packed: bytes = message.SerializeToString()
+    return packed

@@ -1,0 +1,105 @@
+"""What a call may raise. A business "no" is not among it: that is a ``Refused`` result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "stockade"
+STATUS_KEY = "grpc-status-details-bin"
+RETRYABLE = frozenset(
+    (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+)
+
+
+class StockadeError(Exception):
+    """A call failed.
+
+    ``code``: the gRPC status; ``reason``: the service's own word for it (``OVERLOADED``, ``INVALID_FIELD``, …), empty when
+    gRPC itself failed; ``outcome``: ``not_done``, or ``unknown`` when it may have happened: ask again with the same request
+    id. ``violations``: field → what is wrong with it. ``retry_after_ms``: when it makes sense to try again, 0 unknown.
+    """
+
+    def __init__(  # noqa: PLR0913  the parts of an error
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str = "",
+        outcome: str = "unknown",
+        correlation_id: str = "",
+        violations: Mapping[str, str] | None = None,
+        retry_after_ms: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.outcome = outcome
+        self.correlation_id = correlation_id
+        self.violations = dict(violations or {})
+        self.retry_after_ms = retry_after_ms
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call, with the same request id, may yet succeed."""
+        return self.code in RETRYABLE and self.reason != "INVALID_FIELD"
+
+
+class RequestIdReused(ValueError):
+    """A caller's own request id was about to go out with other content. Nothing was sent."""
+
+
+def from_status(status: status_pb2.Status, code: grpc.StatusCode, correlation_id: str = "") -> StockadeError:
+    """An error from a google.rpc.Status with its details."""
+    reason, outcome, retry_after_ms = "", "", 0
+    violations: dict[str, str] = {}
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            if info.domain == DOMAIN:
+                reason, outcome = info.reason, info.metadata.get("outcome", "")
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            bad = error_details_pb2.BadRequest()
+            detail.Unpack(bad)
+            violations.update((violation.field, violation.description) for violation in bad.field_violations)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after_ms = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
+    return StockadeError(
+        status.message,
+        code=code,
+        reason=reason,
+        outcome=outcome or outcome_without_info(code),
+        correlation_id=correlation_id,
+        violations=violations,
+        retry_after_ms=retry_after_ms,
+    )
+
+
+def from_call_error(error: Any) -> StockadeError:
+    """An error from a grpc.RpcError (sync or aio), which is its own call or has the same methods."""
+    code: grpc.StatusCode = error.code()
+    trailing = {key: value for key, value in (error.trailing_metadata() or ())}
+    correlation_id = str(trailing.get("x-correlation-id", ""))
+    packed = trailing.get(STATUS_KEY)
+    if packed is not None:
+        return from_status(status_pb2.Status.FromString(packed), code, correlation_id)
+    message = f"{code.name}: {error.details()}"
+    return StockadeError(message, code=code, outcome=outcome_without_info(code), correlation_id=correlation_id)
+
+
+def outcome_without_info(code: grpc.StatusCode) -> str:
+    """gRPC's own errors carry no outcome: what is refused before the handler was not done, of the rest nobody knows."""
+    refused_before = (
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    )
+    return "not_done" if code in refused_before else "unknown"

@@ -1,0 +1,215 @@
+"""Messages of ``stockade.v1`` → results. Enum values lose their prefix: ``RESERVATION_STATE_HELD`` is ``HELD``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from stockade.client.errors import from_status
+from stockade.client.results import (
+    Availability,
+    BatchResult,
+    Failed,
+    Granted,
+    Ingested,
+    Line,
+    Position,
+    Refused,
+    Reservation,
+    Shortage,
+    Stock,
+    StockException,
+    StockKey,
+)
+from stockade.v1 import exception_service_pb2, stock_key_pb2, warehouse_event_service_pb2
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _names(enum: Any, prefix: str) -> dict[int, str]:
+    return {number: name.removeprefix(prefix) if number else "" for name, number in enum.items()}
+
+
+STATES = _names(stock_key_pb2.ReservationState, "RESERVATION_STATE_")
+REFUSALS = _names(stock_key_pb2.RefusalReason, "REFUSAL_REASON_")
+DISPOSITIONS = _names(stock_key_pb2.Disposition, "DISPOSITION_")
+SELLING = _names(stock_key_pb2.SellingState, "SELLING_STATE_")
+REJECTIONS = _names(warehouse_event_service_pb2.RejectReason, "REJECT_REASON_")
+KINDS = _names(exception_service_pb2.ExceptionKind, "EXCEPTION_KIND_")
+EXCEPTION_STATES = _names(exception_service_pb2.ExceptionState, "EXCEPTION_STATE_")
+
+
+def time_ms(stamp: Any) -> int:
+    """A Timestamp as Unix milliseconds."""
+    return int(stamp.seconds * 1000 + stamp.nanos // 1_000_000)
+
+
+def stock_key(message: Any) -> StockKey:
+    """StockKey."""
+    return StockKey(message.sku, message.warehouse_id)
+
+
+def position(message: Any, timeline: str = "") -> Position:
+    """Position, or ShardPosition with its response's timeline."""
+    when = time_ms(message.time) if hasattr(message, "time") else 0
+    return Position(timeline or message.timeline, message.shard, message.epoch, message.sequence, when)
+
+
+def line(message: Any) -> Line:
+    """Line."""
+    return Line(
+        message.line_id,
+        stock_key(message.stock_key),
+        message.requested_quantity,
+        message.granted_quantity,
+        message.fulfilled_quantity,
+        message.released_quantity,
+        message.expired_quantity,
+        message.picked_quantity,
+        message.uncovered_quantity,
+        message.imposed,
+    )
+
+
+def reservation(message: Any, replayed: bool = False) -> Reservation:  # noqa: FBT001, FBT002  metadata of the same call
+    """Reservation."""
+    return Reservation(
+        message.reservation_id,
+        message.channel_id,
+        message.customer_id,
+        message.order_reference,
+        STATES.get(message.state, str(message.state)),
+        message.version,
+        tuple(map(line, message.lines)),
+        dict(message.labels),
+        time_ms(message.create_time),
+        time_ms(message.expire_time),
+        time_ms(message.confirm_time),
+        time_ms(message.end_time),
+        position(message.position),
+        tuple(map(position, message.other_positions)),
+        replayed,
+    )
+
+
+def refused(message: Any, replayed: bool = False) -> Refused:  # noqa: FBT001, FBT002
+    """Refusal."""
+    return Refused(
+        REFUSALS.get(message.reason, str(message.reason)),
+        tuple(
+            Shortage(
+                short.line_id,
+                stock_key(short.stock_key),
+                short.requested_quantity,
+                short.available_quantity,
+                REFUSALS.get(short.reason, str(short.reason)),
+            )
+            for short in message.shortages
+        ),
+        STATES.get(message.state, str(message.state)),
+        message.version,
+        position(message.position),
+        replayed,
+    )
+
+
+def decision(response: Any, replayed: bool = False) -> Reservation | Refused:  # noqa: FBT001, FBT002
+    """A response with ``oneof result { reservation, refusal }``."""
+    if response.WhichOneof("result") == "refusal":
+        return refused(response.refusal, replayed)
+    return reservation(response.reservation, replayed)
+
+
+def failed(status: Any) -> Failed:
+    """A google.rpc.Status inside a response."""
+    error = from_status(status, _CODES.get(status.code, grpc.StatusCode.UNKNOWN))
+    return Failed(error.code.name, error.reason, str(error), error.outcome, error.retryable, error.violations)
+
+
+def batch_result(message: Any, timeline: str) -> BatchResult:
+    """One result of BatchReserveStock."""
+    which = message.WhichOneof("result")
+    if which == "granted":
+        granted = message.granted
+        return Granted(
+            granted.reservation_id,
+            granted.expire_time_ms,
+            position(granted.position, timeline),
+            tuple(map(line, granted.lines)) if granted.lines else None,
+            granted.replayed,
+        )
+    if which == "refusal":
+        return refused(message.refusal)
+    return failed(message.error)
+
+
+def availability(message: Any) -> Availability:
+    """Availability."""
+    return Availability(
+        stock_key(message.stock_key),
+        message.channel_id,
+        message.available_quantity,
+        message.known,
+        message.stale,
+        position(message.position),
+    )
+
+
+def stock(message: Any) -> Stock:
+    """Stock."""
+    policy = message.policy
+    return Stock(
+        stock_key(message.stock_key),
+        {DISPOSITIONS.get(part.disposition, str(part.disposition)): part.quantity for part in message.on_hand},
+        message.held_quantity,
+        message.confirmed_quantity,
+        message.picked_quantity,
+        message.picked_adrift_quantity,
+        message.safety_stock_quantity,
+        message.shortage_quantity,
+        message.available_quantity,
+        SELLING.get(policy.selling_state, str(policy.selling_state)),
+        policy.max_quantity_per_order,
+        policy.base_unit,
+        policy.version,
+        position(message.position),
+    )
+
+
+def ingested(message: Any) -> Ingested:
+    """IngestResult."""
+    which = message.WhichOneof("result")
+    if which == "applied":
+        applied = message.applied
+        where = position(applied.position)
+        return Ingested(message.event_id, "APPLIED", "", applied.shortage_quantity, applied.exception_id, where)
+    if which == "duplicate":
+        return Ingested(message.event_id, "DUPLICATE", position=position(message.duplicate.position))
+    if which == "deferred":
+        return Ingested(message.event_id, "DEFERRED", message.deferred.reason)
+    if which == "rejected":
+        reason = REJECTIONS.get(message.rejected.reason, str(message.rejected.reason))
+        return Ingested(message.event_id, "REJECTED", reason, exception_id=message.rejected.exception_id)
+    failure = failed(message.error)
+    return Ingested(message.event_id, "FAILED", f"{failure.reason or failure.code}: {failure.message}")
+
+
+def stock_exception(message: Any) -> StockException:
+    """StockException."""
+    return StockException(
+        message.exception_id,
+        KINDS.get(message.kind, str(message.kind)),
+        EXCEPTION_STATES.get(message.state, str(message.state)),
+        stock_key(message.stock_key),
+        message.message,
+        message.quantity,
+        tuple(message.reservation_ids),
+        message.source_id,
+        message.event_id,
+        message.request_id,
+        message.channel_id,
+        time_ms(message.open_time),
+        time_ms(message.end_time),
+        REJECTIONS.get(message.reject_reason, str(message.reject_reason)),
+    )

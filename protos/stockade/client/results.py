@@ -1,0 +1,191 @@
+"""What calls answer, as plain frozen dataclasses. Quantities are base units, times Unix milliseconds (0: none)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StockKey:
+    """What is sold and where it lies."""
+
+    sku: str
+    warehouse_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineWanted:
+    """One line to reserve. ``line_id`` empty: its index. ``minimum_quantity`` 0: any part is of use."""
+
+    sku: str
+    warehouse_id: str
+    quantity: int
+    line_id: str = ""
+    minimum_quantity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far an answer had seen a shard."""
+
+    timeline: str
+    shard: int
+    epoch: int
+    sequence: int
+    time_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry of a line."""
+
+    line_id: str
+    stock_key: StockKey
+    requested_quantity: int
+    granted_quantity: int
+    fulfilled_quantity: int
+    released_quantity: int
+    expired_quantity: int
+    picked_quantity: int
+    uncovered_quantity: int
+    imposed: bool
+
+    @property
+    def open_quantity(self) -> int:
+        """Units not ended yet."""
+        return self.granted_quantity - self.fulfilled_quantity - self.released_quantity - self.expired_quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A reservation. ``state``: HELD, CONFIRMED, FULFILLED, RELEASED or EXPIRED."""
+
+    reservation_id: str
+    channel_id: str
+    customer_id: str
+    order_reference: str
+    state: str
+    version: int
+    lines: tuple[Line, ...]
+    labels: Mapping[str, str]
+    create_time_ms: int
+    expire_time_ms: int
+    confirm_time_ms: int
+    end_time_ms: int
+    position: Position
+    other_positions: tuple[Position, ...] = ()
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A line that could not be had."""
+
+    line_id: str
+    stock_key: StockKey
+    requested_quantity: int
+    available_quantity: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A business "no": it changed nothing. ``reason``: INSUFFICIENT_STOCK, RESERVATION_EXPIRED, …"""
+
+    reason: str
+    shortages: tuple[Shortage, ...]
+    state: str
+    version: int
+    position: Position
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lean yes of a batch. ``lines`` is None when every line was granted as asked."""
+
+    reservation_id: str
+    expire_time_ms: int
+    position: Position
+    lines: tuple[Line, ...] | None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One item of a batch failed. ``outcome``: not_done or unknown."""
+
+    code: str
+    reason: str
+    message: str
+    outcome: str
+    retryable: bool
+    violations: Mapping[str, str] = field(default_factory=dict)
+
+
+BatchResult = Granted | Refused | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """What a channel may promise now."""
+
+    stock_key: StockKey
+    channel_id: str
+    available_quantity: int
+    known: bool
+    stale: bool
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """Every quantity of a stock key. ``on_hand``: disposition → units."""
+
+    stock_key: StockKey
+    on_hand: Mapping[str, int]
+    held_quantity: int
+    confirmed_quantity: int
+    picked_quantity: int
+    picked_adrift_quantity: int
+    safety_stock_quantity: int
+    shortage_quantity: int
+    available_quantity: int
+    selling_state: str
+    max_quantity_per_order: int
+    base_unit: str
+    policy_version: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a warehouse event. ``outcome``: APPLIED, DUPLICATE, DEFERRED, REJECTED or FAILED (send it again)."""
+
+    event_id: str
+    outcome: str
+    reason: str = ""
+    shortage_quantity: int = 0
+    exception_id: str = ""
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StockException:
+    """What somebody must look at."""
+
+    exception_id: str
+    kind: str
+    state: str
+    stock_key: StockKey
+    message: str
+    quantity: int
+    reservation_ids: tuple[str, ...]
+    source_id: str
+    event_id: str
+    request_id: str
+    channel_id: str
+    open_time_ms: int
+    end_time_ms: int
+    reject_reason: str
