@@ -1,18 +1,18 @@
-"""The asyncio shell around the core: connections to shard hosts, the directory's long poll, the clock, the wheel's ticks.
+"""The asyncio shell around the core: connections to shard hosts, the directory's long poll, the clock, the wheel's
+ticks.
 
-Moves bytes and tells the core what happened. It decides nothing: which frame goes where, what is tried again and when a call
-ends is ``gateway.core``; how a frame looks is ``actors.shard.frames``.
+Moves bytes and tells the core what happened. It decides nothing: which frame goes where, what is tried again and when a
+call ends is ``gateway.core``; how a frame looks is ``actors.shard.frames``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import structlog
+from typing import Any, cast
 
 from actors.shard import frames
 from actors.shard.directory import Directory, HostRoute, Routes
@@ -28,7 +28,7 @@ _REPLY = int(FrameKind.REPLY)
 _WELCOME = int(FrameKind.WELCOME)
 _GOODBYE = int(FrameKind.GOODBYE)
 
-log = structlog.get_logger("gateway.links")
+log = logging.getLogger(__name__)
 
 
 class HostLinks:
@@ -137,7 +137,7 @@ class HostLinks:
             self.core.cancel(call)
             raise
 
-    # --- inside: from and to the core -------------------------------------------------------------------------------------
+    # --- inside: from and to the core ---------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -148,7 +148,7 @@ class HostLinks:
 
     def _tick(self) -> None:
         for host_id in self.core.tick(self.now()):
-            log.warning("shard host is silent: reconnecting", host_id=host_id)
+            log.warning("shard host %s is silent: reconnecting", host_id)
             connection = self._connections.get(host_id)
             if connection is not None:
                 connection.abort()
@@ -163,13 +163,13 @@ class HostLinks:
         if message[0] == _REPLY:
             self.core.receive(host_id, message[1], message[2], message[3], self.now())
         elif message[0] == _GOODBYE:
-            log.warning("shard host said goodbye", host_id=host_id, reason=message[1])
+            log.warning("shard host %s said goodbye: %s", host_id, message[1])
 
     def flush_after(self) -> None:
         """Send what gathered while frames were under way."""
         self._flush()
 
-    # --- inside: directory ------------------------------------------------------------------------------------------------
+    # --- inside: directory --------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
         """Keep the map. A directory that is away changes nothing: hosts are reached as before."""
@@ -182,7 +182,7 @@ class HostLinks:
                 continue
             except Exception as error:  # noqa: BLE001  whatever its transport raises, it is away
                 if not complained:
-                    log.warning("the directory does not answer", error=repr(error))
+                    log.warning("the directory does not answer: %r", error)
                 complained = True
                 await asyncio.sleep(DIRECTORY_PAUSE_SECONDS)
                 continue
@@ -208,7 +208,7 @@ class HostLinks:
                 self._keepers[host_id] = (host, self._loop.create_task(self._keep(host)))
         self._flush()
 
-    # --- inside: connections ----------------------------------------------------------------------------------------------
+    # --- inside: connections ------------------------------------------------------------------------------------------
 
     async def _keep(self, host: HostRoute) -> None:
         """One host's connection, made again whenever it breaks, with a growing pause between failures."""
@@ -220,7 +220,7 @@ class HostLinks:
                 backoff_ms = LINK_BACKOFF_MS_MIN
                 await connection.lost
             except (OSError, TimeoutError, frames.FrameError) as error:
-                log.info("no link to the shard host", host_id=host.host_id, endpoint=host.endpoint, error=repr(error))
+                log.info("no link to shard host %s at %s: %r", host.host_id, host.endpoint, error)
             finally:
                 if connection is not None:
                     connection.abort()
@@ -252,7 +252,7 @@ class HostLinks:
         )
         self.changed.set()
         self._flush()
-        log.info("linked to shard host", host_id=host.host_id, endpoint=host.endpoint, shards=len(welcome.shards))
+        log.info("linked to shard host %s at %s, %d shards", host.host_id, host.endpoint, len(welcome.shards))
         return connection
 
     def _down(self, host_id: str) -> None:
@@ -297,8 +297,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not of asyncio's classes
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -312,7 +311,7 @@ class _Connection(asyncio.Protocol):
                 else:
                     raise frames.FrameError(f"no welcome but {message[:2]!r}")
         except frames.FrameError as error:
-            log.error("bad frame from shard host", host_id=self._host_id, error=str(error))
+            log.error("bad frame from shard host %s: %s", self._host_id, error)
             self._fail(error)
             return
         self._links.flush_after()

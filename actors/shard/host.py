@@ -374,7 +374,8 @@ class ShardHost:
             else:
                 one.batch.answer(one.index, reply)
         self._note_snapshots(turn.result.records)
-        if self._queue.lines:
+        wakeup_ms = self._engine.wakeup_ms()
+        if self._queue.lines or (wakeup_ms is not None and wakeup_ms <= self._now()):
             self._schedule_turn()
         elif self._quiet():
             self._idle.set()

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from actors.domain.answers import Reply, error
 from actors.domain.outcomes import ErrorReason
@@ -77,8 +77,7 @@ class HostLink(asyncio.Protocol):
         self._hello_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not of asyncio's classes
         if not self._owner.opened(self):
             self.close("too many links")
             return
