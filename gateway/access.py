@@ -1,7 +1,7 @@
 """Who is calling and what that caller may do: bearer tokens → principals with roles.
 
-Without credentials in the settings everything is allowed, which ``config.check_binding`` permits on loopback only. It does
-not know which channel a reservation belongs to: ``servicers`` find that out and ask here.
+Without credentials in the settings everything is allowed, which ``config.check_binding`` permits on loopback only. It
+does not know which channel a reservation belongs to: ``servicers`` find that out and ask here.
 """
 
 from __future__ import annotations

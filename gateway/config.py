@@ -1,7 +1,8 @@
 """What a gateway must be told, and every bound it keeps, each with its unit and its reason.
 
 Owns no parsing of files and no environment: the settings reader builds a ``GatewayConfig`` and hands it to
-``gateway.server.start_gateway``. All values are plain and picklable, so that a supervisor can send them to another process.
+``gateway.server.start_gateway``. All values are plain and picklable, so that a supervisor can send them to another
+process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 from actors.domain.outcomes import Door, Fact
 
-# --- bounds of size: over one of these a call is INVALID_ARGUMENT ---------------------------------------------------------
+# --- bounds of size: over one of these a call is INVALID_ARGUMENT -----------------------------------------------------
 LINES_PER_ORDER_MAX = 2_000  # one order must fit in one frame (1 MiB) at the longest ids: 2,000 x 405 bytes
 LINES_PER_CALL_MAX = 25_000  # six turns of a host: one call must not occupy it for longer
 BYTES_PER_CALL_MAX = 4 * 1024 * 1024  # a full batch of ordinary orders is 0.2 MiB; gRPC's own usual limit
@@ -33,7 +34,7 @@ RECEIVE_BYTES_MAX = (
 )  # what gRPC itself lets in, so that a 10 MB call gets our clear error instead of its own
 SEND_BYTES_MAX = 64 * 1024 * 1024  # an answer of 25,000 long lines; clients set their own limit
 
-# --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ----------------------------------------------
+# --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ------------------------------------------
 CONCURRENT_RPCS_MAX = 4_096  # ~12 KiB each in gRPC and asyncio: 50 MiB
 PENDING_LINES_PER_HOST_MAX = 50_000  # half a second of a busy host; a longer queue only makes answers late
 FRAMES_IN_FLIGHT_PER_HOST = 2  # one is decided while the other commits; the rest gathers into the next
@@ -42,7 +43,7 @@ BYTES_PER_FRAME_MAX = 1_000_000  # under the frame's 1 MiB, envelope included
 STOCK_KEY_CACHE_MAX = 200_000  # ~350 bytes each: 70 MiB at most; emptied when full
 RESERVATION_CHANNEL_CACHE_MAX = 100_000  # only with credentials: whose reservation it is
 
-# --- durations in milliseconds --------------------------------------------------------------------------------------------
+# --- durations in milliseconds ----------------------------------------------------------------------------------------
 DEADLINE_MUTATION_MS_MAX = 10_000  # no delayed copy of a request outlives it
 DEADLINE_READ_MS_MAX = 60_000  # long lists
 DEADLINE_DEFAULT_MS = 5_000  # when the caller sets none
@@ -68,8 +69,9 @@ class ChannelConfig:
 
 @dataclass(frozen=True, slots=True)
 class WarehouseConfig:
-    """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → the source ids that may tell it;
-    a fact that is absent may be told by any source (subject to credentials)."""
+    """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → the source ids that may tell
+    it; a fact that is absent may be told by any source (subject to credentials).
+    """
 
     fulfilment_door: Door = Door.WAREHOUSE
     sources: Mapping[Fact, frozenset[str]] = field(default_factory=dict)
@@ -77,7 +79,8 @@ class WarehouseConfig:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A bearer token and what its holder may do. ``channels``: sells there; ``sources``: tells warehouse facts as these.
+    """A bearer token and what its holder may do. ``channels``: sells there; ``sources``: tells warehouse facts as
+    these.
 
     ``operator``: everything. A star ("*") in ``channels`` or ``sources`` means all of them.
     """
@@ -139,7 +142,9 @@ class RefusedBinding(ValueError):
 
 
 def check_binding(config: GatewayConfig) -> None:
-    """Loopback is free; another address needs TLS and credentials, or ``allow_insecure_network``. Raises RefusedBinding."""
+    """Loopback is free; another address needs TLS and credentials, or ``allow_insecure_network``. Raises
+    RefusedBinding.
+    """
     for what, host in (("bind_host", config.bind_host), ("http_host", config.http_host)):
         if is_loopback(host) or config.allow_insecure_network:
             continue
@@ -159,7 +164,9 @@ def check_binding(config: GatewayConfig) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``. Names other than "localhost" count as reachable: nothing is looked up."""
+    """Whether only this machine reaches ``host``. Names other than "localhost" count as reachable: nothing is looked
+    up.
+    """
     if host == "localhost":
         return True
     try:

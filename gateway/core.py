@@ -1,14 +1,17 @@
-"""The gateway's core: which host gets which item, in which frame, for how long, how often; and the replies put together.
+"""The gateway's core: which host gets which item, in which frame, for how long, how often; and the replies put
+together.
 
-Sans-IO: no socket, no task, no clock; every method is told the time (milliseconds of one monotonic clock) and returns or
-calls back at once, so that simulation runs the same code. ``links`` moves the bytes, ``translate`` knows what is in them.
+Sans-IO: no socket, no task, no clock; every method is told the time (milliseconds of one monotonic clock) and returns
+or calls back at once, so that simulation runs the same code. ``links`` moves the bytes, ``translate`` knows what is in
+them.
 
-Callers may rely on this: each call that was submitted ends exactly once, by ``on_done``, at the latest at its deadline, with a
-reply for every item. A reply made here instead of by a host says whether the item may have been done (``UNKNOWN``) or
-certainly was not. An item is sent again, as it is, when its link broke or its shard changed its owner: every command is
-idempotent by its request id, or only reads.
+Callers may rely on this: each call that was submitted ends exactly once, by ``on_done``, at the latest at its deadline,
+with a reply for every item. A reply made here instead of by a host says whether the item may have been done
+(``UNKNOWN``) or certainly was not. An item is sent again, as it is, when its link broke or its shard changed its owner:
+every command is idempotent by its request id, or only reads.
 
-Batching has no timer: up to ``frames_in_flight`` frames are under way to a host, and what arrives meanwhile goes into the next.
+Batching has no timer: up to ``frames_in_flight`` frames are under way to a host, and what arrives meanwhile goes into
+the next.
 """
 
 from __future__ import annotations
@@ -65,8 +68,8 @@ class Call:
     """
 
     __slots__ = (
-        "bucket", "deadline", "done", "host_id", "items", "missing", "mutating", "on_done", "patience", "replies", "sent",
-        "size", "weight",
+        "bucket", "deadline", "done", "host_id", "items", "missing", "mutating", "on_done", "patience", "replies",
+        "sent", "size", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -147,7 +150,9 @@ class Link:
 
 
 class Core:
-    """See the module's docstring. Not thread-safe; ``on_done`` is called from inside the methods and must not call back in."""
+    """See the module's docstring. Not thread-safe; ``on_done`` is called from inside the methods and must not call back
+    in.
+    """
 
     def __init__(self, config: GatewayConfig) -> None:
         self._frames_in_flight = config.frames_in_flight_per_host
@@ -165,7 +170,7 @@ class Core:
         self.retried_items = 0
         self.refused_calls = 0
 
-    # --- topology ---------------------------------------------------------------------------------------------------------
+    # --- topology -----------------------------------------------------------------------------------------------------
 
     def set_routes(self, routes: Routes, now: int) -> None:
         """A new map. Items that wait for a host are tried again; links are the shell's to open and close."""
@@ -191,7 +196,9 @@ class Core:
         self._retry_parked(now, everything=True)
 
     def link_down(self, host_id: str, now: int) -> None:
-        """The connection is gone. What was under way may or may not have been done; it is sent again when there is a way."""
+        """The connection is gone. What was under way may or may not have been done; it is sent again when there is a
+        way.
+        """
         link = self._links.pop(host_id, None)
         if link is None:
             return
@@ -207,7 +214,7 @@ class Core:
         self._park_first(parts)
         self._retry_parked(now, everything=False)
 
-    # --- calls ------------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def submit(self, call: Call, now: int) -> None:
         """Take a call on, or end it at once: with OVERLOADED when too much waits already."""
@@ -239,7 +246,7 @@ class Core:
             call.done = True
             self._unschedule(call)
 
-    # --- frames -----------------------------------------------------------------------------------------------------------
+    # --- frames -------------------------------------------------------------------------------------------------------
 
     def take_frames(self, now: int) -> list[Frame]:
         """The frames to send now. Each counts as in flight from here on, until ``receive`` or ``link_down``."""
@@ -279,10 +286,12 @@ class Core:
         if again:
             self._park_first(again)
 
-    # --- time -------------------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, now: int) -> list[str]:
-        """End calls whose time is up and try parked items again. Returns the hosts whose link is dead (sent, never heard)."""
+        """End calls whose time is up and try parked items again. Returns the hosts whose link is dead (sent, never
+        heard).
+        """
         bucket = now // WHEEL_MS
         for key in sorted(key for key in self._wheel if key <= bucket):
             for call in self._wheel.pop(key):
@@ -296,7 +305,7 @@ class Core:
         """Whether no call is under way: ``tick`` need not be called until the next ``submit``."""
         return not self._wheel and not self._parked
 
-    # --- what is known ----------------------------------------------------------------------------------------------------
+    # --- what is known ------------------------------------------------------------------------------------------------
 
     @property
     def routable(self) -> bool:
@@ -328,7 +337,7 @@ class Core:
         waiting[""] = self._parked_weight
         return waiting
 
-    # --- inside: routing --------------------------------------------------------------------------------------------------
+    # --- inside: routing ----------------------------------------------------------------------------------------------
 
     def _parts_by_host(self, call: Call) -> list[tuple[str, Part]]:
         items = call.items
@@ -412,7 +421,7 @@ class Core:
             else:
                 self._enqueue(link, piece)
 
-    # --- inside: frames ---------------------------------------------------------------------------------------------------
+    # --- inside: frames -----------------------------------------------------------------------------------------------
 
     def _next_frame(self, link: Link, now: int) -> Frame | None:
         parts: list[Part] = []
@@ -455,7 +464,7 @@ class Core:
     def _silent(self, link: Link, now: int) -> bool:
         return bool(link.frames) and now - link.heard_at > LINK_SILENCE_MS_MAX
 
-    # --- inside: replies --------------------------------------------------------------------------------------------------
+    # --- inside: replies ----------------------------------------------------------------------------------------------
 
     def _give(self, part: Part, replies: Sequence[Any], now: int, again: list[Part]) -> None:
         call = part.call
@@ -547,7 +556,9 @@ class Core:
 
 
 def _fitting(part: Part, room_lines: int, room_bytes: int, *, empty: bool) -> tuple[int, int]:
-    """How many items of a part fit, and their bytes; at least one into an empty frame (validation keeps one order small enough)."""
+    """How many items of a part fit, and their bytes; at least one into an empty frame (validation keeps one order small
+    enough).
+    """
     count = weight = size = 0
     for index in part.indices:
         item = part.call.items[index]

@@ -1,7 +1,8 @@
-"""The error table: every reason a call may fail with → status code, outcome, retry hint; and how that is put on the wire.
+"""The error table: every reason a call may fail with → status code, outcome, retry hint; and how that is put on the
+wire.
 
-Owns what an error looks like to a caller: exactly one ``ErrorInfo`` (domain ``stockade``, metadata ``outcome``), beside it
-``BadRequest`` or ``RetryInfo``. A business "no" is not an error: refusals are data and never come here.
+Owns what an error looks like to a caller: exactly one ``ErrorInfo`` (domain ``stockade``, metadata ``outcome``), beside
+it ``BadRequest`` or ``RetryInfo``. A business "no" is not an error: refusals are data and never come here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ UNKNOWN = "unknown"  # it may have happened; the same request id settles it
 
 
 class ErrorRow(NamedTuple):
-    """``outcome``: what holds when the maker of the error did not say. ``retry_ms`` 0: no hint, trying again does not help."""
+    """``outcome``: what holds when the maker of the error did not say. ``retry_ms`` 0: no hint, trying again does not
+    help.
+    """
 
     code: grpc.StatusCode
     outcome: str
@@ -42,12 +45,12 @@ ERRORS: dict[ErrorReason, ErrorRow] = {
         grpc.StatusCode.ALREADY_EXISTS, NOT_DONE, 0, "the request id was already used with other content"
     ),
     ErrorReason.REQUEST_ID_EXPIRED: _row(
-        grpc.StatusCode.FAILED_PRECONDITION, NOT_DONE, 0, "the request id is older than ids are remembered: look the order up"
+        grpc.StatusCode.FAILED_PRECONDITION, NOT_DONE, 0, "the request id is older than ids are kept: look the order up"
     ),
     ErrorReason.RESERVATION_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such reservation"),
     ErrorReason.STOCK_KEY_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such stock key"),
     ErrorReason.OVERLOADED: _row(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, NOT_DONE, 100, "too much is under way: wait, then send the same request id again"
+        grpc.StatusCode.RESOURCE_EXHAUSTED, NOT_DONE, 100, "too much is under way: wait, then send the same id again"
     ),
     ErrorReason.SHARD_UNAVAILABLE: _row(
         grpc.StatusCode.UNAVAILABLE, NOT_DONE, 500, "the shard is changing its owner: send the same request id again"
@@ -65,13 +68,15 @@ ERRORS: dict[ErrorReason, ErrorRow] = {
     ErrorReason.UNAUTHENTICATED: _row(grpc.StatusCode.UNAUTHENTICATED, NOT_DONE, 0, "a valid bearer token is needed"),
     ErrorReason.PERMISSION_DENIED: _row(grpc.StatusCode.PERMISSION_DENIED, NOT_DONE, 0, "the caller may not do this"),
     ErrorReason.INTERNAL: _row(
-        grpc.StatusCode.INTERNAL, UNKNOWN, 0, "an internal error: report the correlation id, x-correlation-id in the trailers"
+        grpc.StatusCode.INTERNAL, UNKNOWN, 0, "an internal error: report the x-correlation-id of the trailers"
     ),
 }  # fmt: skip
 
 
 class Violation(NamedTuple):
-    """One bad field. ``field``: its path as in the request, like ``lines[3].stock_key.sku``. ``description``: how to fix it."""
+    """One bad field. ``field``: its path as in the request, like ``lines[3].stock_key.sku``. ``description``: how to
+    fix it.
+    """
 
     field: str
     description: str

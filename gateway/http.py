@@ -1,4 +1,5 @@
-"""A very small HTTP server for probes and metrics: ``/metrics``, ``/livez``, ``/readyz``; GET and HEAD, one answer a connection.
+"""A very small HTTP server for probes and metrics: ``/metrics``, ``/livez``, ``/readyz``; GET and HEAD, one answer a
+connection.
 
 It does not serve the API, and reads no body.
 """

@@ -1,7 +1,7 @@
 """What a gateway counts, in a registry of its own (several gateways may live in one process, as in tests).
 
-Names are the contract's. Never a SKU, an id or a message as a label: labels come from closed sets, and from the channels,
-sources and warehouses of the settings.
+Names are the contract's. Never a SKU, an id or a message as a label: labels come from closed sets, and from the
+channels, sources and warehouses of the settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self._rpcs = Histogram(
-            "stockade_rpc_duration_seconds", "Time in the gateway's handler, by method and status code", ["method", "code"],
+            "stockade_rpc_duration_seconds", "Time in the handler, by method and status code", ["method", "code"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self._events = Counter(

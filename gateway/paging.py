@@ -1,7 +1,7 @@
 """Lists over all hosts: an opaque page token that remembers the host, its own cursor and the filters it belongs to.
 
-A page goes on where the last one ended; what changes meanwhile may or may not be seen. Hosts are visited in the order of their
-ids, so one that came or went does not confuse the walk.
+A page goes on where the last one ended; what changes meanwhile may or may not be seen. Hosts are visited in the order
+of their ids, so one that came or went does not confuse the walk.
 """
 
 from __future__ import annotations

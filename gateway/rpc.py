@@ -1,18 +1,19 @@
-"""What surrounds every method: size and parse checks, the caller, deadline, correlation id, metrics, and errors as trailers.
+"""What surrounds every method: size and parse checks, the caller, deadline, correlation id, metrics, and errors as
+trailers.
 
-Done once in a wrapper around each handler, not in gRPC interceptors, which cost several times as much a call. The servicers
-inside get ``(request, Rpc)`` and either return a response or raise ``CallFailed``; nothing else leaves.
+Done once in a wrapper around each handler, not in gRPC interceptors, which cost several times as much a call. The
+servicers inside get ``(request, Rpc)`` and either return a response or raise ``CallFailed``; nothing else leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
 
 from actors.domain.outcomes import ErrorReason
@@ -29,7 +30,7 @@ _STATUS_KEY = "grpc-status-details-bin"
 _CORRELATION_BYTES_MAX = 128
 _TRACEPARENT_BYTES_MAX = 64
 
-log = structlog.get_logger("gateway")
+log = logging.getLogger(__name__)
 
 Behaviour = Callable[[Any, "Rpc"], Awaitable[Message]]
 
@@ -37,8 +38,8 @@ Behaviour = Callable[[Any, "Rpc"], Awaitable[Message]]
 class Rpc:
     """One call, as a servicer sees it. Times are milliseconds of the gateway's monotonic clock.
 
-    ``cause``: what is journaled beside the request id: [principal, correlation id, traceparent], or [] when all are empty.
-    ``replayed``: set it when the answer is a first decision given again.
+    ``cause``: what is journaled beside the request id: [principal, correlation id, traceparent], or [] when all are
+    empty. ``replayed``: set it when the answer is a first decision given again.
     """
 
     __slots__ = ("cause", "correlation_id", "now", "principal", "remaining_ms", "replayed")
@@ -100,13 +101,11 @@ class Wrapper:
                 raise
             except Exception:
                 code = _fail(context, rpc, CallFailed(ErrorReason.INTERNAL))
-                log.exception("call failed", method=method, correlation_id=rpc.correlation_id)
+                log.exception("%s failed", method, extra=_fields(method, code, rpc))
                 response = None
             metrics.answered(method, code, clock() - began)
             if log_requests:
-                log.info(
-                    "call", method=method, code=code, correlation_id=rpc.correlation_id, principal=rpc.principal.name
-                )
+                log.info("%s %s", method, code, extra=_fields(method, code, rpc))
             return response
 
         return grpc.unary_unary_rpc_method_handler(
@@ -131,6 +130,12 @@ class Wrapper:
                 )
 
         return deserialize
+
+
+def _fields(method: str, code: str, rpc: Rpc) -> dict[str, Any]:
+    """What a log line about a call says beside its message."""
+    caller = {"correlation_id": rpc.correlation_id, "principal": rpc.principal.name}
+    return {"fields": {"method": method, "code": code, **{name: value for name, value in caller.items() if value}}}
 
 
 def _serialize(response: Message) -> bytes:

@@ -1,7 +1,9 @@
-"""Starts and stops a gateway: the gRPC port with its services, health, reflection and channelz; the links; the probes' port.
+"""Starts and stops a gateway: the gRPC port with its services, health, reflection and channelz; the links; the probes'
+port.
 
-``start_gateway`` is the only door. It needs a running loop (uvloop is worth a third of the work, but that is the process's
-choice), configures no logging, installs no signal handler and reads no environment: whoever runs the process does.
+``start_gateway`` is the only door. It needs a running loop (uvloop is worth a third of the work, but that is the
+process's choice), configures no logging, installs no signal handler and reads no environment: whoever runs the process
+does.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
-import structlog
 from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -49,7 +51,7 @@ HTTP_STOP_SECONDS_MAX = 1.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-log = structlog.get_logger("gateway")
+log = logging.getLogger(__name__)
 
 MakeServicer = Callable[[Desk], Any]
 
@@ -126,7 +128,7 @@ class RunningGateway:
         await self._links.stop()
         if self._http is not None:
             await self._http.stop()
-        log.info("gateway stopped", name=self.config.name)
+        log.info("%s stopped", self.config.name)
 
     async def serve(self, metrics: Metrics) -> None:
         """Start listening; called once, by ``start_gateway``."""
@@ -142,7 +144,7 @@ class RunningGateway:
         await self._http.start(self.config.http_host, self.config.http_port)
         self.http_port = self._http.port
         self._watcher = asyncio.get_running_loop().create_task(self._watch_routes())
-        log.info("gateway listens", name=self.config.name, port=self.port, http_port=self.http_port)
+        log.info("%s listens on port %d, probes on port %d", self.config.name, self.port, self.http_port)
 
     def _readyz(self) -> Answer:
         body = json.dumps({"ready": self.ready, "linked_hosts": self._links.host_count, "stopping": self._stopping})
@@ -167,8 +169,9 @@ async def start_gateway(
 ) -> RunningGateway:
     """Start a gateway; it serves when this returns, though calls fail with SHARD_UNAVAILABLE until a host is found.
 
-    ``reservation_servicer``: makes another servicer of ReservationService (benchmarks measure the rest with a constant one).
-    Raises RefusedBinding for settings that would open an unprotected port, OSError when a port is taken or a file is missing.
+    ``reservation_servicer``: makes another servicer of ReservationService (benchmarks measure the rest with a constant
+    one). Raises RefusedBinding for settings that would open an unprotected port, OSError when a port is taken or a file
+    is missing.
     """
     check_binding(config)
     links = HostLinks(Core(config), directory, config)
@@ -211,7 +214,9 @@ async def start_gateway(
 
 
 def _add_services(server: grpc.aio.Server, wrapper: Wrapper, desk: Desk, replaced: Mapping[str, MakeServicer]) -> None:
-    """Every method that the protos declare, whether its servicer knows it or not: a missing one fails here, not in a call."""
+    """Every method that the protos declare, whether its servicer knows it or not: a missing one fails here, not in a
+    call.
+    """
     for file, name, make in SERVICES:
         servicer = replaced.get(name, make)(desk)
         handlers = {
@@ -245,7 +250,7 @@ def _bind(server: grpc.aio.Server, config: GatewayConfig) -> int:
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     if not is_loopback(config.bind_host) and config.tls is None:
-        log.warning("the gRPC port is open to the network without TLS", address=address)
+        log.warning("the gRPC port %s is open to the network without TLS", address)
     return int(port)
 
 

@@ -1,8 +1,8 @@
 """What a well-formed field is, and how every bad one is named: the only place that says so.
 
-Owns the rules of spelling and size, and the names known from the settings. It reads no whole request: ``gateway.translate``
-goes through a request once, checking here and building the item as it goes, and a request with any finding is refused with all
-of them. What needs state (is the stock there, is the version right) is the shard's.
+Owns the rules of spelling and size, and the names known from the settings. It reads no whole request:
+``gateway.translate`` goes through a request once, checking here and building the item as it goes, and a request with
+any finding is refused with all of them. What needs state (is the stock there, is the version right) is the shard's.
 
 The predicates are cheap and used on the way of every call; the words for people are made only when one of them fails.
 """
@@ -171,8 +171,8 @@ class Findings(list[Violation]):
 class KnownNames:
     """Channels and warehouses of the settings, and the stock keys seen lately with their shards.
 
-    A stock key is spelled, checked and placed once (2 µs) and then found by two look-ups (0.1 µs). The cache is emptied when
-    full. ``shard_count`` is the cluster's, told by the directory; 0 until then.
+    A stock key is spelled, checked and placed once (2 µs) and then found by two look-ups (0.1 µs). The cache is emptied
+    when full. ``shard_count`` is the cluster's, told by the directory; 0 until then.
     """
 
     def __init__(self, config: GatewayConfig) -> None:
@@ -228,7 +228,9 @@ class KnownNames:
         return placed
 
     def place_anywhere(self, key: stock_key_pb2.StockKey, field: str, findings: Findings) -> tuple[str, int]:
-        """As ``place``, of a warehouse that need not be known: events of an unknown one are rejected by its shard, on record."""
+        """As ``place``, of a warehouse that need not be known: events of an unknown one are rejected by its shard, on
+        record.
+        """
         if key.warehouse_id in self.warehouses:
             return self.place(key, field, findings)
         before = len(findings)
@@ -241,7 +243,9 @@ class KnownNames:
         return spelled, shard_of(spelled, self.shard_count)
 
     def home(self, reservation_id: str) -> int:
-        """The home shard that a well-formed id names. Raises CallFailed RESERVATION_NOT_FOUND when it is not one of ours."""
+        """The home shard that a well-formed id names. Raises CallFailed RESERVATION_NOT_FOUND when it is not one of
+        ours.
+        """
         parts = parse_reservation_id(reservation_id)
         if parts is None or parts.shard >= self.shard_count:
             raise CallFailed(ErrorReason.RESERVATION_NOT_FOUND, f"no reservation {reservation_id!r}")

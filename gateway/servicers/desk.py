@@ -52,8 +52,9 @@ class Desk:
         self.metrics = metrics
 
     def open(self) -> None:
-        """The first thing of each method. Raises CallFailed when no shard host has been found yet, or too much waits already:
-        then nothing is spent on reading the request."""
+        """The first thing of each method. Raises CallFailed when no shard host has been found yet, or too much waits
+        already: then nothing is spent on reading the request.
+        """
         self.names.require_shards()
         if self.hosts.saturated:
             raise CallFailed(ErrorReason.OVERLOADED, retry_after_ms=RETRY_HINT_OVERLOADED_MS)

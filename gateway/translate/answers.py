@@ -1,7 +1,7 @@
 """Replies of shard hosts → messages: positions, refusals, reservations, stock, exceptions, explanations.
 
-A reply's payload is read by place, in the order of the tuples in ``actors.domain.answers``: unpacking a tuple is several times
-cheaper than naming its fields, and a newer host may only append.
+A reply's payload is read by place, in the order of the tuples in ``actors.domain.answers``: unpacking a tuple is
+several times cheaper than naming its fields, and a newer host may only append.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def reservation(timeline: str, view: Sequence[Any]) -> reservation_service_pb2.R
 def granted_reservation(
     timeline: str, payload: Sequence[Any], asked: Sequence[Any], request: reservation_service_pb2.ReserveStockRequest
 ) -> reservation_service_pb2.ReserveStockResponse:
-    """A ``Granted`` with what the request said. ``asked``: the item's body, whose lines are as the shard decided on them."""
+    """A ``Granted`` with what the request said. ``asked``: the item's body, whose lines are as the shard decided on
+    them.
+    """
     reservation_id, state, version, create_ms, expire_ms, place, lines, others = payload[:_GRANTED_SIZE]
     response = reservation_service_pb2.ReserveStockResponse()
     message = response.reservation

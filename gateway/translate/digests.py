@@ -1,7 +1,8 @@
 """The digest by which a repeated request is told from another one under the same id.
 
-BLAKE2b-128 over the method's name, the digest's version and every field of the message but its id, as sent: defaults are not
-filled in, lines stay in the order given. It is journaled, so neither the names nor the version may change meaning.
+BLAKE2b-128 over the method's name, the digest's version and every field of the message but its id, as sent: defaults
+are not filled in, lines stay in the order given. It is journaled, so neither the names nor the version may change
+meaning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Warehouse events → items, and what became of them → results.
 
-A malformed event is an error of its own and reaches no shard. One that is well formed but cannot be understood (an unknown fact
-or warehouse, a source that may not tell it) goes to its shard with the reason, to be rejected there on record.
+A malformed event is an error of its own and reaches no shard. One that is well formed but cannot be understood (an
+unknown fact or warehouse, a source that may not tell it) goes to its shard with the reason, to be rejected there on
+record.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ class Path:
         self._findings.add(f"{self._name}.{field}", description)
 
     def promise(self, fact: Any) -> list[str]:
-        """[] or [reservation_id, channel_id, order_reference, line_id]. A promise of an unknown channel is kept as it is."""
+        """[] or [reservation_id, channel_id, order_reference, line_id]. A promise of an unknown channel is kept as it
+        is.
+        """
         if not fact.HasField("promise"):
             return []
         promise: stock_key_pb2.Promise = fact.promise

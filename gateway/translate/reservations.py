@@ -1,4 +1,5 @@
-"""Requests of ReservationService → items. Each function checks everything in one pass and leaves what it found in ``findings``.
+"""Requests of ReservationService → items. Each function checks everything in one pass and leaves what it found in
+``findings``.
 
 An item is built even from a bad request, to find everything; the caller must not use it when there are findings.
 """
@@ -47,7 +48,7 @@ class ReservationRequests:
     def reserve(
         self, request: pb.ReserveStockRequest, principal: Principal, cause: Sequence[str], findings: Findings
     ) -> Item:
-        """The hot path. Raises CallFailed when the caller may not do it, or the hold to be replaced is not one of ours."""
+        """The hot path. Raises CallFailed when the caller may not do it, or the hold to replace is not one of ours."""
         request_id, channel_id = request.request_id, request.channel_id
         if not valid_id(request_id):
             findings.id("request_id", request_id)
@@ -176,7 +177,7 @@ class ReservationRequests:
         digest = b"" if findings else digests.RELEASE.of(request)
         body = [request_id, digest, reservation_id, channel_id, reserve_request_id, lines, reason, note]
         if reservation_id:
-            return self._at_home(Verb.RELEASE, reservation_id, cause, body, findings, len(lines))
+            return self._at_home(Verb.RELEASE, reservation_id, cause, body, findings, weight=len(lines))
         return [int(Verb.RELEASE), home, 0, len(lines) or 1, cause, body]
 
     def _reserve_key(self, key: pb.ReserveKey, findings: Findings) -> tuple[str, str, int]:
@@ -217,7 +218,7 @@ class ReservationRequests:
         version = request.expected_version
         digest = b"" if findings else digests.AMEND.of(request)
         body = [request_id, digest, reservation_id, targets, removed, version]
-        return self._at_home(Verb.AMEND, reservation_id, cause, body, findings, len(targets) + len(removed))
+        return self._at_home(Verb.AMEND, reservation_id, cause, body, findings, weight=len(targets) + len(removed))
 
     def _targets(self, lines: Sequence[pb.LineRequest], findings: Findings) -> list[list[Any]]:
         findings.size("target_lines", len(lines), 0, self._lines_max, "lines")
@@ -245,7 +246,7 @@ class ReservationRequests:
         close_remainder = request.close_remainder
         digest = b"" if findings else digests.FULFILL.of(request)
         body = [request_id, digest, reservation_id, shipment_id, lines, close_remainder, occur_time_ms]
-        return self._at_home(Verb.FULFILL, reservation_id, cause, body, findings, len(lines))
+        return self._at_home(Verb.FULFILL, reservation_id, cause, body, findings, weight=len(lines))
 
     def get(self, reservation_id: str, cause: Sequence[str], findings: Findings) -> Item:
         """The question for one reservation."""
@@ -292,6 +293,7 @@ class ReservationRequests:
         cause: Sequence[str],
         body: list[Any],
         findings: Findings,
+        *,
         weight: int = 1,
     ) -> Item:
         shard = 0 if findings else self._names.home(reservation_id)

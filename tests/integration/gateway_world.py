@@ -1,7 +1,7 @@
 """A gateway with real sockets on both sides: a real gRPC client before it, a small host speaking frames behind it.
 
-The host decides by a table of functions that a test may change; by default it grants every reserve. It keeps no stock: what
-shards decide is tested elsewhere, here it is what the gateway makes of it.
+The host decides by a table of functions that a test may change; by default it grants every reserve. It keeps no stock:
+what shards decide is tested elsewhere, here it is what the gateway makes of it.
 """
 
 from __future__ import annotations

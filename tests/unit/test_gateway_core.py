@@ -30,13 +30,17 @@ class World:
 
     def route(self, hosts: dict[str, Sequence[int]]) -> None:
         self.version += 1
-        routes = tuple(HostRoute(h, f"127.0.0.1:{i}", 1, tuple(s), (1,) * len(s)) for i, (h, s) in enumerate(hosts.items()))
+        routes = tuple(
+            HostRoute(h, f"127.0.0.1:{i}", 1, tuple(s), (1,) * len(s)) for i, (h, s) in enumerate(hosts.items())
+        )
         self.core.set_routes(Routes(self.version, "c", "tl", SHARDS, routes), self.now)
 
     def up(self, host_id: str, shards: Sequence[int], ahead_ms: int = 500_000) -> None:
         self.core.link_up(host_id, timeline="tl", host_time_ms=self.now + ahead_ms, shards=shards, now=self.now)
 
-    def call(self, *shards: int, mutating: bool = True, deadline_ms: int = 1_000, patience_ms: int = 0, **more: Any) -> Ended:
+    def call(
+        self, *shards: int, mutating: bool = True, deadline_ms: int = 1_000, patience_ms: int = 0, **more: Any
+    ) -> Ended:
         verb = Verb.RESERVE if mutating else Verb.GET_STOCK
         items = [[int(verb), shard, 0, 1, [], [f"item {index}"]] for index, shard in enumerate(shards)]
         ended = Ended()
@@ -275,7 +279,10 @@ def test_an_unavailable_shard_is_asked_again_after_a_pause() -> None:
 
 def test_what_waits_for_a_host_moves_with_its_shards() -> None:
     world = two_hosts()
-    frames = [world.call(0, deadline_ms=9_000) and world.frames()[0], world.call(1, deadline_ms=9_000) and world.frames()[0]]
+    frames = [
+        world.call(0, deadline_ms=9_000) and world.frames()[0],
+        world.call(1, deadline_ms=9_000) and world.frames()[0],
+    ]
     waiting = world.call(2, 3)
     world.route({"a": [0, 1, 3], "b": [2, 4, 5, 6, 7]})
     moved = world.frames()
