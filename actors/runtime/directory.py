@@ -2,12 +2,14 @@
 
 Holds nothing that hosts do not tell it again every few seconds, so it may die at any time and come back empty; no request
 waits for it. A route whose host stays silent is kept: only another host that names the same shards at higher epochs takes
-them over, because a wrong route costs a retry and no route costs an outage.
+them over, because a wrong route costs a retry and no route costs an outage. For the same reason it never answers with an
+empty map: who asks before any host has spoken waits, and keeps what it knew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,40 +26,42 @@ IDLE_ENTRY_POINT = "actors.runtime.directory:start_idle"
 class RouteTable:
     """The map itself. Synchronous; ``version`` grows with every change."""
 
-    def __init__(self) -> None:
-        self._routes = Routes(version=0, cluster_id="", timeline="", shard_count=0, hosts=())
+    def __init__(self, first_version: int) -> None:
+        """``first_version``: above any that an earlier life gave out, or a caller would take the new map for the old one."""
+        self._routes = Routes(version=first_version, cluster_id="", timeline="", shard_count=0, hosts=())
 
     @property
     def routes(self) -> Routes:
         return self._routes
 
     def register(self, host: HostRoute, cluster_id: str, timeline: str, shard_count: int) -> bool:
-        """Take a host's word for its shards; True when the map changed. Another cluster's host is refused (ValueError)."""
+        """Take a host's word for its shards; True when the map changed. Another cluster's host is refused (ValueError);
+        a former owner's word is not heard."""
         routes = self._routes
+        known = {shard: epoch for other in routes.hosts for shard, epoch in zip(other.shards, other.epochs, strict=True)}
+        if any(known.get(shard, 0) > epoch for shard, epoch in zip(host.shards, host.epochs, strict=True)):
+            return False
         if routes.cluster_id and routes.cluster_id != cluster_id:
             raise ValueError(f"host {host.host_id} is of cluster {cluster_id}, this directory serves {routes.cluster_id}")
-        others = tuple(
-            kept for kept in (without_taken(other, host) for other in routes.hosts if other.host_id != host.host_id) if kept.shards
-        )
-        hosts = tuple(sorted((*others, host)))
+        others = [without(other, set(host.shards)) for other in routes.hosts if other.host_id != host.host_id]
+        hosts = tuple(sorted((*(other for other in others if other.shards), host)))
         if (hosts, timeline, shard_count) == (routes.hosts, routes.timeline, routes.shard_count):
             return False
         self._routes = Routes(routes.version + 1, cluster_id, timeline, shard_count, hosts)
         return True
 
 
-def without_taken(other: HostRoute, taker: HostRoute) -> HostRoute:
-    """``other`` without the shards that ``taker`` runs at the same or a higher epoch."""
-    taken = dict(zip(taker.shards, taker.epochs, strict=True))
-    kept = [(shard, epoch) for shard, epoch in zip(other.shards, other.epochs, strict=True) if taken.get(shard, -1) < epoch]
-    return other._replace(shards=tuple(shard for shard, _ in kept), epochs=tuple(epoch for _, epoch in kept))
+def without(route: HostRoute, taken: set[int]) -> HostRoute:
+    """``route`` without the shards that another host runs now."""
+    kept = [pair for pair in zip(route.shards, route.epochs, strict=True) if pair[0] not in taken]
+    return route._replace(shards=tuple(shard for shard, _ in kept), epochs=tuple(epoch for _, epoch in kept))
 
 
 class InProcessDirectory:
     """The directory without Ray: the same table behind the same port, for nodes in one process and inside the actor."""
 
-    def __init__(self) -> None:
-        self._table = RouteTable()
+    def __init__(self, first_version: int) -> None:
+        self._table = RouteTable(first_version)
         self._changed = asyncio.Condition()
 
     async def register(self, host: HostRoute, cluster_id: str, timeline: str, shard_count: int) -> None:
@@ -66,22 +70,26 @@ class InProcessDirectory:
                 self._changed.notify_all()
 
     async def routes(self, after_version: int) -> Routes:
-        """The map as soon as its version is not ``after_version`` (0: at once), at the latest after 10 s."""
+        """The map as soon as it has a host and another version, at the latest after 10 s. TimeoutError while it has no host."""
         async with self._changed:
-            if after_version:
-                try:
-                    async with asyncio.timeout(POLL_S_MAX):
-                        await self._changed.wait_for(lambda: self._table.routes.version != after_version)
-                except TimeoutError:
-                    pass
+            try:
+                async with asyncio.timeout(POLL_S_MAX):
+                    await self._changed.wait_for(lambda: self._is_news(after_version))
+            except TimeoutError:
+                if not self._table.routes.hosts:
+                    raise
             return self._table.routes
+
+    def _is_news(self, after_version: int) -> bool:
+        routes = self._table.routes
+        return bool(routes.hosts) and routes.version != after_version
 
 
 class DirectoryActor:
     """The Ray actor. Its methods run in Ray's own loop; the link has its thread like every process of the node."""
 
     def __init__(self, plan: NodePlan) -> None:
-        self._directory = InProcessDirectory()
+        self._directory = InProcessDirectory(first_version=time.time_ns() // 1_000_000)
         run_in_thread(plan, DIRECTORY, IDLE_ENTRY_POINT, None)
 
     async def register(self, host: Sequence[Any], cluster_id: str, timeline: str, shard_count: int) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from actors.runtime import wiring
 from actors.runtime.actor_process import run_in_thread
+from actors.runtime.directory_client import RemoteDirectory
 from actors.runtime.plan import NodePlan
 
-__all__ = ["GatewayActor"]
+__all__ = ["GatewayActor", "start_service"]
 
 
 class GatewayActor:
@@ -20,3 +24,29 @@ class GatewayActor:
     def ping(self) -> int:
         """The pid, for whoever asks Ray whether the actor is there."""
         return os.getpid()
+
+
+class GatewayService:
+    """A running gateway and its own way to the directory."""
+
+    def __init__(self, gateway: Any, directory: RemoteDirectory) -> None:
+        self._gateway = gateway
+        self._directory = directory
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"endpoint": f"127.0.0.1:{self._gateway.port}", "metrics": f"127.0.0.1:{self._gateway.http_port}"}
+
+    async def wait_failed(self) -> BaseException:
+        """Never: a gateway without a host answers UNAVAILABLE and goes on looking for one."""
+        return await asyncio.Future()
+
+    async def close(self, drain_ms: int) -> None:
+        await self._gateway.stop(drain_ms / 1000)
+        self._directory.close()
+
+
+async def start_service(plan: NodePlan, role: str, activation: Mapping[str, Any], directory: Any) -> GatewayService:
+    """Open the gRPC port, shared with the node's other gateways. It serves as soon as it knows a host."""
+    config = wiring.gateway_config(plan.settings, plan.cluster_token, name=role, grpc_port=plan.grpc_port)
+    remote = RemoteDirectory(directory)
+    return GatewayService(await wiring.start_gateway(config, remote), remote)

@@ -7,6 +7,7 @@ Owns how Ray is started for one node: on loopback only, with token authenticatio
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -16,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from actors.runtime.plan import NodePlan
-from actors.runtime.processes import MARK_VARIABLE
+from actors.runtime.processes import MARK_VARIABLE, ProcessId
 
-__all__ = ["GENERATION_VARIABLE", "NAMESPACE", "RayProcesses", "node_environment", "short_path_to", "start_ray"]
 
 NAMESPACE = "stockade"
-GENERATION_VARIABLE = "STOCKADE_NODE_GENERATION"  # beside the mark: which of a serve's Rays a process belongs to
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of AF_UNIX, without its closing zero
 SOCKET_PATH_TAIL_BYTES = 80  # "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.sock…" and some room
 SESSIONS_KEPT = 2  # of Ray's log directories: this one and the one before, for whoever looks for a cause
 TOKEN_BYTES = 32
+AGENT_TITLES = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
 
 RayProcesses = dict[str, int]
 
@@ -59,7 +59,9 @@ def start_ray(plan: NodePlan) -> RayProcesses:
     ray_dir = plan.data_dir / "ray"
     ray_dir.mkdir(mode=0o700, exist_ok=True)
     write_token(ray_dir / "token")
-    remove_old_sessions(ray_dir)
+    temp_dir = ray_dir / "run"  # Ray opens its directory to everybody: it gets one inside ours
+    temp_dir.mkdir(exist_ok=True)
+    remove_old_sessions(temp_dir)
     ray.init(
         address="local",
         num_cpus=0,
@@ -67,13 +69,23 @@ def start_ray(plan: NodePlan) -> RayProcesses:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=True,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         namespace=NAMESPACE,
-        _temp_dir=str(short_path_to(ray_dir)),
+        _temp_dir=str(short_path_to(temp_dir)),
         _node_ip_address="127.0.0.1",
     )
-    processes: Any = ray_worker._global_node.all_processes
+    node: Any = ray_worker._global_node
+    processes = node.all_processes
     return {name: processes[key][0].process.pid for name, key in (("gcs", "gcs_server"), ("raylet", "raylet"))}
+
+
+def holds_nothing(process: ProcessId) -> bool:
+    """Whether it is one of Ray's agents, which outlive their raylet by some seconds and own nothing of ours."""
+    try:
+        title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+    return title.startswith(AGENT_TITLES)
 
 
 def write_token(path: Path) -> None:
@@ -84,8 +96,8 @@ def write_token(path: Path) -> None:
             file.write(secrets.token_hex(TOKEN_BYTES))
 
 
-def remove_old_sessions(ray_dir: Path) -> None:
-    sessions = sorted(path for path in ray_dir.glob("session_2*") if path.is_dir())
+def remove_old_sessions(temp_dir: Path) -> None:
+    sessions = sorted(path for path in temp_dir.glob("session_2*") if path.is_dir())
     for session in sessions[: -SESSIONS_KEPT + 1]:
         shutil.rmtree(session, ignore_errors=True)
 

@@ -76,13 +76,18 @@ async def wait_for_exit(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    ended: asyncio.Future[None] = loop.create_future()
     try:
-        loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(descriptor, settle, ended)
         await ended
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def prctl(option: int, value: int) -> None:

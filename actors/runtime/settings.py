@@ -200,8 +200,8 @@ class Settings(BaseModel):
     takeover_grace_ms: DurationMs = Field(2 * SECOND_MS, description="what overdue deadlines get after a takeover")
 
     retention_ms: DurationMs = Field(7 * DAY_MS, description="how long records covered by snapshots are kept")
-    snapshot_interval_ms: DurationMs = Field(5 * MINUTE_MS, description="time between snapshots")
-    snapshot_interval_records: int = Field(20_000, ge=100, description="records between snapshots, whichever comes first")
+    compact_interval_ms: DurationMs = Field(10 * MINUTE_MS, description="how often what retention allows is dropped")
+    snapshot_after_events: int = Field(50_000, ge=100, description="events of a shard between its snapshots")
     disk_floor_bytes: SizeBytes = Field(256 * MEBIBYTE, description="below this much free space new claims are refused")
     ballast_bytes: SizeBytes = Field(16 * MEBIBYTE, description="kept in reserve so that a full disk can still be recovered")
 

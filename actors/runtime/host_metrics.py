@@ -1,0 +1,83 @@
+"""A shard host's numbers as Prometheus metrics. What callers were answered is counted by gateways, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from actors.shard.statistics import COMMIT_BUCKETS_S
+
+__all__ = ["host_metrics_text"]
+
+GAUGES = {
+    "shortage_units": ("stockade_shortage_units", "Units promised that are not there, over all stock keys"),
+    "imposed_uncovered_units": ("stockade_imposed_uncovered_units", "Units of imposed claims without cover"),
+    "live_reservations": ("stockade_live_reservations", "Reservations that are held or confirmed"),
+    "dedupe_entries": ("stockade_dedupe_entries", "Request ids and ended reservations kept in memory"),
+    "journal_bytes": ("stockade_journal_bytes", "Size of the journal"),
+    "free_bytes": ("stockade_journal_free_bytes", "Free space where the journal grows"),
+    "recovery_seconds": ("stockade_recovery_seconds", "How long the last recovery took"),
+    "recovered_events": ("stockade_recovered_events", "Events that the last recovery applied"),
+    "queue_lines": ("stockade_queue_lines", "Lines that wait for a turn"),
+    "links": ("stockade_links", "Gateways connected to the host"),
+    "clock_offset_ms": ("stockade_clock_offset_milliseconds", "Shard time minus wall time"),
+}
+COUNTERS = {
+    "oversells": ("stockade_oversell", "Claims granted without cover: always 0"),
+    "turns": ("stockade_turns", "Batches applied"),
+    "turn_seconds": ("stockade_turn_seconds", "Time spent deciding and applying"),
+    "items": ("stockade_items", "Commands decided"),
+    "expired": ("stockade_expired", "Reservations that ended by their deadline"),
+    "overloaded": ("stockade_overloaded", "Commands refused because too much was waiting"),
+    "late": ("stockade_late", "Commands dropped undone because they came too late"),
+    "records": ("stockade_journal_records", "Records made durable"),
+    "snapshots": ("stockade_snapshots", "Snapshots published"),
+    "clock_jumps": ("stockade_clock_jumps", "Jumps of the wall clock that were ignored"),
+}
+
+
+def host_metrics_text(status: Callable[[], Mapping[str, Any]]) -> bytes:
+    """The exposition text of a host whose ``status`` is as ``ShardHost.status`` gives it."""
+    registry = CollectorRegistry()
+    registry.register(HostCollector(status))
+    return generate_latest(registry)
+
+
+class HostCollector(Collector):
+    """Asks the host once a scrape."""
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        for field, (name, what) in GAUGES.items():
+            if status.get(field) is not None:
+                yield GaugeMetricFamily(name, what, value=float(status[field]))
+        for field, (name, what) in COUNTERS.items():
+            if field in status:
+                yield CounterMetricFamily(name, what, value=float(status[field]))
+        if "commit_buckets" in status:
+            yield commit_histogram(status)
+        depth = GaugeMetricFamily("stockade_shard_queue_depth", "Lines that wait for a turn, by shard", labels=["shard"])
+        for shard in status.get("shards", ()):
+            depth.add_metric([str(shard["shard"])], float(shard["queue_depth"]))
+        yield depth
+
+
+def commit_histogram(status: Mapping[str, Any]) -> HistogramMetricFamily:
+    """Durations of group commits, cumulative by bucket."""
+    total, buckets = 0, []
+    for bound, count in zip((*COMMIT_BUCKETS_S, float("inf")), status["commit_buckets"], strict=True):
+        total += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+    family = HistogramMetricFamily("stockade_commit_duration_seconds", "Time from a turn's end until it is durable")
+    family.add_metric([], buckets=buckets, sum_value=float(status["commit_seconds"]))
+    return family
