@@ -1,8 +1,8 @@
 """The journal port: what the shard engine's shell may ask of any journal, and what each answer promises.
 
-Adapters: ``memory`` (the verified fake), ``sqlite`` (embedded default). One conformance suite runs on all of them. Every
-method blocks and is called from ONE thread, the journal's thread, except where it says otherwise. No adapter decides
-anything about stock: it keeps bytes, numbers and fences.
+Adapters: ``memory`` (the verified fake), ``sqlite`` (embedded default). One conformance suite runs on all of them.
+Every method blocks and is called from ONE thread, the journal's thread, except where it says otherwise. No adapter
+decides anything about stock: it keeps bytes, numbers and fences.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Header(NamedTuple):
 class Record(NamedTuple):
     """One durable append of one shard: one row per shard and turn.
 
-    ``number`` is gapless from 1 in the shard; events take sequences ``first_sequence … first_sequence + event_count - 1``,
-    gapless from 1, and ``event_count`` may be 0. ``payload`` is ``codec.encode_groups``'s bytes: events with their causes.
+    ``number`` is gapless from 1 in the shard; events take sequences
+    ``first_sequence … first_sequence + event_count - 1``, gapless from 1, and ``event_count`` may be 0. ``payload`` is ``codec.encode_groups``'s bytes: events with their
+    causes.
     """
 
     shard: int
@@ -156,9 +157,9 @@ class Journal(Protocol):
         """Write all or nothing, durably, in one transaction; on return it is on stable storage.
 
         Each record must directly follow its shard's head (epoch equal, number = head + 1, first_sequence = head + 1),
-        else ``Fenced`` (wrong epoch or number) and nothing is written. ``read_heads``: shards of the turn that were only
-        read: their epoch and record number are compared as well. ``entries`` are upserted. Several records of one shard
-        in one call are not allowed.
+        else ``Fenced`` (wrong epoch or number) and nothing is written. ``read_heads``: shards of the turn that were
+        only read: their epoch and record number are compared as well. ``entries`` are upserted. Several records of one
+        shard in one call are not allowed.
         """
         ...
 
@@ -199,11 +200,14 @@ class Journal(Protocol):
         ...
 
     def read_slices(self, snapshot: Snapshot) -> list[SnapshotSlice]:
-        """All slices; ``JournalDamaged`` when one is missing or its CRC is wrong (recovery then takes the older one)."""
+        """All slices; ``JournalDamaged`` when one is missing or its CRC is wrong: recovery then takes the older one."""
         ...
 
-    def compact(self, records_before_ms: int, entries_before_ms: int) -> CompactResult:
-        """Drop records older than that which BOTH kept snapshots of their shard cover, and entries whose window ended."""
+    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+        """Drop records older than that which BOTH kept snapshots of their shard cover, and entries whose window ended.
+
+        At most ``rows_max`` rows a call, oldest first: under traffic, call it a little at a time until it drops none.
+        """
         ...
 
     def checkpoint(self) -> None:

@@ -1,0 +1,484 @@
+"""The SQLite journal: the embedded default. One file, one read-write connection, one thread.
+
+It owns the rows, the fence and the checkpoints. Who may open the file (the lock), whether it is the right one (header
+and witness) and room on its disk (ballast) are ``sqlite_open``, ``lock``, ``witness`` and ``disk``. After an append
+that failed for another reason than the fence or a full disk, nothing more can be written through it: SQLite may not
+know what is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import apsw
+
+from actors.journal.codec import entry_checksum, record_checksum, slice_checksum, snapshot_checksum
+from actors.journal.disk import Ballast, free_bytes
+from actors.journal.lock import JournalLock
+from actors.journal.port import (
+    CompactResult,
+    EntryRow,
+    Fenced,
+    Header,
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalInfo,
+    Record,
+    ShardHead,
+    Snapshot,
+    SnapshotSlice,
+)
+from actors.journal.sqlite_schema import PAGE_BYTES, read_header, translated
+from actors.journal.witness import WitnessFile
+
+SNAPSHOTS_KEPT = 2
+CHECKPOINT_WAL_PAGES = (
+    1_024  # 4 MiB: some milliseconds of work at a time; larger ones stall longer and save nothing measurable
+)
+ROWS_PER_DELETE = 2_000  # one transaction of a compaction: some milliseconds
+VACUUM_PAGES_MAX = 4_096  # given back to the disk per compaction; the rest is reused first
+KEYS_PER_READ = 10_000
+
+_HEADS = "SELECT shard, epoch, record_number, sequence, time_ms FROM shards"
+_RECORDS = "SELECT shard, number, epoch, first_sequence, event_count, time_ms, payload, checksum FROM records"
+_ADVANCE = (
+    "UPDATE shards SET record_number = ?, sequence = ?, time_ms = ? "
+    "WHERE shard = ? AND epoch = ? AND record_number = ? AND sequence = ?"
+)
+_INSERT_RECORD = (
+    "INSERT INTO records (shard, number, epoch, first_sequence, event_count, time_ms, payload, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPSERT_ENTRY = (
+    "INSERT OR REPLACE INTO entries (key, shard, reservation_id, payload, end_time_ms, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+class SqliteJournal:
+    """A ``Journal`` in one SQLite file. Make it with ``sqlite_open.open_journal`` or ``open_read_only``."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        path: Path,
+        lock: JournalLock | None = None,
+        witness: WitnessFile | None = None,
+        ballast: Ballast | None = None,
+    ) -> None:
+        """``lock`` is released by ``close``. Without ``witness`` and ``ballast`` nothing is kept beside the file."""
+        self._connection = connection
+        self._path = path
+        self._lock = lock
+        self._witness = witness
+        self._ballast = ballast
+        self._header = read_header(connection)
+        self._failed = ""
+        self._wal_pages = 0
+        connection.set_wal_hook(self._committed)
+
+    @property
+    def header(self) -> Header:
+        return self._header
+
+    # --- owning and appending -----------------------------------------------------------------------------------------
+
+    def take_over(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        self._writable()
+        try:
+            self._bump_epochs(shards)
+        except JournalFull:
+            if self._ballast is None or not self._ballast.release():
+                raise
+            self._bump_epochs(shards)
+        taken = {head.shard: head for head in self.heads() if head.shard in set(shards)}
+        for head in taken.values():
+            self.check_head(head)
+        self._write_witness()
+        return taken
+
+    def _bump_epochs(self, shards: Sequence[int]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            before = connection.total_changes()
+            connection.executemany(
+                "UPDATE shards SET epoch = epoch + 1 WHERE shard = ?", ((shard,) for shard in shards)
+            )
+            if connection.total_changes() - before != len(shards):
+                self._roll_back()
+                raise JournalError(f"not all of the shards {list(shards)} are in {self._path}")
+            connection.execute("COMMIT")
+        except apsw.Error as error:
+            self._fail(error, "the shards could not be taken over")
+
+    def append(self, records: Sequence[Record], entries: Sequence[EntryRow], read_heads: Sequence[ShardHead]) -> None:
+        if len({record.shard for record in records}) != len(records):
+            raise ValueError("several records of one shard in one append")
+        self._writable()
+        connection = self._connection
+        execute = connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            before = connection.total_changes()
+            connection.executemany(
+                _ADVANCE,
+                [
+                    (number, first + count - 1, time_ms, shard, epoch, number - 1, first - 1)
+                    for shard, number, epoch, first, count, time_ms, _ in records
+                ],
+            )
+            if connection.total_changes() - before != len(records) or not self._unchanged(read_heads):
+                self._roll_back()
+                raise Fenced(self._why_fenced(records, read_heads))
+            connection.executemany(_INSERT_RECORD, [(*record, record_checksum(record)) for record in records])
+            if entries:
+                connection.executemany(_UPSERT_ENTRY, [(*entry, entry_checksum(entry)) for entry in entries])
+            execute("COMMIT")
+        except apsw.Error as error:
+            self._fail(error, "the append failed")
+
+    def _unchanged(self, read_heads: Sequence[ShardHead]) -> bool:
+        if not read_heads:
+            return True
+        stored = {shard: (epoch, number) for shard, epoch, number, _, _ in self._connection.execute(_HEADS)}
+        return all(stored.get(head.shard) == (head.epoch, head.record_number) for head in read_heads)
+
+    def _why_fenced(self, records: Sequence[Record], read_heads: Sequence[ShardHead]) -> str:
+        stored = {head.shard: head for head in self.heads()}
+        for shard, number, epoch, first, *_ in records:
+            head = stored.get(shard)
+            if head is None or (head.epoch, head.record_number, head.sequence) != (epoch, number - 1, first - 1):
+                return (
+                    f"record {number} of shard {shard}, epoch {epoch}, first sequence {first}, does not follow {head}"
+                )
+        for read in read_heads:
+            head = stored.get(read.shard)
+            if head is None or (head.epoch, head.record_number) != (read.epoch, read.record_number):
+                return f"shard {read.shard} was read at {read} and stands at {head}"
+        return "another owner wrote meanwhile"
+
+    def check(self, heads: Sequence[ShardHead]) -> None:
+        try:
+            stored = dict(self._connection.execute("SELECT shard, epoch FROM shards"))
+        except apsw.Error as error:
+            raise translated(error, "the epochs could not be read") from error
+        for head in heads:
+            if stored.get(head.shard) != head.epoch:
+                raise Fenced(f"shard {head.shard} was owned in epoch {head.epoch}; it is {stored.get(head.shard)} now")
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def heads(self) -> list[ShardHead]:
+        """All shards' heads, by shard."""
+        return [ShardHead(*row) for row in self._rows(f"{_HEADS} ORDER BY shard", ())]
+
+    def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
+        rows = self._rows(
+            f"{_RECORDS} WHERE shard = ? AND number > ? ORDER BY number LIMIT ?", (shard, after_number, limit)
+        )
+        return [_checked(row) for row in rows]
+
+    def read_latest(self, shard: int, limit: int) -> list[Record]:
+        rows = self._rows(f"{_RECORDS} WHERE shard = ? ORDER BY number DESC LIMIT ?", (shard, limit))
+        return [_checked(row) for row in rows]
+
+    def first_number(self, shard: int) -> int:
+        [(first,)] = self._rows("SELECT min(number) FROM records WHERE shard = ?", (shard,))
+        if first is None:
+            [(head,)] = self._rows("SELECT record_number FROM shards WHERE shard = ?", (shard,))
+            first = head + 1
+        return int(first)
+
+    def check_head(self, head: ShardHead) -> None:
+        """Raise ``JournalDamaged`` unless the shard's last record is the one its head names."""
+        latest = self.read_latest(head.shard, 1)
+        if not latest:
+            return  # none yet, or all of them dropped
+        last = latest[0]
+        found = (last.number, last.first_sequence + last.event_count - 1)
+        if found != (head.record_number, head.sequence) or last.epoch > head.epoch:
+            raise JournalDamaged(
+                f"{self._path}: shard {head.shard} ends with record {last.number}, sequence {found[1]}, epoch "
+                f"{last.epoch}; its "
+                f"head says record {head.record_number}, sequence {head.sequence}, epoch {head.epoch}"
+            )
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def find_entries(self, keys: Sequence[str]) -> dict[str, EntryRow]:
+        found: dict[str, EntryRow] = {}
+        for key in keys:
+            entry = found.get(key) or self._find_entry(key, found)
+            if entry is not None and entry.reservation_id and f"r\x1f{entry.reservation_id}" not in found:
+                self._find_entry(f"r\x1f{entry.reservation_id}", found)
+        return found
+
+    def _find_entry(self, key: str, found: dict[str, EntryRow]) -> EntryRow | None:
+        rows = self._rows(
+            "SELECT shard, reservation_id, payload, end_time_ms, checksum FROM entries WHERE key = ?", (key,)
+        )
+        if not rows:
+            return None
+        *columns, checksum = rows[0]
+        entry = EntryRow(key, *columns)
+        if entry_checksum(entry) != checksum:
+            raise JournalDamaged(f"{self._path}: the entry {key!r} has a wrong CRC")
+        found[key] = entry
+        return entry
+
+    def entry_keys(self) -> Iterator[str]:
+        last = ""
+        while rows := self._rows("SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT ?", (last, KEYS_PER_READ)):
+            yield from (key for (key,) in rows)
+            last = rows[-1][0]
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def write_slice(self, part: SnapshotSlice) -> None:
+        self._writable()
+        self._write(
+            "INSERT OR REPLACE INTO slices (shard, snapshot_id, slice_number, sequence, record_number, payload, "
+            "checksum) "
+            "SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM snapshots WHERE shard = ?1 AND snapshot_id = "
+            "?2)",
+            (*part, slice_checksum(part)),
+            "a snapshot's slice could not be written",
+        )
+
+    def publish_snapshot(self, snapshot: Snapshot) -> None:
+        self._writable()
+        shard, snapshot_id = snapshot.shard, snapshot.snapshot_id
+        connection = self._connection
+        try:
+            with connection:
+                [(slices,)] = connection.execute(
+                    "SELECT count(*) FROM slices WHERE shard = ? AND snapshot_id = ? AND slice_number < ?",
+                    (shard, snapshot_id, snapshot.slice_count),
+                )
+                if slices != snapshot.slice_count:
+                    raise JournalError(
+                        f"snapshot {snapshot_id} of shard {shard} has {slices} of {snapshot.slice_count} slices"
+                    )
+                connection.execute(
+                    "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*snapshot, snapshot_checksum(snapshot)),
+                )
+                kept = connection.execute(
+                    "SELECT snapshot_id FROM snapshots WHERE shard = ? ORDER BY snapshot_id DESC LIMIT ?",
+                    (shard, SNAPSHOTS_KEPT),
+                ).fetchall()
+                newest, oldest = kept[0][0], kept[-1][0]
+                connection.execute("DELETE FROM snapshots WHERE shard = ? AND snapshot_id < ?", (shard, oldest))
+                connection.execute(
+                    "DELETE FROM slices WHERE shard = ? AND snapshot_id < ? AND snapshot_id NOT IN (?, ?)",
+                    (shard, newest, newest, oldest),
+                )
+        except apsw.Error as error:
+            self._fail(error, f"snapshot {snapshot_id} of shard {shard} could not be published")
+
+    def snapshots(self, shard: int) -> list[Snapshot]:
+        rows = self._rows(
+            "SELECT shard, snapshot_id, slice_count, lowest_sequence, highest_sequence, lowest_record_number, time_ms, "
+            "epoch, "
+            "checksum FROM snapshots WHERE shard = ? ORDER BY snapshot_id DESC",
+            (shard,),
+        )
+        return [Snapshot(*row[:-1]) for row in rows if snapshot_checksum(row[:-1]) == row[-1]]
+
+    def read_slices(self, snapshot: Snapshot) -> list[SnapshotSlice]:
+        where = f"{self._path}: snapshot {snapshot.snapshot_id} of shard {snapshot.shard}"
+        rows = self._rows(
+            "SELECT shard, snapshot_id, slice_number, sequence, record_number, payload, checksum FROM slices "
+            "WHERE shard = ? AND snapshot_id = ? ORDER BY slice_number",
+            (snapshot.shard, snapshot.snapshot_id),
+        )
+        parts = []
+        for number, row in enumerate(rows):
+            part = SnapshotSlice(*row[:-1])
+            if part.slice_number != number:
+                raise JournalDamaged(f"{where}: slice {number} is missing")
+            if slice_checksum(part) != row[-1]:
+                raise JournalDamaged(f"{where}: slice {number} has a wrong CRC")
+            parts.append(part)
+        if len(parts) != snapshot.slice_count:
+            raise JournalDamaged(f"{where}: {len(parts)} of {snapshot.slice_count} slices are there")
+        return parts
+
+    # --- housekeeping -------------------------------------------------------------------------------------------------
+
+    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+        self._writable()
+        before = self.size_bytes()
+        left = rows_max if rows_max is not None else 2**62
+        records_dropped = 0
+        for shard in range(self._header.shard_count):
+            kept = self.snapshots(shard)
+            if len(kept) >= SNAPSHOTS_KEPT:
+                covered = min(snapshot.lowest_record_number for snapshot in kept)
+                records_dropped += self._drop_records(shard, covered, records_before_ms, left - records_dropped)
+        entries_dropped = self._delete(
+            "DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE end_time_ms < ? ORDER BY end_time_ms "
+            "LIMIT ?)",
+            (entries_before_ms,),
+            left - records_dropped,
+        )
+        self._rows(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})", ())
+        return CompactResult(records_dropped, entries_dropped, 0, before, self.size_bytes())
+
+    def _drop_records(self, shard: int, covered: int, before_ms: int, rows_max: int) -> int:
+        """Drop the oldest records of a shard: a prefix, whatever their times say."""
+        [(young,)] = self._rows(
+            "SELECT min(number) FROM records WHERE shard = ? AND number <= ? AND time_ms >= ?",
+            (shard, covered, before_ms),
+        )
+        last = covered if young is None else young - 1
+        return self._delete(
+            "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE shard = ? AND number <= ? ORDER BY number "
+            "LIMIT ?)",
+            (shard, last),
+            rows_max,
+        )
+
+    def _delete(self, statement: str, bindings: tuple[Any, ...], rows_max: int) -> int:
+        """Run a limited delete in transactions of bounded size until nothing is left, or the bound is reached."""
+        deleted = 0
+        while deleted < rows_max:
+            limit = min(ROWS_PER_DELETE, rows_max - deleted)
+            self._write(statement, (*bindings, limit), "the journal could not be compacted")
+            changes = self._connection.changes()
+            deleted += changes
+            if changes < limit:
+                break
+        return deleted
+
+    def checkpoint(self) -> None:
+        self._writable()
+        if self._wal_pages >= CHECKPOINT_WAL_PAGES:
+            self._checkpoint_wal()
+        if self._witness is not None and self._witness.is_due():
+            self._write_witness()
+        if self._ballast is not None:
+            self._ballast.restore()
+
+    def _checkpoint_wal(self) -> None:
+        """Move the WAL's pages to the file. The next commit starts it anew, unless somebody still reads from it."""
+        try:
+            total, done = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            return
+        except apsw.Error as error:
+            self._fail(error, "the WAL could not be checkpointed")
+        if total == done:
+            self._wal_pages = 0
+
+    def free_bytes(self) -> int | None:
+        return free_bytes(self._path.parent)
+
+    def size_bytes(self) -> int:
+        wal = self._path.with_name(self._path.name + "-wal")
+        return sum(path.stat().st_size for path in (self._path, wal) if path.exists())
+
+    def info(self) -> JournalInfo:
+        [(records,)] = self._rows("SELECT count(*) FROM records INDEXED BY records_by_shard", ())
+        [(entries,)] = self._rows("SELECT count(*) FROM entries INDEXED BY entries_by_end", ())
+        [(snapshots,)] = self._rows("SELECT count(*) FROM snapshots", ())
+        pragmas = {name: self._connection.pragma(name) for name in ("journal_mode", "synchronous")}
+        synchronous = ("off", "normal", "full", "extra")[pragmas["synchronous"]]
+        return JournalInfo(
+            kind="sqlite",
+            location=str(self._path),
+            header=self._header,
+            heads=tuple(self.heads()),
+            record_count=records,
+            entry_count=entries,
+            snapshot_count=snapshots,
+            size_bytes=self.size_bytes(),
+            free_bytes=self.free_bytes(),
+            durability=f"journal_mode={pragmas['journal_mode']} synchronous={synchronous}",
+        )
+
+    def file_problems(self, problems_max: int = 100) -> list[str]:
+        """What SQLite itself finds wrong with the file (PRAGMA integrity_check); empty when it is sound. Reads all of
+        it.
+        """
+        rows = self._rows(f"PRAGMA integrity_check({problems_max})", ())
+        return [text for (text,) in rows if text != "ok"]
+
+    def close(self) -> None:
+        """Checkpoint, write the witness, close the file, release the lock. Never raises: what was acknowledged is
+        durable.
+        """
+        if not self._failed:
+            with contextlib.suppress(JournalError):
+                self._write_witness()
+        lock = self._lock
+        self.detach()
+        if lock is not None:
+            lock.release()
+
+    def detach(self) -> None:
+        """Close the file only: the lock stays with the caller, the witness as it is."""
+        with contextlib.suppress(apsw.Error):
+            if self._failed:
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        try:
+            self._connection.close()
+        except apsw.Error:
+            self._connection.close(True)  # noqa: FBT003  apsw's own signature
+        self._failed = self._failed or "the journal is closed"
+        self._lock = None
+
+    # --- plumbing -----------------------------------------------------------------------------------------------------
+
+    def _committed(self, _connection: apsw.Connection, _database: str, wal_pages: int) -> int:
+        self._wal_pages = wal_pages
+        return apsw.SQLITE_OK
+
+    def _rows(self, statement: str, bindings: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._connection.execute(statement, bindings).fetchall()
+        except apsw.Error as error:
+            raise translated(error, f"{self._path} could not be read") from error
+
+    def _write(self, statement: str, bindings: tuple[Any, ...], what: str) -> None:
+        try:
+            self._connection.execute(statement, bindings)
+        except apsw.Error as error:
+            self._fail(error, what)
+
+    def _write_witness(self) -> None:
+        if self._witness is not None:
+            self._witness.write(self._header, self.heads())
+
+    def _writable(self) -> None:
+        if self._failed:
+            raise JournalError(f"{self._failed}: nothing may be written any more")
+
+    def _fail(self, error: apsw.Error, what: str) -> NoReturn:
+        """Roll back and raise the port's error. Anything but a full disk ends this journal's writing."""
+        self._roll_back()
+        failure = translated(error, f"{self._path}: {what}")
+        if isinstance(error, apsw.IOError) and (self.free_bytes() or 0) < PAGE_BYTES:
+            failure = JournalFull(str(failure))  # the WAL's index could not grow
+        if not isinstance(failure, JournalFull):
+            self._failed = what
+        raise failure from error
+
+    def _roll_back(self) -> None:
+        if not self._connection.get_autocommit():
+            try:
+                self._connection.execute("ROLLBACK")
+            except apsw.Error:
+                self._failed = "a rollback failed"
+
+
+def _checked(row: tuple[Any, ...]) -> Record:
+    record = Record(*row[:-1])
+    if record_checksum(record) != row[-1]:
+        raise JournalDamaged(f"shard {record.shard}: record {record.number} has a wrong CRC")
+    return record
