@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.domain.outcomes import ErrorReason
 from gateway.config import Credential
@@ -25,15 +25,14 @@ class Principal:
     channels: frozenset[str]
     sources: frozenset[str]
     operator: bool
+    sells_everywhere: bool = field(init=False)  # no channel needs to be looked up for it
 
-    @property
-    def sells_everywhere(self) -> bool:
-        """Whether no channel needs to be looked up for it."""
-        return self.operator or ALL in self.channels
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sells_everywhere", self.operator or ALL in self.channels)
 
     def require_channel(self, channel_id: str) -> None:
         """Raises CallFailed PERMISSION_DENIED unless it sells in that channel."""
-        if not (self.operator or ALL in self.channels or channel_id in self.channels):
+        if not (self.sells_everywhere or channel_id in self.channels):
             raise CallFailed(ErrorReason.PERMISSION_DENIED, f"{self.name} does not sell in channel {channel_id!r}")
 
     def require_source(self, source_id: str) -> None:

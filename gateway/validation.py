@@ -179,7 +179,8 @@ class KnownNames:
         self.channels = config.channels
         self.warehouses = config.warehouses
         self.shard_count = 0
-        self._keys: dict[str, dict[str, tuple[str, int]]] = {warehouse: {} for warehouse in config.warehouses}
+        # warehouse → SKU → (stock key, shard); hot paths look in it directly
+        self.placed: dict[str, dict[str, tuple[str, int]]] = {warehouse: {} for warehouse in config.warehouses}
         self._cached = 0
 
     def set_shard_count(self, shard_count: int) -> None:
@@ -205,7 +206,7 @@ class KnownNames:
 
     def find(self, key: stock_key_pb2.StockKey) -> tuple[str, int] | None:
         """A stock key that was placed lately: as the domain spells it, and its shard. The hot path of ``place``."""
-        skus = self._keys.get(key.warehouse_id)
+        skus = self.placed.get(key.warehouse_id)
         return skus.get(key.sku) if skus is not None and not key.owner_id else None
 
     def place(self, key: stock_key_pb2.StockKey, field: str, findings: Findings) -> tuple[str, int]:
@@ -223,7 +224,7 @@ class KnownNames:
         if self._cached >= STOCK_KEY_CACHE_MAX:
             self._forget()
         spelled = stock_key(warehouse_id, sku)
-        placed = self._keys[warehouse_id][sku] = (spelled, shard_of(spelled, self.shard_count))
+        placed = self.placed[warehouse_id][sku] = (spelled, shard_of(spelled, self.shard_count))
         self._cached += 1
         return placed
 
@@ -252,7 +253,8 @@ class KnownNames:
         return parts.shard
 
     def _forget(self) -> None:
-        self._keys = {warehouse: {} for warehouse in self.warehouses}
+        for skus in self.placed.values():
+            skus.clear()
         self._cached = 0
 
 

@@ -23,6 +23,10 @@ ERROR_NAMES = {int(reason): reason.name.lower() for reason in ErrorReason}
 VERB_NAMES = {int(verb): verb.name.lower() for verb in Verb}
 
 
+# The first element of a pseudo reply (FAILED, CallFailed): an item that never left because it was bad.
+FAILED = -1
+
+
 class Hosts(Protocol):
     """The way to the shard hosts: ``gateway.links.HostLinks``, or a stand-in that answers by itself."""
 
@@ -153,3 +157,12 @@ def failed_check(findings: Findings, prefix: str = "") -> CallFailed:
     if not prefix:
         return invalid(findings)
     return invalid([Violation(f"{prefix}{each.field}", each.description) for each in findings])
+
+
+def with_failures(replies: Sequence[Any], failed: dict[int, CallFailed]) -> Sequence[Any]:
+    """Replies of the good items with the bad ones' failures at their places (by index), as (FAILED, failure)."""
+    if not failed:
+        return replies
+    rest = iter(replies)
+    count = len(replies) + len(failed)
+    return [(FAILED, failed[index]) if index in failed else next(rest) for index in range(count)]

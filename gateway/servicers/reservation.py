@@ -13,7 +13,7 @@ from actors.domain.commands import Verb
 from gateway.config import RESERVATION_CHANNEL_CACHE_MAX
 from gateway.errors import CallFailed, failure_of, status_of
 from gateway.rpc import Rpc
-from gateway.servicers.desk import ERROR_NAMES, REFUSAL_NAMES, Desk, check, failed_check
+from gateway.servicers.desk import ERROR_NAMES, FAILED, REFUSAL_NAMES, Desk, check, failed_check, with_failures
 from gateway.translate import answers
 from gateway.translate.reservations import ReservationRequests
 from gateway.validation import Findings
@@ -53,7 +53,7 @@ class ReservationService:
         items, failed = self._batch_items(requests, rpc)
         replies = await desk.change_many(items, rpc, size)
         response = pb.BatchReserveStockResponse(timeline=desk.hosts.timeline)
-        outcomes = _fill_batch(response, replies, failed, len(requests))
+        outcomes = _fill_batch(response, with_failures(replies, failed))
         for outcome, count in outcomes.items():
             desk.metrics.decided("reserve", outcome, count)
         return response
@@ -168,31 +168,23 @@ class ReservationService:
         return known
 
 
-def _fill_batch(
-    response: pb.BatchReserveStockResponse, replies: Sequence[Any], failed: dict[int, CallFailed], count: int
-) -> Counter[str]:
-    """Results in the order of the requests, and how often each outcome occurs."""
+def _fill_batch(response: pb.BatchReserveStockResponse, replies: Sequence[Any]) -> Counter[str]:
+    """Results in the order of the replies, and how often each outcome occurs."""
     outcomes: Counter[str] = Counter()
     granted = 0
     add, add_granted, timeline = response.results.add, answers.add_granted, response.timeline
-    replied = iter(replies)
-    for index in range(count):
-        result = add()
-        failure = failed.get(index) if failed else None
-        if failure is None:
-            reply = next(replied)
-            status = reply[0]
-            if status == OK:
-                add_granted(result, reply[2], replayed=reply[1])
-                granted += 1
-                continue
-            if status == REFUSED:
-                result.refusal.CopyFrom(answers.refusal(timeline, reply[2]))
-                outcomes[REFUSAL_NAMES.get(reply[2][0], "refused")] += 1
-                continue
-            failure = failure_of(reply)
-        result.error.CopyFrom(status_of(failure))
-        outcomes[ERROR_NAMES[int(failure.reason)]] += 1
+    for reply in replies:
+        status = reply[0]
+        if status == OK:
+            add_granted(add().granted, reply[2], reply[1])
+            granted += 1
+        elif status == REFUSED:
+            add().refusal.CopyFrom(answers.refusal(timeline, reply[2]))
+            outcomes[REFUSAL_NAMES.get(reply[2][0], "refused")] += 1
+        else:
+            failure = reply[1] if status == FAILED else failure_of(reply)
+            add().error.CopyFrom(status_of(failure))
+            outcomes[ERROR_NAMES[int(failure.reason)]] += 1
     if granted:
         outcomes["granted"] = granted
     return outcomes

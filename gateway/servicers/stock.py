@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from stockade.v1 import stock_service_pb2 as pb
 
-from actors.domain.answers import ERROR, REFUSED
+from actors.domain.answers import OK, REFUSED
 from actors.domain.commands import Verb
 from actors.domain.outcomes import SellingState
 from gateway.config import REGISTRATIONS_PER_CALL_MAX
 from gateway.errors import CallFailed, failure_of, status_of
 from gateway.rpc import Rpc
-from gateway.servicers.desk import ERROR_NAMES, Desk, check, failed_check
+from gateway.servicers.desk import ERROR_NAMES, FAILED, Desk, check, failed_check, with_failures
 from gateway.translate import answers
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
@@ -57,19 +57,16 @@ class StockService:
                 failed[index] = failed_check(found, f"registrations[{index}].")
             else:
                 items.append(item)
-        replies = iter(await desk.change_many(items, rpc, size))
+        replies = await desk.change_many(items, rpc, size)
         response = pb.RegisterStockResponse()
-        for index in range(len(request.registrations)):
+        for reply in with_failures(replies, failed):
             result = response.results.add()
-            failure = failed.get(index)
-            if failure is None:
-                reply = next(replies)
-                if reply[0] != ERROR:
-                    result.stock.CopyFrom(answers.stock(desk.hosts.timeline, reply[2]))
-                    rpc.replayed = rpc.replayed or reply[1]
-                    desk.metrics.decided("register_stock", "done")
-                    continue
-                failure = failure_of(reply)
+            if reply[0] == OK:
+                result.stock.CopyFrom(answers.stock(desk.hosts.timeline, reply[2]))
+                rpc.replayed = rpc.replayed or reply[1]
+                desk.metrics.decided("register_stock", "done")
+                continue
+            failure = reply[1] if reply[0] == FAILED else failure_of(reply)
             result.error.CopyFrom(status_of(failure))
             desk.metrics.decided("register_stock", ERROR_NAMES[int(failure.reason)])
         return response

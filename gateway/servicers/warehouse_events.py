@@ -6,11 +6,11 @@ from collections import Counter
 
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
-from actors.domain.answers import ERROR
+from actors.domain.answers import OK
 from gateway.config import EVENTS_PER_CALL_MAX
 from gateway.errors import CallFailed, failure_of, status_of
 from gateway.rpc import Rpc
-from gateway.servicers.desk import Desk, check, failed_check
+from gateway.servicers.desk import FAILED, Desk, check, failed_check, with_failures
 from gateway.translate.events import EventRequests, fill_result
 from gateway.validation import Findings
 
@@ -43,20 +43,16 @@ class WarehouseEventService:
                 failed[index] = failed_check(found, f"events[{index}].")
             else:
                 items.append(item)
-        replies = iter(await desk.change_many(items, rpc, size))
+        replies = with_failures(await desk.change_many(items, rpc, size), failed)
         response = pb.IngestEventsResponse()
         outcomes: Counter[tuple[str, str]] = Counter()
-        for index, (source_id, event_id) in enumerate(told):
+        for (source_id, event_id), reply in zip(told, replies, strict=True):
             result = response.results.add()
-            known_failure = failed.get(index)
-            if known_failure is None:
-                reply = next(replies)
-                if reply[0] != ERROR:
-                    outcomes[source_id, fill_result(result, desk.hosts.timeline, reply[2])] += 1
-                    continue
-                known_failure = failure_of(reply)
+            if reply[0] == OK:
+                outcomes[source_id, fill_result(result, desk.hosts.timeline, reply[2])] += 1
+                continue
             result.event_id = event_id
-            result.error.CopyFrom(status_of(known_failure))
+            result.error.CopyFrom(status_of(reply[1] if reply[0] == FAILED else failure_of(reply)))
             outcomes[source_id, "error"] += 1
         for (source_id, outcome), count in outcomes.items():
             desk.metrics.ingested(source_id, outcome, count)

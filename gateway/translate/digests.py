@@ -25,12 +25,16 @@ class Digest:
         self._start: Any = blake2b(method.encode() + b"\0", digest_size=DIGEST_BYTES, person=_PERSON)
         self._id_field = id_field
 
-    def of(self, message: Message) -> bytes:
-        """16 bytes. The message loses its id field: read it before."""
+    def of(self, message: Message, *, has_map: bool = False) -> bytes:
+        """16 bytes. The message loses its id field: read it before.
+
+        ``has_map``: a map field is filled, whose order must be fixed. Without one the order is that of the fields anyway, and
+        asking for it costs half as much again.
+        """
         if self._id_field:
             message.ClearField(self._id_field)
         state = self._start.copy()
-        state.update(message.SerializeToString(deterministic=True))
+        state.update(message.SerializeToString(deterministic=True) if has_map else message.SerializeToString())
         digest: bytes = state.digest()
         return digest
 

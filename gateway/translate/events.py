@@ -22,7 +22,7 @@ from gateway.translate.answers import position
 from gateway.validation import SEQUENCE_MAX, Findings, KnownNames
 
 Item = list[Any]
-DISPOSITIONS = frozenset(Disposition)
+DISPOSITIONS = frozenset(map(int, Disposition))
 _INGEST = int(Verb.INGEST)
 _APPLIED, _DUPLICATE = int(IngestOutcome.APPLIED), int(IngestOutcome.DUPLICATE)
 _REJECTED = int(IngestOutcome.REJECTED)
@@ -64,7 +64,7 @@ class EventRequests:
             event.document_line, event.lot_id, lot_expire_ms, attributes, reject_reason,
         ]  # fmt: skip
         if not findings:
-            body[6] = digests.EVENT.of(event)
+            body[6] = digests.EVENT.of(event, has_map=bool(attributes))
         return [_INGEST, shard, 0, 1, cause, body]
 
     def _fact(self, event: pb.WarehouseEvent, findings: Findings) -> tuple[int, list[Any]]:
@@ -266,4 +266,4 @@ def fill_result(result: pb.IngestResult, timeline: str, view: Sequence[Any]) -> 
     return IngestOutcome(outcome).name.lower() if outcome in _OUTCOMES else "deferred"
 
 
-_OUTCOMES = frozenset(IngestOutcome)
+_OUTCOMES = frozenset(map(int, IngestOutcome))

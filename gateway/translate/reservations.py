@@ -13,21 +13,22 @@ from stockade.v1 import reservation_service_pb2 as pb
 
 from actors.domain.commands import Verb
 from actors.domain.outcomes import Admission, ErrorReason, FillPolicy, ReleaseReason, ReservationState
-from actors.domain.rules import QUANTITY_PER_LINE_MAX
+from actors.domain.rules import LINES_PER_ORDER_MAX, QUANTITY_PER_LINE_MAX
 from gateway.access import Principal
 from gateway.config import GatewayConfig
 from gateway.errors import CallFailed
 from gateway.translate import digests
 from gateway.validation import Findings, KnownNames, valid_id
 
-FILL_POLICIES = frozenset(FillPolicy)
-ADMISSIONS = frozenset(Admission)
-RELEASE_REASONS = frozenset(ReleaseReason) - {ReleaseReason.AMENDED}
-STATES = frozenset(ReservationState)
+# Plain ints: an IntEnum in a set is compared through Python code.
+FILL_POLICIES = frozenset(map(int, FillPolicy))
+ADMISSIONS = frozenset(map(int, Admission))
+RELEASE_REASONS = frozenset(map(int, ReleaseReason)) - {int(ReleaseReason.AMENDED)}
+STATES = frozenset(map(int, ReservationState))
 
 _RESERVE = int(Verb.RESERVE)
 _ALWAYS = int(Admission.ALWAYS)
-_PLAIN_IDS = tuple(str(index) for index in range(2_000))  # default line ids
+_PLAIN_IDS = tuple(str(index) for index in range(LINES_PER_ORDER_MAX))  # default line ids
 ITEM_OVERHEAD_BYTES = 192  # an item's frame around what the caller sent, at most; a line's is under 24
 LINE_OVERHEAD_BYTES = 24
 
@@ -39,8 +40,9 @@ class ReservationRequests:
 
     def __init__(self, config: GatewayConfig, names: KnownNames) -> None:
         self._names = names
+        self._placed = names.placed
         self._channels = config.channels
-        self._lines_max = config.lines_per_order_max
+        self._lines_max = min(config.lines_per_order_max, LINES_PER_ORDER_MAX)
         self._ttl_default = config.ttl_default_ms
         self._ttl_min = config.ttl_ms_min
         self._ttl_max = config.ttl_ms_max
@@ -85,7 +87,7 @@ class ReservationRequests:
                 )
             if replaces:
                 shard = self._names.home(replaces)
-            digest = digests.RESERVE.of(request)
+            digest = digests.RESERVE.of(request, has_map=bool(labels))
         return [
             _RESERVE, shard, 0, len(lines) or 1, cause,
             [
@@ -97,32 +99,42 @@ class ReservationRequests:
     def _lines(self, lines: Sequence[pb.LineRequest], findings: Findings) -> tuple[list[list[Any]], int]:
         """Lines as the domain has them, and the home: the shard of the smallest stock key."""
         count = len(lines)
+        if count == 1:
+            item, shard = self._line(lines[0], 0, findings)
+            return [item], shard
         if not 1 <= count <= self._lines_max:
             findings.size("lines", count, 1, self._lines_max, "lines")
             lines = lines[: self._lines_max]
         items = []
         smallest, home = "", 0
         for index, line in enumerate(lines):
-            placed = self._names.find(line.stock_key)
-            line_id, quantity, minimum = line.line_id, line.quantity, line.minimum_quantity
-            if (
-                placed is None
-                or not 1 <= quantity <= QUANTITY_PER_LINE_MAX
-                or not 0 <= minimum <= quantity
-                or (line_id and not valid_id(line_id))
-                or line.quantity_multiple
-                or line.bundle_id
-                or line.unit_code
-                or line.lot_id
-            ):
-                placed = self._explain(line, f"lines[{index}]", findings)
-            key, shard = placed
-            items.append([line_id or _plain_id(index), key, quantity, minimum])
+            item, shard = self._line(line, index, findings)
+            items.append(item)
+            key = item[1]
             if not smallest or key < smallest:
                 smallest, home = key, shard
-        if count > 1:
-            self._unique_line_ids("lines", items, findings)
+        self._unique_line_ids("lines", items, findings)
         return items, home
+
+    def _line(self, line: pb.LineRequest, index: int, findings: Findings) -> tuple[list[Any], int]:
+        """One line and its shard. Each field is read once; what is wrong is found out only when something is."""
+        key = line.stock_key
+        skus = self._placed.get(key.warehouse_id)
+        placed = skus.get(key.sku) if skus is not None else None
+        line_id, quantity, minimum = line.line_id, line.quantity, line.minimum_quantity
+        if (
+            placed is None
+            or not 1 <= quantity <= QUANTITY_PER_LINE_MAX
+            or not 0 <= minimum <= quantity
+            or (line_id and not valid_id(line_id))
+            or key.owner_id
+            or line.quantity_multiple
+            or line.bundle_id
+            or line.unit_code
+            or line.lot_id
+        ):
+            placed = self._explain(line, f"lines[{index}]", findings)
+        return [line_id or _PLAIN_IDS[index], placed[0], quantity, minimum], placed[1]
 
     def _explain(self, line: pb.LineRequest, path: str, findings: Findings) -> tuple[str, int]:
         """Every finding of a line, and its stock key once it is known to be well formed."""
@@ -298,10 +310,6 @@ class ReservationRequests:
     ) -> Item:
         shard = 0 if findings else self._names.home(reservation_id)
         return [int(verb), shard, 0, max(weight, 1), cause, body]
-
-
-def _plain_id(index: int) -> str:
-    return _PLAIN_IDS[index] if index < len(_PLAIN_IDS) else str(index)
 
 
 def wire_size(request_bytes: int, items: int, lines: int, cause: Sequence[str]) -> int:

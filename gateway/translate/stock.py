@@ -15,9 +15,9 @@ from gateway.translate import digests
 from gateway.validation import Findings, KnownNames
 
 Item = list[Any]
-SELLING_STATES = frozenset(SellingState)
-EXCEPTION_KINDS = frozenset(ExceptionKind)
-EXCEPTION_STATES = frozenset(ExceptionState)
+SELLING_STATES = frozenset(map(int, SellingState))
+EXCEPTION_KINDS = frozenset(map(int, ExceptionKind))
+EXCEPTION_STATES = frozenset(map(int, ExceptionState))
 
 
 class StockRequests:
