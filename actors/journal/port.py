@@ -28,8 +28,8 @@ class Record(NamedTuple):
     """One durable append of one shard: one row per shard and turn.
 
     ``number`` is gapless from 1 in the shard; events take sequences
-    ``first_sequence … first_sequence + event_count - 1``, gapless from 1, and ``event_count`` may be 0. ``payload`` is ``codec.encode_groups``'s bytes: events with their
-    causes.
+    ``first_sequence … first_sequence + event_count - 1``, gapless from 1, and ``event_count`` may be 0. ``payload`` is
+    ``codec.encode_groups``'s bytes: events with their causes.
     """
 
     shard: int

@@ -409,6 +409,16 @@ class SqliteJournal:
         rows = self._rows(f"PRAGMA integrity_check({problems_max})", ())
         return [text for (text,) in rows if text != "ok"]
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """The connection within one read transaction: everything read through it is of one moment."""
+        self._rows("BEGIN", ())
+        try:
+            self._rows("SELECT count(*) FROM header", ())
+            yield self._connection
+        finally:
+            self._roll_back()
+
     def close(self) -> None:
         """Checkpoint, write the witness, close the file, release the lock. Never raises: what was acknowledged is
         durable.
