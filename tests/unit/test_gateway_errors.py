@@ -36,7 +36,8 @@ def test_every_error_has_exactly_one_error_info_with_an_outcome(reason: ErrorRea
     (info,) = details(status)["ErrorInfo"]
     assert info.domain == "stockade"
     assert dict(info.metadata) == {"outcome": ERRORS[reason].outcome}
-    assert status.code == ERRORS[reason].code.value[0] != 0
+    assert status.code == ERRORS[reason].code.value[0]
+    assert status.code
     assert status.message
 
 
