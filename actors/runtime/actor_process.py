@@ -24,7 +24,15 @@ from actors.runtime.announcements import log_to_file
 from actors.runtime.plan import NodePlan
 from actors.runtime.supervision_link import BEAT_INTERVAL_S, MemberState, ProcessLink
 
-__all__ = ["EXIT_ORPHANED", "EXIT_SERVICE_FAILED", "FatalFault", "Service", "StartService", "load_entry_point", "run_in_thread"]
+__all__ = [
+    "EXIT_ORPHANED",
+    "EXIT_SERVICE_FAILED",
+    "FatalFault",
+    "Service",
+    "StartService",
+    "load_entry_point",
+    "run_in_thread",
+]
 
 EXIT_SERVICE_FAILED = 20
 EXIT_ORPHANED = 21
@@ -66,7 +74,9 @@ def load_entry_point(name: str) -> Any:
 def run_in_thread(plan: NodePlan, role: str, entry_point: str, directory: Any) -> threading.Thread:
     """Run the whole life of this process's service in a thread of its own."""
     log_to_file(plan.data_dir / "logs" / f"{role}.log", plan.settings.log_level)
-    start = cast(StartService, load_entry_point(entry_point))  # in the caller's thread: imports are done before PREPARED
+    start = cast(
+        StartService, load_entry_point(entry_point)
+    )  # in the caller's thread: imports are done before PREPARED
 
     def live() -> NoReturn:
         code = EXIT_SERVICE_FAILED

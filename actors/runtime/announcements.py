@@ -9,6 +9,8 @@ import json
 import logging
 import logging.handlers
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -22,8 +24,11 @@ LOG_FILES_KEPT = 4
 class Announcer:
     """Says events. ``form`` "json": one object a line on standard output, for programs; "text": for people."""
 
-    def __init__(self, form: Literal["text", "json"], stream: TextIO | None = None) -> None:
+    def __init__(
+        self, form: Literal["text", "json"], stream: TextIO | None = None, wall_s: Callable[[], float] = time.time
+    ) -> None:
         self._form = form
+        self._wall_s = wall_s
         self._stream = stream or sys.stdout
         self._file = logging.Logger("stockade.serve")
         self._file.addHandler(logging.NullHandler())
@@ -36,9 +41,10 @@ class Announcer:
         """``message`` is a whole sentence for people; ``event`` and ``fields`` are for programs."""
         self._file.info(message, extra={"fields": {"event": event, **fields}})
         if self._form == "json":
-            line = json.dumps({"time": now_text(), "event": event, "message": message, **fields})
+            time_text = datetime.fromtimestamp(self._wall_s(), UTC).isoformat(timespec="milliseconds")
+            line = json.dumps({"time": time_text, "event": event, "message": message, **fields})
         else:
-            line = f"{datetime.now().strftime('%H:%M:%S')}  {message}"
+            line = f"{time.strftime('%H:%M:%S', time.localtime(self._wall_s()))}  {message}"
         try:
             print(line, file=self._stream, flush=True)
         except (OSError, ValueError):
@@ -77,8 +83,3 @@ def log_to_file(path: Path, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [json_file_handler(path)]
     root.setLevel(level.upper())
-
-
-def now_text() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-

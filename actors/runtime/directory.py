@@ -38,11 +38,15 @@ class RouteTable:
         """Take a host's word for its shards; True when the map changed. Another cluster's host is refused (ValueError);
         a former owner's word is not heard."""
         routes = self._routes
-        known = {shard: epoch for other in routes.hosts for shard, epoch in zip(other.shards, other.epochs, strict=True)}
+        known = {
+            shard: epoch for other in routes.hosts for shard, epoch in zip(other.shards, other.epochs, strict=True)
+        }
         if any(known.get(shard, 0) > epoch for shard, epoch in zip(host.shards, host.epochs, strict=True)):
             return False
         if routes.cluster_id and routes.cluster_id != cluster_id:
-            raise ValueError(f"host {host.host_id} is of cluster {cluster_id}, this directory serves {routes.cluster_id}")
+            raise ValueError(
+                f"host {host.host_id} is of cluster {cluster_id}, this directory serves {routes.cluster_id}"
+            )
         others = [without(other, set(host.shards)) for other in routes.hosts if other.host_id != host.host_id]
         hosts = tuple(sorted((*(other for other in others if other.shards), host)))
         if (hosts, timeline, shard_count) == (routes.hosts, routes.timeline, routes.shard_count):

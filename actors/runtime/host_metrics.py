@@ -66,7 +66,9 @@ class HostCollector(Collector):
                 yield CounterMetricFamily(name, what, value=float(status[field]))
         if "commit_buckets" in status:
             yield commit_histogram(status)
-        depth = GaugeMetricFamily("stockade_shard_queue_depth", "Lines that wait for a turn, by shard", labels=["shard"])
+        depth = GaugeMetricFamily(
+            "stockade_shard_queue_depth", "Lines that wait for a turn, by shard", labels=["shard"]
+        )
         for shard in status.get("shards", ()):
             depth.add_metric([str(shard["shard"])], float(shard["queue_depth"]))
         yield depth

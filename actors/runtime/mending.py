@@ -58,7 +58,11 @@ def next_actions(members: Sequence[Member], newest: int, gateway_count: int) -> 
     actions += gateway_actions(members, newest, gateway_count)
     if is_complete(members, newest, gateway_count):
         older = {member.generation for member in members if member.generation < newest}
-        actions += [EndGeneration(number) for number in sorted(older) if not any(holds(m) for m in members if m.generation == number)]
+        actions += [
+            EndGeneration(number)
+            for number in sorted(older)
+            if not any(holds(m) for m in members if m.generation == number)
+        ]
     return actions
 
 

@@ -19,7 +19,13 @@ REQUEST_BYTES_MAX = 8 * 1024  # a probe sends a few hundred
 REQUEST_WITHIN_S = 5.0  # a slow peer must not keep a connection
 SCRAPE_WITHIN_S = 2.0  # of each process; one that is being mended is left out
 SCRAPE_BYTES_MAX = 16 * 1024 * 1024
-REASON_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+REASON_PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
 
 
 class Answer(NamedTuple):

@@ -38,5 +38,7 @@ def bind_problem(error: OSError, host: str, port: int, setting: str) -> PortInUs
     if isinstance(error, socket.gaierror):
         return PortInUse(f"the address {host!r} is not known here; set {setting}_host to an address of this machine")
     if error.errno == errno.EADDRINUSE:
-        return PortInUse(f"port {port} on {host} is in use; stop who holds it, or set {setting}_port to another (0: any free one)")
+        return PortInUse(
+            f"port {port} on {host} is in use; stop who holds it, or set {setting}_port to another (0: any free one)"
+        )
     return PortInUse(f"cannot listen on {host}:{port}: {error.strerror}; set {setting}_host and {setting}_port")

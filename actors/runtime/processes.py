@@ -58,7 +58,9 @@ def process_id(pid: int) -> ProcessId | None:
 def is_running(process: ProcessId) -> bool:
     """Whether it still runs. A zombie does not."""
     fields = stat_fields(process.pid)
-    return fields is not None and int(fields[START_TIME_FIELD]) == process.start_time and fields[STATE_FIELD] not in "ZX"
+    return (
+        fields is not None and int(fields[START_TIME_FIELD]) == process.start_time and fields[STATE_FIELD] not in "ZX"
+    )
 
 
 def stat_fields(pid: int) -> list[str] | None:

@@ -15,7 +15,16 @@ from typing import Any
 
 from actors.runtime.processes import ProcessId, is_running, process_id
 
-__all__ = ["DataDirectoryUnusable", "ServeLock", "ServeLocked", "prepare_data_dir", "read_cluster_token", "read_ready", "remove_ready", "write_ready"]
+__all__ = [
+    "DataDirectoryUnusable",
+    "ServeLock",
+    "ServeLocked",
+    "prepare_data_dir",
+    "read_cluster_token",
+    "read_ready",
+    "remove_ready",
+    "write_ready",
+]
 
 READY_FILE = "ready.json"
 LOCK_FILE = "serve.lock"
@@ -69,7 +78,9 @@ class ServeLock:
             holder = os.read(self._descriptor, 64).decode(errors="replace").split()
             os.close(self._descriptor)
             who = f"pid {holder[0]}" if holder else "another process"
-            raise ServeLocked(f"{who} already serves {self._path.parent}; stop it first, or use another data directory") from None
+            raise ServeLocked(
+                f"{who} already serves {self._path.parent}; stop it first, or use another data directory"
+            ) from None
         me = process_id(os.getpid())
         assert me is not None
         os.ftruncate(self._descriptor, 0)

@@ -76,7 +76,11 @@ def parse_named_tables(value: Any) -> Any:
     """A table by name. "web,b2b" and ["web", "b2b"] stand for tables with nothing set; JSON text is decoded."""
     if isinstance(value, str):
         text = value.strip()
-        value = json.loads(text) if text.startswith(("{", "[")) else [name.strip() for name in text.split(",") if name.strip()]
+        value = (
+            json.loads(text)
+            if text.startswith(("{", "["))
+            else [name.strip() for name in text.split(",") if name.strip()]
+        )
     if isinstance(value, list | tuple):
         if not all(isinstance(name, str) for name in value):
             raise ValueError("a list here holds names only")
@@ -87,7 +91,9 @@ def parse_named_tables(value: Any) -> Any:
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
 SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes), Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
+Identifier = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")
+]
 
 
 class Channel(BaseModel):
@@ -177,7 +183,9 @@ class Settings(BaseModel):
     warehouses: Annotated[dict[Identifier, Warehouse], BeforeValidator(parse_named_tables)] = Field(
         default_factory=default_warehouses, min_length=1, description="warehouses; any other is refused by name"
     )
-    catalog: Literal["open", "closed"] = Field("open", description="open: the first fact or registration creates a stock key")
+    catalog: Literal["open", "closed"] = Field(
+        "open", description="open: the first fact or registration creates a stock key"
+    )
     shard_count: int = Field(64, ge=1, le=4096, description="fixed when the journal is made")
 
     gateways: int = Field(2, ge=1, le=64, description="gateway processes behind the gRPC port")
@@ -187,8 +195,12 @@ class Settings(BaseModel):
     http_port: Port = Field(7451, description="port of /metrics, /livez and /readyz; 0: any free one")
     tls: Tls | None = Field(None, description="PEM files of the gRPC port")
     credentials: list[Credential] = Field(default_factory=list, description="bearer tokens; none: nobody is asked")
-    allow_insecure_network: bool = Field(False, description="allow addresses other than loopback without TLS and credentials")
-    cluster_token: SecretStr | None = Field(None, description="what hosts ask of gateways; default: made for the data directory")
+    allow_insecure_network: bool = Field(
+        False, description="allow addresses other than loopback without TLS and credentials"
+    )
+    cluster_token: SecretStr | None = Field(
+        None, description="what hosts ask of gateways; default: made for the data directory"
+    )
 
     ttl_default_ms: DurationMs = Field(15 * MINUTE_MS, description="a hold's time to live when the caller names none")
     ttl_ms_min: DurationMs = Field(1 * SECOND_MS, description="shortest time to live a caller may ask for")
@@ -203,12 +215,16 @@ class Settings(BaseModel):
     compact_interval_ms: DurationMs = Field(10 * MINUTE_MS, description="how often what retention allows is dropped")
     snapshot_after_events: int = Field(50_000, ge=100, description="events of a shard between its snapshots")
     disk_floor_bytes: SizeBytes = Field(256 * MEBIBYTE, description="below this much free space new claims are refused")
-    ballast_bytes: SizeBytes = Field(16 * MEBIBYTE, description="kept in reserve so that a full disk can still be recovered")
+    ballast_bytes: SizeBytes = Field(
+        16 * MEBIBYTE, description="kept in reserve so that a full disk can still be recovered"
+    )
 
     ray_object_store_bytes: Annotated[SizeBytes, Field(ge=RAY_OBJECT_STORE_BYTES_MIN)] = Field(
         RAY_OBJECT_STORE_BYTES_MIN, description="Ray's object store, which the service does not use"
     )
-    leftover_patience_ms: DurationMs = Field(5 * SECOND_MS, description="how long leftovers of a dead serve are waited for")
+    leftover_patience_ms: DurationMs = Field(
+        5 * SECOND_MS, description="how long leftovers of a dead serve are waited for"
+    )
     drain_ms_max: DurationMs = Field(5 * SECOND_MS, description="how long a clean stop waits for calls under way")
     log_format: Literal["text", "json"] = Field("text", description="what serve prints; the log files are JSON always")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
@@ -343,11 +359,17 @@ def explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     for fault in error.errors(include_url=False, include_input=False):
         path = [str(part) for part in fault["loc"]]
         where = ".".join(path) or "settings"
-        origin = origins.get(path[0], "the file or command line") if path else ", ".join(sorted(set(origins.values()) - {"default"}))
+        origin = (
+            origins.get(path[0], "the file or command line")
+            if path
+            else ", ".join(sorted(set(origins.values()) - {"default"}))
+        )
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden" and len(path) == 1:
             near = difflib.get_close_matches(path[0], Settings.model_fields, n=1)
-            message = "there is no such setting" + (f"; did you mean {near[0]}?" if near else "; `stockade config` lists them")
+            message = "there is no such setting" + (
+                f"; did you mean {near[0]}?" if near else "; `stockade config` lists them"
+            )
         lines.append(f"{where} (from {origin or 'defaults'}): {message}")
     return "\n".join(lines)
 

@@ -24,7 +24,14 @@ from actors.runtime.node_pages import NodeView, metrics_page, ready_page, ready_
 from actors.runtime.operations import Answer, OperationsServer, text_answer
 from actors.runtime.plan import GATEWAY, HOST, NODE, EntryPoints, NodePlan
 from actors.runtime.ports import PortInUse, ReservedPort, bind_problem
-from actors.runtime.processes import become_subreaper, end_processes, find_marked, process_id, reap_orphans, wait_for_exit
+from actors.runtime.processes import (
+    become_subreaper,
+    end_processes,
+    find_marked,
+    process_id,
+    reap_orphans,
+    wait_for_exit,
+)
 from actors.runtime.run_directory import (
     DataDirectoryUnusable,
     ServeLock,
@@ -43,7 +50,9 @@ EXIT_UNAVAILABLE = 5
 
 TICK_S = 0.25  # time limits are looked at this often; everything else is told at once
 COMPLETE_WITHIN_S = 90.0  # a generation, from its start; a long replay does not count (see ``_is_late``)
-MEMBER_BACK_WITHIN_S = 20.0  # Ray restarts a dead actor in 0.6 s on an idle machine; later its generation counts as lost
+MEMBER_BACK_WITHIN_S = (
+    20.0  # Ray restarts a dead actor in 0.6 s on an idle machine; later its generation counts as lost
+)
 SILENCE_S_MAX = 20.0  # of a process that beats every second: stopped or hung, ended so that Ray restarts it
 STOP_GRACE_S = 5.0  # beyond the drain a process was given
 GENERATIONS_TRIED_MAX = 5  # in a row without one that became complete
@@ -162,7 +171,9 @@ class Supervisor:
         hosts = [member for member in self._members if member.role == HOST and member.activated]
         await self._end_everything()
         if any(host.state is not MemberState.STOPPED for host in hosts):
-            self._announcer.say("stopped", "stopped, but the host did not close in time; the next start replays its tail")
+            self._announcer.say(
+                "stopped", "stopped, but the host did not close in time; the next start replays its tail"
+            )
             return EXIT_UNAVAILABLE
         self._announcer.say("stopped", "stopped cleanly")
         return EXIT_CLEAN
@@ -278,7 +289,9 @@ class Supervisor:
         count = self._failures[member.role] = self._failures.get(member.role, 0) + 1
         pause_s = min(FAILURE_PAUSE_S_MAX, FAILURE_PAUSE_S_MIN * 2**count)
         self._activate_not_before[member.role] = time.monotonic() + pause_s
-        self._announcer.say("service_failed", f"{member.role}: {error}", role=member.role, kind=member.facts.get("kind"))
+        self._announcer.say(
+            "service_failed", f"{member.role}: {error}", role=member.role, kind=member.facts.get("kind")
+        )
         if member.role == HOST and member.facts.get("kind") == "OSError":
             self._frame_port = 0  # perhaps somebody else has it by now
         allowed = FAILURES_IN_A_ROW_MAX if self._has_served else FAILURES_AT_START_MAX

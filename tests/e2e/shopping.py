@@ -1,0 +1,158 @@
+"""Shoppers that reserve, confirm and release over gRPC, never give up on a request id, and remember every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from stockade.v1 import (
+    reservation_service_pb2,
+    reservation_service_pb2_grpc,
+    warehouse_event_service_pb2,
+    warehouse_event_service_pb2_grpc,
+)
+from stockade.v1.stock_key_pb2 import StockKey
+
+CHANNEL_ID = "web"
+WAREHOUSE_ID = "main"
+DEADLINE_S = 3.0
+PAUSE_AFTER_ERROR_S = 0.05
+GIVE_UP_AFTER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request that got its answer. Times are monotonic seconds; ``reservation_id`` is empty for a refusal."""
+
+    request_id: str
+    sku: str
+    quantity: int
+    reservation_id: str
+    sent_at: float
+    answered_at: float
+
+
+@dataclass
+class Memory:
+    """Everything that shoppers were told."""
+
+    reserves: dict[str, Answered] = field(default_factory=dict)  # by request id
+    confirmed: set[str] = field(default_factory=set)  # reservation ids whose confirmation was acknowledged
+    released: set[str] = field(default_factory=set)
+    retries: int = 0
+
+    @property
+    def granted(self) -> list[Answered]:
+        return [answered for answered in self.reserves.values() if answered.reservation_id]
+
+    def first_granted_after(self, moment: float) -> Answered | None:
+        """The earliest answer to a reserve that was sent after ``moment`` and granted."""
+        later = [answered for answered in self.granted if answered.sent_at >= moment]
+        return min(later, key=lambda answered: answered.answered_at, default=None)
+
+
+class Shop:
+    """Shoppers on one target. ``seed`` decides what they want."""
+
+    def __init__(self, target: str, memory: Memory, seed: int, skus: list[str]) -> None:
+        self.memory = memory
+        self._skus = skus
+        self._random = random.Random(seed)
+        self._numbers = iter(range(10**9))
+        self._prefix = f"{seed}-{target.rpartition(':')[2]}"
+        self._channel = grpc.aio.insecure_channel(
+            target, options=[("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
+        )
+        self._reservations = reservation_service_pb2_grpc.ReservationServiceStub(self._channel)
+        self._events = warehouse_event_service_pb2_grpc.WarehouseEventServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def receive(self, quantity: int) -> None:
+        """Receipts of ``quantity`` units of every SKU, each told until it is acknowledged."""
+        now = Timestamp()
+        now.GetCurrentTime()
+        request = warehouse_event_service_pb2.IngestEventsRequest(
+            events=[
+                warehouse_event_service_pb2.WarehouseEvent(
+                    source_id="wms-1",
+                    event_id=f"receipt-{sku}",
+                    occur_time=now,
+                    stock_key=StockKey(sku=sku, warehouse_id=WAREHOUSE_ID),
+                    receipt=warehouse_event_service_pb2.Receipt(quantity=quantity),
+                )
+                for sku in self._skus
+            ]
+        )
+        answer = await self._until_answered(self._events.IngestEvents, request)
+        outcomes = {result.WhichOneof("result") for result in answer.results}
+        assert outcomes <= {"applied", "duplicate"}, answer
+
+    async def shop_until(self, stop: asyncio.Event) -> None:
+        """One shopper: reserve, then sometimes confirm or release, as fast as answers come."""
+        while not stop.is_set():
+            answered = await self.reserve(f"{self._prefix}-{next(self._numbers)}", self._random.choice(self._skus), 1)
+            if not answered.reservation_id:
+                continue
+            what_next = self._random.random()
+            if what_next < 0.2:
+                await self.confirm(answered)
+            elif what_next < 0.4:
+                await self.release(answered)
+
+    async def reserve(self, request_id: str, sku: str, quantity: int) -> Answered:
+        """Reserve, asking again with the same request id until there is an answer; it is remembered."""
+        line = reservation_service_pb2.LineRequest(
+            stock_key=StockKey(sku=sku, warehouse_id=WAREHOUSE_ID), quantity=quantity
+        )
+        request = reservation_service_pb2.ReserveStockRequest(
+            request_id=request_id, channel_id=CHANNEL_ID, lines=[line]
+        )
+        sent_at = time.monotonic()
+        answer = await self._until_answered(self._reservations.ReserveStock, request)
+        reservation_id = answer.reservation.reservation_id if answer.WhichOneof("result") == "reservation" else ""
+        answered = Answered(request_id, sku, quantity, reservation_id, sent_at, time.monotonic())
+        known = self.memory.reserves.setdefault(request_id, answered)
+        assert known.reservation_id == reservation_id, f"{request_id} got two answers: {known} and {answered}"
+        return answered
+
+    async def confirm(self, answered: Answered) -> None:
+        request = reservation_service_pb2.ConfirmReservationRequest(
+            request_id=f"{answered.request_id}-c", reservation_id=answered.reservation_id
+        )
+        answer = await self._until_answered(self._reservations.ConfirmReservation, request)
+        assert answer.WhichOneof("result") == "reservation", answer
+        self.memory.confirmed.add(answered.reservation_id)
+
+    async def release(self, answered: Answered) -> None:
+        request = reservation_service_pb2.ReleaseReservationRequest(
+            request_id=f"{answered.request_id}-r",
+            reservation_id=answered.reservation_id,
+            reason=reservation_service_pb2.RELEASE_REASON_CART_ABANDONED,
+        )
+        answer = await self._until_answered(self._reservations.ReleaseReservation, request)
+        assert answer.WhichOneof("result") == "reservation", answer
+        self.memory.released.add(answered.reservation_id)
+
+    async def _until_answered(self, method: grpc.aio.UnaryUnaryMultiCallable, request):  # type: ignore[no-untyped-def]
+        """The answer, however often the service has to be asked; anything but a transient error is raised."""
+        give_up_at = time.monotonic() + GIVE_UP_AFTER_S
+        while True:
+            try:
+                return await method(request, timeout=DEADLINE_S)
+            except grpc.aio.AioRpcError as error:
+                transient = (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    grpc.StatusCode.CANCELLED,
+                )
+                if error.code() not in transient or time.monotonic() > give_up_at:
+                    raise
+                self.memory.retries += 1
+                await asyncio.sleep(PAUSE_AFTER_ERROR_S)
