@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.domain.answers import ERROR, OK, ExplanationView, Reply, error, ok
+from actors.domain.answers import OK, ExplanationView, Reply, error, ok
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import Rules
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 EndProcess = Callable[[int, str], None]
 
+GC_OBJECTS_MAX = 100_000  # about 10 ms of collecting
+
 
 def wall_ms() -> int:
     """The wall clock, Unix milliseconds."""
@@ -65,13 +67,14 @@ def end_this_process(code: int, reason: str) -> None:
 class AppliedTurn:
     """A turn that was applied and is not durable yet."""
 
-    __slots__ = ("number", "result", "started_s", "taken")
+    __slots__ = ("check_heads", "number", "result", "taken", "told")
 
-    def __init__(self, number: int, taken: list[Waiting], result: TurnResult, started_s: float) -> None:
+    def __init__(self, number: int, taken: list[Waiting], result: TurnResult) -> None:
         self.number = number
         self.taken = taken
         self.result = result
-        self.started_s = started_s
+        self.check_heads = result.read_heads
+        self.told: list[tuple[Batch, int, Reply]] = []  # answers of the shell's own that saw this turn
 
 
 class ShardHost:
@@ -96,6 +99,7 @@ class ShardHost:
         self._end_process = end_process
         self._progress = progress
         self._queue = TurnQueue(config)
+        self._asking_status: list[tuple[Batch, int]] = []
         self._filter = EntryFilter()
         self._links: set[HostLink] = set()
         self._committing: AppliedTurn | None = None
@@ -114,6 +118,9 @@ class ShardHost:
         self._snapshot_sequences: dict[int, int] = {}
         self._accept_claims = True
         self._compacted_ms = 0
+        self._looking_after = False
+        self._journal_kind = ""
+        self._durability = ""
         self._engine: Engine
         self._journal: Journal
         self._thread: JournalThread
@@ -128,7 +135,12 @@ class ShardHost:
         self._thread = JournalThread(loop)
         self.state = "recovering"
         started_s = time.monotonic()
-        events = await self._thread.call(self._recover)
+        try:
+            events = await self._thread.call(self._recover)
+        except BaseException:
+            await self._close_journal()
+            self.state = "failed"
+            raise
         self.statistics.recovery_seconds = time.monotonic() - started_s
         self.statistics.recovered_events = events
         gc.collect()
@@ -158,6 +170,8 @@ class ShardHost:
         recovered = recover(journal, shards, self._rules, self._clock.now_ms(), self._progress)
         ownership = recovered.ownership
         journal.append(ownership.records, ownership.entries, ownership.read_heads)
+        info = journal.info()  # counts every row: once, not for every status
+        self._journal_kind, self._durability = info.kind, info.durability
         self._engine = recovered.engine
         self._clock.not_before(self._engine.now_ms)
         self._filter = EntryFilter(journal.entry_keys())
@@ -173,7 +187,7 @@ class ShardHost:
 
     async def stop(self, drain_s: float = 10.0) -> None:
         """Take nothing new, finish what is queued, flush, close. What is not done in time is answered by nobody."""
-        if self.state in ("starting", "stopped"):
+        if not hasattr(self, "_server"):
             self.state = "stopped"
             return
         self._draining = True
@@ -192,13 +206,17 @@ class ShardHost:
         for link in list(self._links):
             link.close("the host stops")
         self._ended = True
+        await self._close_journal()
+        gc.enable()
+        self.state = "stopped"
+
+    async def _close_journal(self) -> None:
         if hasattr(self, "_journal"):
             await self._thread.call(self._journal.close)
         self._thread.stop()
-        self.state = "stopped"
 
     def _quiet(self) -> bool:
-        return not (self._queue.lines or self._committing or self._waiting or self._resolving)
+        return not (self._queue.lines or self._asking_status or self._committing or self._waiting or self._resolving)
 
     # --- links ------------------------------------------------------------------------------------------------------------
 
@@ -235,7 +253,7 @@ class ShardHost:
         for index, item in enumerate(items):
             verb, shard_id = item[0], item[1]
             if verb == Verb.GET_HOST_STATUS:
-                self._answer_status(batch, index)
+                self._ask_status(batch, index)
                 continue
             if shard_id not in shards and shard_id != ANY_SHARD:
                 batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
@@ -263,26 +281,20 @@ class ShardHost:
         self._turn_scheduled = False
         if self._waiting is not None or self._resolving or self._ended:
             return
-        taken = self._queue.take()
-        now_ms = self._now()
-        live = []
-        for waiting in taken:
-            deadline_ms = waiting.item[2]
-            if deadline_ms and deadline_ms <= now_ms:
-                self.statistics.late += 1
-                waiting.batch.answer(waiting.index, error(ErrorReason.DEADLINE_EXCEEDED, "dropped undone: it came too late"))
-            else:
-                live.append(waiting)
-        self._resolve(live, {})
+        self._resolve(self._queue.take(), {})
 
     def _resolve(self, taken: list[Waiting], found: dict[str, EntryRow | None]) -> None:
-        """Look up what the items depend on in the entries table, then step in the same loop iteration."""
+        """Look up what the items depend on in the entries table, then step in the same loop iteration.
+
+        Late items are dropped each time: no copy of a request outlives its deadline, however long a look-up took.
+        """
+        taken = self._drop_late(taken)
         items = [waiting.item for waiting in taken]
         try:
             wanted = self._engine.unresolved(items, found, self._filter) if self._filter.count else []
-        except (IndexError, TypeError, AttributeError):
+        except Exception:  # whatever a body that does not fit its verb may raise
             taken, items = self._drop_malformed(taken)
-            wanted = []
+            wanted = self._engine.unresolved(items, found, self._filter)
         if not wanted:
             self._step(taken, items, found)
             return
@@ -299,13 +311,26 @@ class ShardHost:
 
         self._thread.submit(lambda: self._journal.find_entries(wanted), resolved)
 
+    def _drop_late(self, taken: list[Waiting]) -> list[Waiting]:
+        now_ms = self._now()
+        live = []
+        for waiting in taken:
+            deadline_ms = waiting.item[2]
+            if deadline_ms and deadline_ms <= now_ms:
+                self.statistics.late += 1
+                too_late = error(ErrorReason.DEADLINE_EXCEEDED, "dropped undone: it came too late")
+                waiting.batch.answer(waiting.index, too_late)
+            else:
+                live.append(waiting)
+        return live
+
     def _drop_malformed(self, taken: list[Waiting]) -> tuple[list[Waiting], list[Sequence[Any]]]:
-        """An item whose body does not fit its verb is answered by the engine's own guard; it must not stop the others."""
+        """An item whose body does not fit its verb is answered here; it must not stop the others."""
         good = []
         for waiting in taken:
             try:
                 self._engine.unresolved([waiting.item], {}, self._filter)
-            except (IndexError, TypeError, AttributeError):
+            except Exception:
                 invalid = error(ErrorReason.INVALID_FIELD, "the item's body does not fit its verb")
                 waiting.batch.answer(waiting.index, invalid)
             else:
@@ -323,7 +348,9 @@ class ShardHost:
         self._turns += 1
         for row in result.entries:
             self._filter.add(row.key)
-        turn = AppliedTurn(self._turns, taken, result, started_s)
+        turn = AppliedTurn(self._turns, taken, result)
+        if self._asking_status:
+            self._tell_status(turn)
         self.statistics.count_turn(items, result, time.perf_counter() - started_s)
         if self._committing is None:
             self._commit(turn)
@@ -340,8 +367,8 @@ class ShardHost:
         def commit() -> None:
             if result.records or result.entries:
                 journal.append(result.records, result.entries, result.read_heads)
-            elif result.read_heads:
-                journal.check(result.read_heads)
+            elif turn.check_heads:
+                journal.check(turn.check_heads)
 
         started_s = time.perf_counter()
 
@@ -373,9 +400,11 @@ class ShardHost:
                 self._answer_explanation(one, reply)
             else:
                 one.batch.answer(one.index, reply)
+        for batch, index, reply in turn.told:
+            batch.answer(index, reply)
         self._note_snapshots(turn.result.records)
         wakeup_ms = self._engine.wakeup_ms()
-        if self._queue.lines or (wakeup_ms is not None and wakeup_ms <= self._now()):
+        if self._queue.lines or self._asking_status or (wakeup_ms is not None and wakeup_ms <= self._now()):
             self._schedule_turn()
         elif self._quiet():
             self._idle.set()
@@ -410,9 +439,11 @@ class ShardHost:
 
     def _keep_house(self) -> None:
         if self._quiet():
-            gc.collect(1)  # only young objects, and only while nobody waits; the rest is frozen
-            gc.freeze()
-        self._loop.create_task(self._look_after_journal())
+            if gc.get_count()[0] <= GC_OBJECTS_MAX:
+                gc.collect(0)  # everything made since the last time; what is older is frozen
+            gc.freeze()  # a burst that would take too long to walk is only frozen: live state is without cycles
+        if not self._looking_after:
+            self._loop.create_task(self._look_after_journal())
         self._arm_housekeeping()
 
     async def _look_after_journal(self) -> None:
@@ -431,12 +462,15 @@ class ShardHost:
                 self._journal.compact(records_before_ms, now_ms - self._rules.dedupe_window_ms)
             return self._journal.free_bytes(), self._journal.size_bytes()
 
+        self._looking_after = True
         try:
             free, size = await self._thread.call(work)
         except (JournalError, OSError) as failed:
             if not self._ended:
                 log.warning("looking after the journal failed: %r", failed)
             return
+        finally:
+            self._looking_after = False
         self.statistics.journal_bytes = size
         self.statistics.free_bytes = free
         floor = self.config.disk_floor_bytes
@@ -523,18 +557,21 @@ class ShardHost:
 
         self._thread.submit(look, looked)
 
-    def _answer_status(self, batch: Batch, index: int) -> None:
-        def answered(durability: Any, failed: BaseException | None) -> None:
-            if failed is not None:
-                batch.answer(index, (ERROR, int(ErrorReason.SHARD_UNAVAILABLE), "the journal is away", 500))
-                return
-            kind, setting = durability
-            batch.answer(index, ok([self.status(kind, setting)]))
+    def _ask_status(self, batch: Batch, index: int) -> None:
+        if len(self._asking_status) >= self.config.status_waiting_max:
+            busy = error(ErrorReason.OVERLOADED, "too many ask for the status", self.config.overloaded_retry_ms)
+            batch.answer(index, busy)
+        else:
+            self._asking_status.append((batch, index))
 
-        journal = self._journal
-        self._thread.submit(lambda: _kind_and_durability(journal), answered)
+    def _tell_status(self, turn: AppliedTurn) -> None:
+        """A status is a read of every shard: it leaves with a turn, behind the same gate."""
+        told = ok([self.status()])
+        turn.told = [(batch, index, told) for batch, index in self._asking_status]
+        turn.check_heads = [self._engine.head(shard_id) for shard_id in self._engine.books.shards]
+        self._asking_status = []
 
-    def status(self, journal_kind: str = "", durability: str = "") -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Everything an operator may want to know, plain values."""
         if self.state in ("starting", "recovering"):
             return {"host_id": self.config.host_id, "state": self.state, "pid": os.getpid()}
@@ -551,13 +588,8 @@ class ShardHost:
             "links": len(self._links),
             "clock_jumps": self._clock.jumps,
             "clock_offset_ms": self._clock.offset_ms,
-            "journal_kind": journal_kind,
-            "durability": durability,
+            "journal_kind": self._journal_kind,
+            "durability": self._durability,
             "filter_bytes": self._filter.size_bytes,
             **self.statistics.plain(),
         }
-
-
-def _kind_and_durability(journal: Journal) -> tuple[str, str]:
-    info = journal.info()
-    return info.kind, info.durability

@@ -21,6 +21,7 @@ class HostConfig:
     turn_lines_max: int = 4_000  # about 60 ms of rules: what a late comer waits at most before his own turn
     queue_lines_per_shard_max: int = 20_000  # a third of a second of one shard; longer queues only make answers late
     stock_key_share_divisor: int = 4  # one stock key may fill a quarter of its shard's queue
+    status_waiting_max: int = 64  # each is some 10 KB; more than one a gateway never waits
     overloaded_retry_ms: int = 100
     unavailable_retry_ms: int = 500
     snapshot_after_events: int = 50_000  # per shard: bounds its replay to about a second
