@@ -281,8 +281,8 @@ class MemoryJournal:
             raise JournalFull("there is no space; nothing was written")
 
     def _check_head(self, head: ShardHead) -> None:
-        rows = self._store.records[head.shard]
-        last = rows[-1][0] if rows else None
+        latest = self.read_latest(head.shard, 1)
+        last = latest[0] if latest else None
         if last is not None and (last.number, last.first_sequence + last.event_count - 1) != (
             head.record_number,
             head.sequence,
