@@ -87,7 +87,7 @@ def amend(turn: Turn, home: ShardState, command: Amend, *, accept_claims: bool) 
     reservation = turn.reservation(command.reservation_id)
     if reservation is None:
         return not_found(command.reservation_id)
-    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, mutates=reservation.id)
+    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, reservation=reservation)
     if again is not None:
         return again
     if not accept_claims:

@@ -211,7 +211,7 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
     reservation = turn.reservation(command.reservation_id)
     if reservation is None:
         return not_found(command.reservation_id)
-    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, mutates=reservation.id)
+    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, reservation=reservation)
     if again is not None:
         return again
     if reservation.final_lines is not None:

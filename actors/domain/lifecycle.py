@@ -158,7 +158,7 @@ def confirm(turn: Turn, home: ShardState, command: Confirm) -> Reply:
     reservation = turn.reservation(command.reservation_id)
     if reservation is None:
         return not_found(command.reservation_id)
-    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, mutates=reservation.id)
+    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, reservation=reservation)
     if again is not None:
         return again
     expire_if_due(turn, home, reservation)
@@ -188,7 +188,7 @@ def extend(turn: Turn, home: ShardState, command: Extend) -> Reply:
     reservation = turn.reservation(command.reservation_id)
     if reservation is None:
         return not_found(command.reservation_id)
-    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, mutates=reservation.id)
+    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, reservation=reservation)
     if again is not None:
         return again
     expire_if_due(turn, home, reservation)
@@ -219,7 +219,7 @@ def release(turn: Turn, home: ShardState, command: Release) -> Reply:
 
 
 def _release_found(turn: Turn, home: ShardState, command: Release, reservation: Reservation) -> Reply:
-    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, mutates=reservation.id)
+    again = repeat(turn, home, reservation.channel_id, command.request_id, command.digest, reservation=reservation)
     if again is not None:
         return again
     expire_if_due(turn, home, reservation)
@@ -278,7 +278,7 @@ def _release_by_request_id(turn: Turn, home: ShardState, command: Release) -> Re
             detail = f"request_id {command.reserve_request_id!r} is that of another call, not of a reserve"
             return error(ErrorReason.INVALID_FIELD, detail)
         return _release_found(turn, turn.books.home_of(spender), command, spender)
-    again = repeat(turn, home, command.channel_id, command.request_id, command.digest, mutates="-")
+    again = repeat(turn, home, command.channel_id, command.request_id, command.digest)
     if again is not None:
         return again
     if not isinstance(spender, Entry):

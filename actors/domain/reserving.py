@@ -78,7 +78,7 @@ class KeyPlan:
 
 def reserve(turn: Turn, item_shard: ShardState, command: Reserve, *, accept_claims: bool) -> Reply:
     """Decide a reserve. OK payload: ``Granted``."""
-    again = repeat(turn, item_shard, command.channel_id, command.request_id, command.digest)
+    again = repeat(turn, item_shard, command.channel_id, command.request_id, command.digest, is_reserve=True)
     if again is not None:
         return again
     if not accept_claims:

@@ -120,19 +120,31 @@ def tombstone_view(turn: Turn, channel_id: str, home: ShardState, position: Sequ
     return ReservationView("", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, now, position or turn.position(home), ())
 
 
-def repeat(turn: Turn, home: ShardState, channel_id: str, request_id: str, digest: bytes, *, mutates: str = "") -> Reply | None:
+def repeat(
+    turn: Turn,
+    home: ShardState,
+    channel_id: str,
+    request_id: str,
+    digest: bytes,
+    *,
+    reservation: Reservation | None = None,
+    is_reserve: bool = False,
+) -> Reply | None:
     """The answer to an id that was spent before, REQUEST_ID_REUSED, REQUEST_ID_EXPIRED, or None for a fresh id.
 
-    ``mutates``: the id of the reservation that a verb is about (a reserve: empty).
+    ``reservation``: what a verb is about; one read back from the entries table knows the ids spent on it itself.
     """
-    spender = turn.spender(request_key(channel_id, request_id))
+    spender: Reservation | Entry | None = turn.spender(request_key(channel_id, request_id))
+    if spender is None and reservation is not None and reservation.final_lines is not None:
+        known = (reservation.request_id, *(spent.request_id for spent in reservation.spent or ()))
+        spender = reservation if request_id in known else None
     if spender is None:
         made_ms = uuid7_time_ms(request_id)
         if made_ms is not None and made_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
             return error(ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up")
         return None
     if isinstance(spender, Entry):
-        return _repeat_entry(turn, home, channel_id, digest, spender, is_reserve=not mutates)
+        return _repeat_entry(turn, home, channel_id, digest, spender, is_reserve=is_reserve)
     if spender.request_id == request_id:
         if spender.digest != digest:
             return _reused(request_id)
