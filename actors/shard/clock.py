@@ -23,6 +23,7 @@ class ShardClock:
         self.jumps = 0  # how often the wall was found to have jumped
         self.offset_ms = 0  # wall minus shard time, when last looked at
         self._jumped = False
+        self._unslewed = 0  # milliseconds that passed and gave no whole millisecond of slew yet
 
     def not_before(self, time_ms: int) -> None:
         """What is journaled already is not before now."""
@@ -43,7 +44,7 @@ class ShardClock:
             slew = 0
         else:
             self._jumped = False
-            most = passed // SLEW_DIVISOR + 1
-            slew = max(-min(most, passed), min(most, offset))
+            most, self._unslewed = divmod(self._unslewed + passed, SLEW_DIVISOR)
+            slew = max(-most, min(most, offset))
         self._now += passed + slew
         return self._now

@@ -1,9 +1,10 @@
 """The compact filter before the entries table: says "certainly not stored" for nearly every fresh id, in a microsecond.
 
-A Bloom filter (B. H. Bloom, 1970) in layers: when a layer holds as many keys as it was sized for, a layer twice as large is
-begun. At ``BITS_PER_KEY`` bits and three probes a full layer answers a false "maybe" about 3 % of the time, which costs one
-look-up in the table and never a wrong answer. Rebuilt from the table at start; Python's own salted hash serves, since nothing
-of it outlives the process.
+A Bloom filter (B. H. Bloom, 1970) in layers: when a layer holds as many keys as it was sized for, a layer twice as
+large is begun. At ``BITS_PER_KEY`` bits and three probes a full layer answers a false "maybe" about 3 % of the time,
+which costs one look-up in the table and never a wrong answer. A layer is forgotten a window after it was full: its rows
+have left the table then. Rebuilt from the table at start; Python's own salted hash serves, since nothing of it outlives
+the process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ class EntryFilter:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._layers: list[bytearray] = []
+        self._full_ms: list[int] = []  # beside the full layers: when each was first seen full
         self._room = 0
-        self.count = 0
+        self.count = 0  # keys in the layers that are kept
         for key in keys:
             self.add(key)
 
@@ -39,6 +41,14 @@ class EntryFilter:
             layer[bit >> 3] |= 1 << (bit & 7)
         self._room -= 1
         self.count += 1
+
+    def forget(self, *, now_ms: int, window_ms: int) -> None:
+        """Let go of layers that were full for longer than rows are kept. To be called now and then."""
+        full = len(self._layers) - 1 if self._room else len(self._layers)
+        self._full_ms += [now_ms] * (full - len(self._full_ms))
+        while self._full_ms and self._full_ms[0] + window_ms < now_ms:
+            self.count -= len(self._layers[0]) * 8 // BITS_PER_KEY
+            del self._full_ms[0], self._layers[0]
 
     def __contains__(self, key: object) -> bool:
         if not self._layers:

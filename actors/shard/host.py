@@ -471,6 +471,8 @@ class ShardHost:
             return
         finally:
             self._looking_after = False
+        if compact:
+            self._filter.forget(now_ms=now_ms, window_ms=self._rules.dedupe_window_ms)
         self.statistics.journal_bytes = size
         self.statistics.free_bytes = free
         floor = self.config.disk_floor_bytes
