@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
 
 from actors.domain.answers import OK, Granted
 from actors.domain.commands import Verb
@@ -140,46 +141,115 @@ class FakeDirectory:
 
 
 class World:
-    """A running gateway, its hosts and a client's channel."""
+    """A running gateway, the fake hosts behind it (none, when a real one is), and a client's channel."""
 
-    def __init__(
-        self, gateway: RunningGateway, hosts: list[FakeHost], directory: FakeDirectory, channel: grpc.aio.Channel
-    ) -> None:
+    def __init__(self, gateway: RunningGateway, hosts: list[FakeHost], directory: FakeDirectory) -> None:
         self.gateway = gateway
         self.hosts = hosts
-        self.host = hosts[0]
         self.directory = directory
-        self.channel = channel
+        self.channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{gateway.port}", options=[("grpc.max_send_message_length", -1)]
+        )
+
+    @property
+    def host(self) -> FakeHost:
+        return self.hosts[0]
 
     def method(self, service: str, name: str, response: Any) -> Any:
-        """A callable for one method that sends messages, or bytes as they are."""
+        """A callable for one method; a request may also be bytes, sent as they are."""
         return self.channel.unary_unary(
             f"/stockade.v1.{service}/{name}",
             request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
             response_deserializer=response.FromString,
         )
 
+    async def call(self, request: Any, *, timeout: float | None = 5.0, **metadata: str) -> Any:
+        """Call the method that takes this kind of request; raises ``AioRpcError``."""
+        file = request.DESCRIPTOR.file
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                if method.input_type.name == request.DESCRIPTOR.name:
+                    call = self.method(service.name, method.name, GetMessageClass(method.output_type))
+                    pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+                    return await call(request, timeout=timeout, metadata=pairs)
+        raise AssertionError(f"no method takes {request.DESCRIPTOR.name}")
+
+    async def failure(self, request: Any, *, timeout: float | None = 5.0, **metadata: str) -> Failure:
+        """How the call fails; an assertion when it does not."""
+        try:
+            answer = await self.call(request, timeout=timeout, **metadata)
+        except grpc.aio.AioRpcError as error:
+            return Failure(error)
+        raise AssertionError(f"answered {answer}")
+
+    async def get(self, page: str) -> tuple[int, str]:
+        """A page of the probes' port: status and body."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.http_port)
+        writer.write(f"GET {page} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]), body.decode()
+
+
+class Failure:
+    """A failed call, taken apart."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code().name
+        self.message = error.details() or ""
+        self.trailers = dict(error.trailing_metadata() or ())
+        self.reason = self.outcome = ""
+        self.fields: list[str] = []
+        self.retry_ms = 0
+        status = status_pb2.Status.FromString(bytes(self.trailers.get("grpc-status-details-bin", b"")))
+        self._read(status)
+
+    def _read(self, status: status_pb2.Status) -> None:
+        for packed in status.details:
+            if packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(packed.value)
+                assert not self.reason, "more than one ErrorInfo"
+                self.reason, self.outcome = info.reason, info.metadata["outcome"]
+            elif packed.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest.FromString(packed.value)
+                self.fields = [violation.field for violation in bad.field_violations]
+            else:
+                self.retry_ms = error_details_pb2.RetryInfo.FromString(packed.value).retry_delay.ToMilliseconds()
+
+    @property
+    def what(self) -> tuple[str, str, str]:
+        """(code, reason, outcome)."""
+        return self.code, self.reason, self.outcome
+
 
 @contextlib.asynccontextmanager
 async def world(*hosts: FakeHost, **settings: Any) -> AsyncIterator[World]:
-    """Start everything, wait until the gateway reaches its hosts, stop everything."""
+    """A gateway before fake hosts, once it reaches them; everything is stopped at the end."""
     running = list(hosts) or [FakeHost()]
     directory = FakeDirectory(*[await host.start() for host in running])
-    gateway = await start_gateway(replace(config(), **settings), directory)
-    async with grpc.aio.insecure_channel(
-        f"127.0.0.1:{gateway.port}", options=[("grpc.max_send_message_length", -1)]
-    ) as channel:
-        try:
-            await until(lambda: gateway.ready)
-            yield World(gateway, running, directory, channel)
-        finally:
-            await gateway.stop(0)
-            for host in running:
-                await host.stop()
+    try:
+        async with before(directory, running, **settings) as here:
+            yield here
+    finally:
+        for host in running:
+            await host.stop()
+
+
+@contextlib.asynccontextmanager
+async def before(directory: FakeDirectory, hosts: Sequence[FakeHost] = (), **settings: Any) -> AsyncIterator[World]:
+    """A gateway before whatever hosts the directory knows."""
+    gateway = await start_gateway(config(**settings), directory)
+    here = World(gateway, list(hosts), directory)
+    try:
+        await until(lambda: gateway.ready)
+        yield here
+    finally:
+        await here.channel.close()
+        await gateway.stop(0)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait for a condition, with a bound."""
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.002)
