@@ -18,6 +18,7 @@ import msgpack
 from actors.shard.messages import FrameKind
 
 FRAME_BYTES_MAX = 1024 * 1024  # a turn's worth of items; larger batches are several frames
+HELLO_BYTES_MAX = 4096  # before its hello a peer is a stranger, and gets no more room than a hello needs
 REPLY_BYTES_MAX = 16 * 1024 * 1024  # a list's page of long orders is one reply
 FRAME_VERSION = 1
 PROTOCOL_MIN = 1
@@ -64,6 +65,11 @@ def encode(message: Sequence[Any], bytes_max: int = FRAME_BYTES_MAX) -> bytes:
     if length > bytes_max:
         raise FrameError(f"a frame of {length} bytes is over the bound of {bytes_max}")
     return _LENGTH.pack(length) + _HEAD.pack(FRAME_VERSION, google_crc32c.value(payload)) + payload
+
+
+def packed_bytes(value: Any) -> int:
+    """How many bytes a part of a message takes in its frame."""
+    return len(msgpack.packb(value, use_bin_type=True))
 
 
 def encode_request(frame_id: int, items: Sequence[Any]) -> bytes:
@@ -129,11 +135,14 @@ def read_welcome(message: Sequence[Any]) -> Welcome:
 
 
 class FrameDecoder:
-    """Bytes in, messages out, however the bytes are cut. Holds at most one frame that is not whole yet."""
+    """Bytes in, messages out, however the bytes are cut. Holds at most one frame that is not whole yet.
+
+    ``bytes_max`` may be changed between messages.
+    """
 
     def __init__(self, bytes_max: int = REPLY_BYTES_MAX) -> None:
         self._buffer = bytearray()
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
 
     def feed(self, data: bytes) -> Iterator[Sequence[Any]]:
         """The messages that are whole now. Raises FrameError at the first that cannot be one."""
@@ -143,7 +152,7 @@ class FrameDecoder:
         try:
             while len(buffer) - start >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(buffer, start)
-                if not _OVERHEAD < length <= self._bytes_max:
+                if not _OVERHEAD < length <= self.bytes_max:
                     raise FrameError(f"a frame of {length} bytes cannot be")
                 end = start + _LENGTH.size + length
                 if len(buffer) < end:

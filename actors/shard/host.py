@@ -146,7 +146,14 @@ class ShardHost:
         gc.collect()
         gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
         gc.disable()
-        owner = LinkOwner(self.config, self._welcome, self._accept, self._now, self._opened, self._links.discard)
+        owner = LinkOwner(
+            self.config,
+            welcome=self._welcome,
+            accept=self._accept,
+            now_ms=self._now,
+            opened=self._opened,
+            closed=self._links.discard,
+        )
         self._server = await loop.create_server(lambda: HostLink(owner), self.config.address, self.config.port)
         port = self._server.sockets[0].getsockname()[1]
         self.state = "serving"

@@ -18,6 +18,7 @@ class HostConfig:
     address: str = "127.0.0.1"
     port: int = 0
     links_max: int = 256  # gateways of a cluster, with room for reconnects
+    link_frames_max: int = 16  # unanswered on one link, then it is not read; a gateway keeps two in flight
     turn_lines_max: int = 4_000  # about 60 ms of rules: what a late comer waits at most before his own turn
     queue_lines_per_shard_max: int = 20_000  # a third of a second of one shard; longer queues only make answers late
     stock_key_share_divisor: int = 4  # one stock key may fill a quarter of its shard's queue

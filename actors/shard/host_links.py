@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 REQUEST = int(FrameKind.REQUEST)
 ITEM_FIELDS = 6
 HELLO_TIMEOUT_S = 5.0
+REPLY_OVERHEAD_BYTES = 128  # a frame's head, and the error in the place of a reply
+KEEPALIVE_S = 15  # a link whose gateway's machine is gone is dropped by the kernel after some of these
 
 
 class Batch:
@@ -52,6 +54,7 @@ class LinkOwner:
     def __init__(
         self,
         config: HostConfig,
+        *,
         welcome: Callable[[Sequence[Any]], bytes],
         accept: Callable[[Batch, Sequence[Sequence[Any]]], None],
         now_ms: Callable[[], int],
@@ -71,9 +74,11 @@ class HostLink(asyncio.Protocol):
 
     def __init__(self, owner: LinkOwner) -> None:
         self._owner = owner
-        self._decoder = frames.FrameDecoder(frames.FRAME_BYTES_MAX)
+        self._decoder = frames.FrameDecoder(frames.HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self._unanswered = 0  # request frames
+        self._paused = False
         self._hello_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,7 +87,11 @@ class HostLink(asyncio.Protocol):
             self.close("too many links")
             return
         with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected = transport.get_extra_info("socket")
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
         self._hello_timer = asyncio.get_running_loop().call_later(HELLO_TIMEOUT_S, self.close, "no hello came")
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +109,7 @@ class HostLink(asyncio.Protocol):
         if not self._greeted:
             answer = self._owner.welcome(message)  # raises FrameError when the hello is not to be believed
             self._greeted = True
+            self._decoder.bytes_max = frames.FRAME_BYTES_MAX
             if self._hello_timer is not None:
                 self._hello_timer.cancel()
             self._transport.write(answer)
@@ -115,24 +125,32 @@ class HostLink(asyncio.Protocol):
             if item[3] < 1:
                 raise frames.FrameError("an item weighs at least 1")
         batch = Batch(self, message[1], len(items))
+        self._unanswered += 1
         if items:
+            if self._unanswered >= self._owner.config.link_frames_max and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
             self._owner.accept(batch, items)
         else:
             self.send_replies(batch.frame_id, ())
 
     def send_replies(self, frame_id: int, replies: Sequence[Reply | None]) -> None:
-        """Send a frame of replies. A peer that does not read for too long is closed."""
+        """Send a frame of replies. A peer that does not read them for too long is cut off."""
+        self._unanswered -= 1
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
         try:
             frame = frames.encode_reply(frame_id, self._owner.now_ms(), replies)
         except frames.FrameError:
-            whole = error(ErrorReason.INTERNAL, "the answer is too large for one frame: ask for smaller pages")
-            frame = frames.encode_reply(frame_id, self._owner.now_ms(), [whole] * len(replies))
+            frame = frames.encode_reply(frame_id, self._owner.now_ms(), _without_the_largest(replies))
         transport.write(frame)
         if transport.get_write_buffer_size() > self._owner.config.late_link_bytes_max:
-            self.close("replies are not read")
+            log.warning("cutting a link off: its replies are not read")
+            transport.abort()
 
     def close(self, reason: str) -> None:
         """Say goodbye and close."""
@@ -147,3 +165,10 @@ class HostLink(asyncio.Protocol):
         self._transport = None
         self._owner.closed(self)
 
+
+def _without_the_largest(replies: Sequence[Reply | None]) -> list[Reply | None]:
+    """What fits into one frame: only replies over an equal share of it are left out, so that a long page beside them
+    does not hide what became of the others."""
+    share = frames.REPLY_BYTES_MAX // len(replies) - REPLY_OVERHEAD_BYTES
+    too_large = error(ErrorReason.INTERNAL, "the answer is too large for one frame: ask for smaller pages")
+    return [too_large if frames.packed_bytes(reply) > share else reply for reply in replies]

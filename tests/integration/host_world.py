@@ -184,7 +184,7 @@ class World:
 
     async def start_host(self, rules: Rules | None = None, **settings: Any) -> ShardHost:
         """Another host over the same store: it takes every shard over."""
-        config = HostConfig("host-a", TOKEN, **settings)
+        config = HostConfig("host-a", TOKEN, **({"link_frames_max": 10_000} | settings))  # tests send many small frames
         self.host = ShardHost(
             config,
             lambda: HeldJournal(self.store, self.hold),
