@@ -1,0 +1,67 @@
+"""What the command line does with a data directory's journal without a running service: verify, compact, back up, restore.
+
+Reading works beside a running server, of one moment. Writing takes the journal's lock and so refuses while one runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.journal.lock import take_lock
+from actors.journal.port import CompactResult
+from actors.journal.sqlite_backup import Manifest, SqliteRestored
+from actors.journal.sqlite_backup import backup as backup_sqlite
+from actors.journal.sqlite_backup import restore as restore_sqlite
+from actors.journal.verify import Progress, VerifyReport, verify
+from actors.runtime.settings import Settings
+from actors.runtime.wiring import journal_directory, open_data_journal, read_data_journal
+
+__all__ = ["backup_journal", "compact_journal", "restore_journal", "verify_journal"]
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def verify_journal(data_dir: Path, progress: Progress | None = None) -> VerifyReport:
+    """Judge every record, as of one moment. JournalError when there is no journal."""
+    journal = read_data_journal(data_dir)
+    try:
+        with journal.reading():
+            return verify(journal, progress)
+    finally:
+        journal.close()
+
+
+def compact_journal(settings: Settings, say: Callable[[str], None]) -> CompactResult:
+    """Drop what retention allows. JournalLocked while a server runs (its holder is waited for, never killed from here)."""
+    patient = settings.model_copy(update={"leftover_patience_ms": 0})
+    lock = take_lock(journal_directory(patient.data_dir), role="compact", wait_s=0.0, kill_holder_after_s=None, say=say)
+    lock.release()
+    journal = open_data_journal(patient, patient.data_dir, say)
+    try:
+        result = journal.compact(now_ms() - settings.retention_ms, now_ms() - settings.dedupe_window_ms)
+        journal.checkpoint()
+        return result
+    finally:
+        journal.close()
+
+
+def backup_journal(data_dir: Path, destination: Path, progress: Callable[[int, int], None]) -> Manifest:
+    """Copy the journal as it is now to a new file, with a manifest beside it."""
+    return backup_sqlite(journal_directory(data_dir), destination, now_ms=now_ms(), progress=progress)
+
+
+def restore_journal(
+    settings: Settings, source: Path, progress: Callable[[int, int], None], *, replace: str, say: Callable[[str], None]
+) -> SqliteRestored:
+    """Put a backup back as a new timeline. ``replace``: the cluster id of the journal that may be put aside."""
+    directory = journal_directory(settings.data_dir)
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    lock = take_lock(directory, role="restore", wait_s=0.0, kill_holder_after_s=None, say=say)
+    try:
+        return restore_sqlite(source, lock, now_ms=now_ms(), replace_existing=replace, progress=progress)
+    finally:
+        lock.release()

@@ -1,0 +1,306 @@
+"""Commands of the machine that serves: serve, status, config, doctor, verify, journal, backup, restore."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gateway.cli.endings import Exit, fail, print_json, told_plainly
+from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, Token, connect
+from gateway.cli.showing import console, table, when
+
+
+def load(config: Path | None, **overrides: Any) -> Any:
+    """Settings with where they came from; a bad one ends the command with its name and the fix."""
+    from actors.runtime.settings import SettingsError, load_settings
+
+    try:
+        loaded = load_settings(config, overrides)
+    except SettingsError as error:
+        fail(str(error), Exit.USAGE)
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return loaded
+
+
+@contextlib.contextmanager
+def journal_told_plainly() -> Iterator[None]:
+    """The journal's failures as one line."""
+    from actors.journal.port import JournalError
+
+    try:
+        yield
+    except JournalError as error:
+        fail(str(error), Exit.FAILED)
+    except OSError as error:
+        fail(f"{error.filename or ''}: {error.strerror}", Exit.FAILED)
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, when somebody looks."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def serve(
+    config: Config = None,
+    data_dir: DataDir = None,
+    grpc_port: Annotated[int | None, typer.Option("--port", "-p", help="the gRPC port; 0: any free one")] = None,
+    http_port: Annotated[int | None, typer.Option("--http-port", help="port of /metrics, /livez, /readyz")] = None,
+    gateways: Annotated[int | None, typer.Option("--gateways", help="gateway processes")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="text or json")] = None,
+) -> None:
+    """Run the service on this machine until SIGTERM: shard host, directory and gateways under a Ray of its own."""
+    from actors.runtime import wiring
+
+    loaded = load(
+        config, data_dir=data_dir, grpc_port=grpc_port, http_port=http_port, gateways=gateways, log_format=log_format
+    )
+    raise typer.Exit(wiring.serve_main(loaded.settings))
+
+
+def status(
+    target: Target = TARGET, token: Token = "", timeout: Timeout = 5.0, shards: Annotated[bool, typer.Option("--shards", help="each shard as well")] = False, as_json: Json = False
+) -> None:
+    """How the service is: hosts, journal, counters."""
+    from google.protobuf import json_format
+
+    with told_plainly(target, as_json=as_json, reads=True), connect(target, "", token, timeout) as client:
+        found = client.cluster_status()
+    if as_json:
+        print_json(json_format.MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    actors = sum(shard.stock_actors for shard in found.shards)
+    live = sum(shard.reservations for shard in found.shards)
+    rows = [
+        ("cluster", found.cluster_id),
+        ("timeline", found.timeline),
+        ("version", found.version),
+        ("shards", f"{found.shard_count}, waiting lines {sum(shard.queue_depth for shard in found.shards)}"),
+        ("stock keys", f"{actors:,}"),
+        ("reservations in memory", f"{live:,}"),
+        ("oversells", found.oversells),
+        ("shortage units", f"{found.shortage_units:,}"),
+        ("imposed and uncovered", f"{found.imposed_uncovered_units:,} units"),
+        ("journal", f"{found.journal.kind}, {found.journal.size_bytes / 2**20:,.1f} MiB, {found.journal.free_bytes / 2**30:,.1f} GiB free"),
+        ("durability", found.journal.durability),
+    ]
+    table("", ("", ""), rows)
+    hosts = [
+        (host.host_id, host.state, host.endpoint, str(host.pid), host.shards, "" if host.accepts_claims else "refuses new claims: disk")
+        for host in found.hosts
+    ]
+    table("hosts", ("host", "state", "endpoint", "pid", "shards", ""), hosts)
+    if shards:
+        each = [(s.shard, s.epoch, s.record_number, s.sequence, s.stock_actors, s.reservations, s.queue_depth) for s in found.shards]
+        table("shards", ("shard", "epoch", "records", "sequence", "stock keys", "reservations", "waiting"), each)
+
+
+def show_config(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Every setting, its value, and where it came from. Secrets are not shown."""
+    loaded = load(config, data_dir=data_dir)
+    values = loaded.effective()
+    if as_json:
+        print_json([{"name": one.name, "value": one.value, "origin": one.origin} for one in values])
+        return
+    rows = [(one.name, json.dumps(one.value, ensure_ascii=False, default=str), one.origin, one.description) for one in values]
+    table("", ("setting", "value", "from", "what it is"), rows)
+
+
+def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Look for what would keep the service from starting or staying up."""
+    import importlib.metadata
+    import socket
+
+    loaded = load(config, data_dir=data_dir)
+    settings = loaded.settings
+    checks: list[tuple[str, bool, str]] = []
+
+    def check(name: str, good: bool, detail: str) -> None:
+        checks.append((name, good, detail))
+
+    check("Python", sys.version_info >= (3, 11), platform.python_version())
+    for package in ("ray", "grpcio", "apsw", "uvloop"):
+        check(package, True, importlib.metadata.version(package))
+    directory = Path(settings.data_dir)
+    there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    floor = settings.disk_floor_bytes
+    check("disk", free > floor * 2, f"{free / 2**30:.1f} GiB free below {there}, floor {floor / 2**20:.0f} MiB")
+    try:
+        probe = there / f".doctor-{time.monotonic_ns()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+        check("data directory", True, f"{directory} can be written")
+    except OSError as error:
+        check("data directory", False, f"{there}: {error.strerror}")
+    for name, host, port in (
+        ("gRPC port", settings.grpc_host, settings.grpc_port),
+        ("metrics port", settings.http_host, settings.http_port),
+    ):
+        if not port:
+            check(name, True, "any free one")
+            continue
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind((host, port))
+                check(name, True, f"{host}:{port} is free")
+            except OSError as error:
+                check(name, False, f"{host}:{port}: {error.strerror} (a running service holds it)")
+    if as_json:
+        print_json([{"check": name, "ok": good, "detail": detail} for name, good, detail in checks])
+    else:
+        table("", ("", "", ""), [(name, "ok" if good else "PROBLEM", detail) for name, good, detail in checks])
+    if not all(good for _, good, _ in checks):
+        raise typer.Exit(int(Exit.FAILED))
+
+
+def run_verify(data_dir: Path) -> Any:
+    """Verify the journal of a data directory as of one moment; also while a server writes it."""
+    from actors.runtime import offline
+
+    with journal_told_plainly(), bar("verifying") as progress:
+        return offline.verify_journal(data_dir, lambda done, total, _events: progress(done, total))
+
+
+def verify(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Judge every record of the journal again: no oversell, nothing lost, nothing twice. Works beside a running server."""
+    report = run_verify(Path(load(config, data_dir=data_dir).settings.data_dir))
+    if as_json:
+        print_json(report.plain())
+    else:
+        show_verified(report)
+    if not report.ok:
+        raise typer.Exit(int(Exit.VERIFY_FAILED))
+
+
+def show_verified(report: Any) -> None:
+    """A verify report for people."""
+    rate = report.events / report.seconds if report.seconds else 0
+    rows = [
+        ("records, events", f"{report.records:,}, {report.events:,} ({rate:,.0f} events/s)"),
+        ("stock keys, reservations", f"{report.stock_keys:,}, {report.reservations:,}"),
+        ("units granted", f"{report.units_granted:,} in {report.claims_granted:,} claims"),
+        ("units fulfilled, released, expired", f"{report.units_fulfilled:,}, {report.units_released:,}, {report.units_expired:,}"),
+        ("shortages opened, healed", f"{report.shortages_opened:,}, {report.shortages_healed:,}"),
+        ("imposed and uncovered", f"{report.imposed_uncovered_units:,} units"),
+        ("oversells", f"{report.oversells:,}"),
+        ("verdict", "correct" if report.ok else f"{report.violation_count:,} violations"),
+    ]
+    table("journal verified", ("", ""), rows)
+    for wrong in report.violations[:20]:
+        key = wrong.stock_key.replace("\x1f", "/").strip("/")
+        console().print(f"[red]shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}[/]: {wrong.message}")
+
+
+def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """What the journal is and holds."""
+    from actors.runtime import wiring
+
+    with journal_told_plainly():
+        journal = wiring.read_data_journal(Path(load(config, data_dir=data_dir).settings.data_dir))
+        try:
+            info = journal.info()
+        finally:
+            journal.close()
+    if as_json:
+        print_json(
+            {
+                "kind": info.kind,
+                "location": info.location,
+                "header": info.header._asdict(),
+                "records": info.record_count,
+                "entries": info.entry_count,
+                "snapshots": info.snapshot_count,
+                "size_bytes": info.size_bytes,
+                "free_bytes": info.free_bytes,
+                "durability": info.durability,
+                "heads": [head._asdict() for head in info.heads],
+            }
+        )
+        return
+    header = info.header
+    rows = [
+        ("journal", f"{info.kind} at {info.location}"),
+        ("cluster, timeline", f"{header.cluster_id}, {header.timeline}"),
+        ("made", when(header.create_time_ms)),
+        ("format", f"{header.format_version}, readable from version {header.minimum_reader_version}"),
+        ("shards", f"{header.shard_count}, placement {header.placement_version}"),
+        ("records", f"{info.record_count:,}, last sequences {sum(head.sequence for head in info.heads):,} in all"),
+        ("dedupe entries", f"{info.entry_count:,}"),
+        ("snapshots", f"{info.snapshot_count:,}"),
+        ("size", f"{info.size_bytes / 2**20:,.1f} MiB, {(info.free_bytes or 0) / 2**30:,.1f} GiB free"),
+        ("durability", info.durability),
+    ]
+    table("", ("", ""), rows)
+
+
+def journal_compact(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Drop now what retention allows. The service must be stopped; a running one does it by itself."""
+    from actors.runtime import offline
+
+    settings = load(config, data_dir=data_dir).settings
+    with journal_told_plainly():
+        result = offline.compact_journal(settings, lambda text: typer.echo(text, err=True))
+    if as_json:
+        print_json({name: getattr(result, name) for name in result.__dataclass_fields__})
+    else:
+        table("", ("", ""), [(name.replace("_", " "), getattr(result, name)) for name in result.__dataclass_fields__])
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(help="the file to be made; must not exist")],
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the journal as it is now, also while a server writes it, with a manifest beside it."""
+    from actors.runtime import offline
+
+    directory = Path(load(config, data_dir=data_dir).settings.data_dir)
+    with journal_told_plainly(), bar("copying") as progress:
+        manifest = offline.backup_journal(directory, destination, progress)
+    if as_json:
+        print_json({name: getattr(manifest, name) for name in manifest.__dataclass_fields__})
+    else:
+        console().print(f"{destination}: {manifest.size_bytes / 2**20:,.1f} MiB, timeline {manifest.timeline}, sha256 {manifest.sha256}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="a backup made by `stockade backup`")],
+    config: Config = None,
+    data_dir: DataDir = None,
+    replace: Annotated[str, typer.Option("--replace", help="cluster id of a journal that is there: it is put aside")] = "",
+    as_json: Json = False,
+) -> None:
+    """Put a backup back, as a new timeline. The service must be stopped. What came after the backup is gone."""
+    from actors.runtime import offline
+
+    settings = load(config, data_dir=data_dir).settings
+    with journal_told_plainly(), bar("restoring") as progress:
+        restored = offline.restore_journal(settings, source, progress, replace=replace, say=typer.echo)
+    if as_json:
+        print_json({"timeline": restored.timeline, "put_aside": str(restored.put_aside or "")})
+    else:
+        console().print(f"restored as timeline {restored.timeline}; start the service again")
+        if restored.put_aside:
+            console().print(f"the journal that was there lies in {restored.put_aside}")
