@@ -1,4 +1,6 @@
-"""``python -m actors.runtime``: ``stockade serve`` without the rest of the command line. Settings come from file and environment."""
+"""``python -m actors.runtime``: ``stockade serve`` without the rest of the command line. Settings come from file and
+environment.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What every actor process of a node does beside Ray: one thread with one uvloop that the service has for itself, and the link.
+"""What every actor process of a node does beside Ray: one thread with one uvloop that the service has for itself, and
+the link.
 
-Ray keeps the main thread (blocked outside Python) and never runs code in the service's loop, so Ray's concurrency cannot
-disturb a turn. The life of a process: connect, report PREPARED, wait to be activated, start the service, report SERVING, on
-request close it and report STOPPED. When the supervisor is gone the process ends at once; when the service fails it says why
-and ends, and Ray starts another. Knows no service: each is a ``StartService`` found by its entry point.
+Ray keeps the main thread (blocked outside Python) and never runs code in the service's loop, so Ray's concurrency
+cannot disturb a turn. The life of a process: connect, report PREPARED, wait to be activated, start the service,
+report SERVING, on request close it and report STOPPED. When the supervisor is gone the process ends at once; when the
+service fails it says why and ends, and Ray starts another. Knows no service: each is a ``StartService`` found by its
+entry point.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
 import uvloop
@@ -29,6 +32,7 @@ __all__ = [
     "EXIT_SERVICE_FAILED",
     "FatalFault",
     "Service",
+    "Start",
     "StartService",
     "load_entry_point",
     "run_in_thread",
@@ -61,8 +65,22 @@ class Service(Protocol):
         ...
 
 
-StartService = Callable[[NodePlan, str, Mapping[str, Any], Any], Awaitable[Service]]
-"""(plan, role, what the activation brought, the directory's handle) → a service that serves."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a service is started with. ``activation``: what the supervisor sent along. ``directory``: its Ray handle.
+
+    ``end_process(code, reason)``: tell the supervisor why, then end without another turn of the loop.
+    """
+
+    plan: NodePlan
+    role: str
+    activation: Mapping[str, Any]
+    directory: Any
+    end_process: Callable[[int, str], NoReturn]
+
+
+StartService = Callable[[Start], Awaitable[Service]]
+"""How entry points look: returns a service that serves."""
 
 
 def load_entry_point(name: str) -> Any:
@@ -99,11 +117,20 @@ async def live_as(plan: NodePlan, role: str, start: StartService, directory: Any
     except OSError:
         return EXIT_ORPHANED
     link.report(MemberState.PREPARED)
+
+    def end_process(code: int, reason: str) -> NoReturn:
+        log.critical("ends: %s", reason)
+        link.last_words(error=reason, kind="EndProcess", fatal=False)
+        os._exit(code)
+
+    def start_now(activation: Mapping[str, Any]) -> Awaitable[Service]:
+        return start(Start(plan, role, activation, directory, end_process))
+
     commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=COMMANDS_WAITING_MAX)
     tasks = [
         asyncio.create_task(listen_until_orphaned(link, commands)),
         asyncio.create_task(beat_for_ever(link)),
-        asyncio.create_task(serve_on_request(plan, role, start, directory, link, commands)),
+        asyncio.create_task(serve_on_request(start_now, link, commands)),
     ]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     return done.pop().result()
@@ -116,10 +143,7 @@ async def listen_until_orphaned(link: ProcessLink, commands: asyncio.Queue[dict[
 
 
 async def serve_on_request(
-    plan: NodePlan,
-    role: str,
-    start: StartService,
-    directory: Any,
+    start: Callable[[Mapping[str, Any]], Awaitable[Service]],
     link: ProcessLink,
     commands: asyncio.Queue[dict[str, Any]],
 ) -> int:
@@ -131,7 +155,7 @@ async def serve_on_request(
     link.report(MemberState.STARTING)
     await link.flush()
     try:
-        service = await start(plan, role, activation, directory)
+        service = await start(activation)
     except Exception as error:
         return await report_failure(link, error)
     link.report(MemberState.SERVING, **service.facts())

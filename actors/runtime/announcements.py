@@ -1,10 +1,12 @@
-"""What ``serve`` tells people and programs: a line an event, as text or JSON, and the same as JSON in ``logs/serve.log``.
+"""What ``serve`` tells people and programs: a line an event, as text or JSON, and the same as JSON in
+``logs/serve.log``.
 
 Owns the wording's form, not the events. Also sets up the logs of the node's other processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -45,10 +47,8 @@ class Announcer:
             line = json.dumps({"time": time_text, "event": event, "message": message, **fields})
         else:
             line = f"{time.strftime('%H:%M:%S', time.localtime(self._wall_s()))}  {message}"
-        try:
+        with contextlib.suppress(OSError, ValueError):  # perhaps nobody reads any more: serving matters more
             print(line, file=self._stream, flush=True)
-        except (OSError, ValueError):
-            pass  # nobody reads any more: serving matters more
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,9 +1,9 @@
 """The directory actor: which host runs which shard, at which endpoint and epoch, for gateways that poll it long.
 
-Holds nothing that hosts do not tell it again every few seconds, so it may die at any time and come back empty; no request
-waits for it. A route whose host stays silent is kept: only another host that names the same shards at higher epochs takes
-them over, because a wrong route costs a retry and no route costs an outage. For the same reason it never answers with an
-empty map: who asks before any host has spoken waits, and keeps what it knew.
+Holds nothing that hosts do not tell it again every few seconds, so it may die at any time and come back empty; no
+request waits for it. A route whose host stays silent is kept: only another host that names the same shards at higher
+epochs takes them over, because a wrong route costs a retry and no route costs an outage. For the same reason it never
+answers with an empty map: who asks before any host has spoken waits, and keeps what it knew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from actors.runtime.actor_process import run_in_thread
+from actors.runtime.actor_process import Start, run_in_thread
 from actors.runtime.plan import DIRECTORY, NodePlan
 from actors.shard.directory import HostRoute, Routes
 
@@ -27,7 +27,9 @@ class RouteTable:
     """The map itself. Synchronous; ``version`` grows with every change."""
 
     def __init__(self, first_version: int) -> None:
-        """``first_version``: above any that an earlier life gave out, or a caller would take the new map for the old one."""
+        """``first_version``: above any that an earlier life gave out, or a caller would take the new map for the old
+        one.
+        """
         self._routes = Routes(version=first_version, cluster_id="", timeline="", shard_count=0, hosts=())
 
     @property
@@ -74,7 +76,9 @@ class InProcessDirectory:
                 self._changed.notify_all()
 
     async def routes(self, after_version: int) -> Routes:
-        """The map as soon as it has a host and another version, at the latest after 10 s. TimeoutError while it has no host."""
+        """The map as soon as it has a host and another version, at the latest after 10 s. TimeoutError while it has no
+        host.
+        """
         async with self._changed:
             try:
                 async with asyncio.timeout(POLL_S_MAX):
@@ -116,5 +120,5 @@ class Idle:
         return None
 
 
-async def start_idle(plan: NodePlan, role: str, activation: Any, directory: Any) -> Idle:
+async def start_idle(start: Start) -> Idle:
     return Idle()

@@ -1,6 +1,7 @@
 """How hosts and gateways reach the directory actor: in threads of their own, because a call to a lost Ray may hang.
 
-Nothing here is in the path of a request. A directory that does not answer, or a Ray that is gone, costs nothing but news.
+Nothing here is in the path of a request. A directory that does not answer, or a Ray that is gone, costs nothing but
+news.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The gateway actor: Ray's grip on a process that runs one gateway, found by its entry point (the runtime imports none)."""
+"""The gateway actor: Ray's grip on a process that runs one gateway, found by its entry point (the runtime imports
+none).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.runtime import wiring
-from actors.runtime.actor_process import run_in_thread
+from actors.runtime.actor_process import Start, run_in_thread
 from actors.runtime.directory_client import RemoteDirectory
 from actors.runtime.plan import NodePlan
 
@@ -34,7 +36,10 @@ class GatewayService:
         self._directory = directory
 
     def facts(self) -> Mapping[str, Any]:
-        return {"endpoint": f"127.0.0.1:{self._gateway.port}", "metrics": f"127.0.0.1:{self._gateway.http_port}"}
+        return {
+            "endpoint": f"{self._gateway.config.bind_host}:{self._gateway.port}",
+            "metrics": f"127.0.0.1:{self._gateway.http_port}",
+        }
 
     async def wait_failed(self) -> BaseException:
         """Never: a gateway without a host answers UNAVAILABLE and goes on looking for one."""
@@ -45,8 +50,9 @@ class GatewayService:
         self._directory.close()
 
 
-async def start_service(plan: NodePlan, role: str, activation: Mapping[str, Any], directory: Any) -> GatewayService:
+async def start_service(start: Start) -> GatewayService:
     """Open the gRPC port, shared with the node's other gateways. It serves as soon as it knows a host."""
-    config = wiring.gateway_config(plan.settings, plan.cluster_token, name=role, grpc_port=plan.grpc_port)
-    remote = RemoteDirectory(directory)
-    return GatewayService(await wiring.start_gateway(config, remote), remote)
+    plan = start.plan
+    config = wiring.gateway_config(plan.settings, plan.cluster_token, name=start.role, grpc_port=plan.grpc_port)
+    directory = RemoteDirectory(start.directory)
+    return GatewayService(await wiring.start_gateway(config, directory), directory)

@@ -1,4 +1,6 @@
-"""Generations: one node process with its own Ray each. Starts and ends them; when to do so is the supervisor's business."""
+"""Generations: one node process with its own Ray each. Starts and ends them; when to do so is the supervisor's
+business.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,9 +16,9 @@ from pathlib import Path
 
 from actors.runtime.local_ray import node_environment
 from actors.runtime.plan import NodePlan
-from actors.runtime.processes import ProcessId, die_with_parent, end_processes, find_marked
+from actors.runtime.processes import ProcessId, die_with_parent, end_processes, find_marked, process_id
 
-__all__ = ["Generation", "end_generation", "spawn_node"]
+__all__ = ["Generation", "end_generation", "put_ray_to_rest", "spawn_node"]
 
 GENERATION_VARIABLE = "STOCKADE_NODE_GENERATION"  # beside the mark: which of a serve's generations a process belongs to
 GONE_WITHIN_S = 10.0  # after SIGKILL
@@ -23,12 +26,12 @@ GONE_WITHIN_S = 10.0  # after SIGKILL
 
 @dataclass(slots=True)
 class Generation:
-    """``ray``: pids of gcs and raylet, once known. ``lost``: its Ray can restart nothing. Times are monotonic seconds."""
+    """``ray``: gcs and raylet, once known. ``lost``: its Ray can restart nothing. Times are monotonic seconds."""
 
     number: int
     process: asyncio.subprocess.Process
     started_at: float
-    ray: dict[str, int] = field(default_factory=dict)
+    ray: dict[str, ProcessId] = field(default_factory=dict)
     lost: bool = False
     complete: bool = False
     watchers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -37,7 +40,7 @@ class Generation:
 async def spawn_node(plan: NodePlan) -> Generation:
     """Start a node process; it reports by its link. Its output goes to ``logs/node.log``."""
     environment = node_environment(plan.data_dir, dict(os.environ))
-    with open(plan.data_dir / "logs" / "node.log", "ab") as output:
+    with (plan.data_dir / "logs" / "node.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "actors.runtime.node",
             stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output,
@@ -49,6 +52,17 @@ async def spawn_node(plan: NodePlan) -> Generation:
     process.stdin.write(pickle.dumps(plan))
     process.stdin.close()
     return Generation(plan.generation, process, time.monotonic())
+
+
+def put_ray_to_rest(generation: Generation) -> None:
+    """Kill what is left of a Ray that has lost a part, so that it cannot take its workers with it when it notices.
+
+    Nobody waits for its zombies before the generation ends, so the actors live on (see ``processes``).
+    """
+    for process in generation.ray.values():
+        if process_id(process.pid) == process:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
 
 async def end_generation(generation: Generation, data_dir: Path) -> None:

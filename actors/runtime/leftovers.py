@@ -23,8 +23,8 @@ class LeftoversRemain(Exception):
 async def clear_leftovers(data_dir: Path, patience_ms: int, announcer: Announcer) -> None:
     """Return when no process of a former serve is left.
 
-    They end by themselves within moments of its death, so they get ``patience_ms``; then they are killed. They are known by
-    the mark in their environment, which is the data directory itself, and by their start time.
+    They end by themselves within moments of its death, so they get ``patience_ms``; then they are killed. They are
+    known by the mark in their environment, which is the data directory itself, and by their start time.
     """
     mark = str(data_dir)
     if not (leftovers := find_marked(mark)):

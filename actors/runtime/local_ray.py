@@ -1,7 +1,8 @@
 """A Ray of our own on this machine: its environment, its arguments, its files, its processes.
 
-Owns how Ray is started for one node: on loopback only, with token authentication, nothing sent anywhere, a small object store
-(the service puts nothing there), no prestarted workers (``num_cpus=0``), all files under the data directory. Starts no actor.
+Owns how Ray is started for one node: on loopback only, with token authentication, nothing sent anywhere, a small
+object store (the service puts nothing there), no prestarted workers (``num_cpus=0``), all files under the data
+directory. Starts no actor.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from typing import Any
 from actors.runtime.plan import NodePlan
 from actors.runtime.processes import MARK_VARIABLE, ProcessId
 
-
 NAMESPACE = "stockade"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of AF_UNIX, without its closing zero
 SOCKET_PATH_TAIL_BYTES = 80  # "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.sock…" and some room
 SESSIONS_KEPT = 2  # of Ray's log directories: this one and the one before, for whoever looks for a cause
 TOKEN_BYTES = 32
+RAY_LOG_BYTES_MAX = 8 * 1024 * 1024  # a file, of about twenty; Ray's own default is 512 MB
 AGENT_TITLES = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
 
 RayProcesses = dict[str, int]
@@ -44,7 +45,9 @@ def node_environment(data_dir: Path, environment: dict[str, str]) -> dict[str, s
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # "no cluster beyond this machine": every port on 127.0.0.1
-        "RAY_DEDUP_LOGS": "0",
+        "RAY_memory_monitor_refresh_ms": "0",  # it would kill our actors for the memory of others
+        "RAY_ROTATION_MAX_BYTES": str(RAY_LOG_BYTES_MAX),
+        "RAY_ROTATION_BACKUP_COUNT": "1",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "AUTOSCALER_METRIC_PORT": "0",  # fixed ports by default: two nodes on a machine would quarrel over them
         "DASHBOARD_METRIC_PORT": "0",
@@ -54,8 +57,16 @@ def node_environment(data_dir: Path, environment: dict[str, str]) -> dict[str, s
 def start_ray(plan: NodePlan) -> RayProcesses:
     """Start Ray in this process and connect to it; the pids of "gcs" and "raylet". Takes 3–4 s on an idle machine."""
     import ray
+    from ray._private import parameter
     from ray._private import worker as ray_worker
 
+    class AnyAgentPort(parameter.RayParams):
+        """Ray's agent wants port 52365 of everybody; beside another Ray it tries in vain for 4 s. No public option."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **options})
+
+    parameter.RayParams = AnyAgentPort  # type: ignore[misc]
     ray_dir = plan.data_dir / "ray"
     ray_dir.mkdir(mode=0o700, exist_ok=True)
     write_token(ray_dir / "token")
@@ -105,8 +116,8 @@ def remove_old_sessions(temp_dir: Path) -> None:
 def short_path_to(directory: Path) -> Path:
     """``directory`` itself, or a symbolic link to it that is short enough for Ray's sockets.
 
-    Unix sockets take paths of up to 107 bytes and Ray adds about 70 to what it is given. The link lies in a directory of
-    this user only, named by a digest of the target, so the same data directory always gets the same link.
+    Unix sockets take paths of up to 107 bytes and Ray adds about 70 to what it is given. The link lies in a directory
+    of this user only, named by a digest of the target, so the same data directory always gets the same link.
     """
     if len(os.fsencode(directory)) + SOCKET_PATH_TAIL_BYTES <= SOCKET_PATH_BYTES_MAX:
         return directory

@@ -1,9 +1,10 @@
 """What to do next so that one host and all gateways serve: a pure decision over what the supervisor knows.
 
-A *generation* is one node process with its own Ray and actors. When a Ray is lost (raylet, GCS or driver died) its actors
-still serve; the next generation is started beside it and takes over in this order: the old host closes, the new host opens
-(same endpoint, so that gateways of both find it), the new gateways open on the same port, the old gateways drain, the old
-generation ends. Within a generation Ray restarts what dies; it is activated here as soon as it says it is prepared.
+A *generation* is one node process with its own Ray and actors. When a Ray is lost (raylet, GCS or driver died) its
+actors still serve; the next generation is started beside it and takes over in this order: the old host closes, the
+new host opens (same endpoint, so that gateways of both find it), the new gateways open on the same port, the old
+gateways drain, the old generation ends. Within a generation Ray restarts what dies; it is activated here as soon as
+it says it is prepared.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE
 from actors.runtime.supervision_link import MemberState
 
-__all__ = ["Activate", "Action", "EndGeneration", "Member", "Stop", "is_complete", "next_actions"]
+__all__ = ["Action", "Activate", "EndGeneration", "Member", "Stop", "is_complete", "next_actions"]
 
 
 class Member(Protocol):
@@ -77,7 +78,9 @@ def host_actions(hosts: Sequence[Member], newest: int) -> Iterable[Action]:
 
 
 def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
-    """New gateways open when they have a host to ask, or when nobody else answers; old ones drain once all new ones serve."""
+    """New gateways open when they have a host to ask, or when nobody else answers; old ones drain once all new ones
+    serve.
+    """
     gateways = [member for member in members if member.role.startswith(GATEWAY)]
     older = [gateway for gateway in gateways if gateway.generation < newest and holds(gateway)]
     host_serves = any(host.generation == newest and host.state is MemberState.SERVING for host in hosts_among(members))

@@ -1,8 +1,10 @@
-"""The node process: Ray's driver. ``python -m actors.runtime.node``, started by the supervisor with a plan on standard input.
+"""The node process: Ray's driver. ``python -m actors.runtime.node``, started by the supervisor with a plan on standard
+input.
 
-Starts a local Ray and the node's actors, tells the supervisor their Ray's pids, then waits. It decides nothing: which of the
-actors is active is the supervisor's word, restarting dead ones is Ray's work. When it ends, Ray's processes end with it (the
-kernel sees to that), and so do the actors unless the supervisor still needs them (see ``processes``).
+Starts a local Ray and the node's actors, tells the supervisor their Ray's pids, then waits. It decides nothing: which
+of the actors is active is the supervisor's word, restarting dead ones is Ray's work. When it ends, Ray's processes
+end with it (the kernel sees to that), and so do the actors unless the supervisor still needs them (see
+``processes``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 import uvloop
 
 from actors.runtime.actor_process import EXIT_ORPHANED, EXIT_SERVICE_FAILED
-from actors.runtime.local_ray import RayProcesses, start_ray
+from actors.runtime.local_ray import start_ray
 from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, NodePlan
 from actors.runtime.supervision_link import BEAT_INTERVAL_S, MemberState, ProcessLink
 

@@ -17,7 +17,9 @@ GATEWAY = "gateway"  # gateway-0, gateway-1, …
 
 @dataclass(frozen=True, slots=True)
 class EntryPoints:
-    """Where the roles' services are found, as "module:name": the runtime imports no gateway. See ``actor_process.Service``."""
+    """Where the roles' services are found, as "module:name": the runtime imports no gateway. See
+    ``actor_process.Service``.
+    """
 
     host: str = "actors.runtime.shard_host:start_service"
     gateway: str = "actors.runtime.gateway_actor:start_service"

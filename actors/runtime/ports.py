@@ -17,7 +17,7 @@ class ReservedPort:
 
     def __init__(self, host: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # Two nodes of one user could share a port unnoticed with SO_REUSEPORT: a bind without it says whether it is free.
+        # With SO_REUSEPORT two nodes of one user could share a port unnoticed: a bind without it tells.
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

@@ -1,11 +1,13 @@
 """Processes of this machine as the supervisor sees them: who they are, when they end, how they are ended.
 
-Owns pids with their start times (a pid alone may belong to a stranger by now), pidfds, parent-death signals and the mark by
-which the processes of a data directory are found again. Knows nothing of Ray or of what the processes do. Linux only.
+Owns pids with their start times (a pid alone may belong to a stranger by now), pidfds, parent-death signals and the
+mark by which the processes of a data directory are found again. Knows nothing of Ray or of what the processes do.
+Linux only.
 
-A killed child that nobody has waited for is a zombie: ``kill(pid, 0)`` calls it alive, a pidfd tells the truth. Ray's workers
-ask ``kill(pid, 0)`` about their raylet, so they live on exactly as long as a dead raylet is not waited for. The supervisor uses
-that: it waits for a dead raylet only after the shards and gateways of the lost Ray have been handed over.
+A killed child that nobody has waited for is a zombie: ``kill(pid, 0)`` calls it alive, a pidfd tells the truth. Ray's
+workers ask ``kill(pid, 0)`` about their raylet, so they live on exactly as long as a dead raylet is not waited for.
+The supervisor uses that: it waits for a dead raylet only after the shards and gateways of the lost Ray have been
+handed over.
 """
 
 from __future__ import annotations

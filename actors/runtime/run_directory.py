@@ -56,8 +56,8 @@ def prepare_data_dir(path: Path) -> Path:
     free_bytes = free.f_bavail * free.f_frsize
     if free_bytes < FREE_BYTES_MIN:
         raise DataDirectoryUnusable(
-            f"the data directory {path} has {free_bytes // 1024**2} MiB free, at least {FREE_BYTES_MIN // 1024**2} MiB are "
-            "needed to start; make room, then start again: nothing was changed"
+            f"the data directory {path} has {free_bytes // 1024**2} MiB free, at least {FREE_BYTES_MIN // 1024**2} MiB "
+            "are needed to start; make room, then start again: nothing was changed"
         )
     return resolved
 
@@ -103,7 +103,7 @@ def read_cluster_token(data_dir: Path) -> str:
 
 
 def write_ready(data_dir: Path, state: dict[str, Any]) -> None:
-    """Replace ``ready.json`` in one step: a reader sees the old or the new one. Never fails the service on a full disk."""
+    """Replace ``ready.json`` in one step: a reader sees the old or the new one. A full disk is no reason to fail."""
     temporary = data_dir / f".{READY_FILE}.new"
     try:
         temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")

@@ -1,14 +1,16 @@
-"""Settings: one typed model, read from the command line, the environment and ``stockade.toml``, in this order of precedence.
+"""Settings: one typed model, read from the command line, the environment and ``stockade.toml``, in this order of
+precedence.
 
-Owns what may be set, its defaults, its bounds, the errors a person reads, and where each effective value came from. It starts
-nothing, opens no port and makes no directory; ``wiring`` turns settings into journals, hosts and gateways.
+Owns what may be set, its defaults, its bounds, the errors a person reads, and where each effective value came from.
+It starts nothing, opens no port and makes no directory; ``wiring`` turns settings into journals, hosts and gateways.
 
-Durations end in ``_ms``: a number is milliseconds, a text carries its unit ("500ms", "90s", "15m", "24h", "7d"). Sizes end in
-``_bytes``: a number is bytes, a text carries its unit ("64 MiB", "1 GiB"). The environment's names are ``STOCKADE_`` and the
-setting in capitals (``STOCKADE_GRPC_PORT``); lists and tables are JSON there, channels and warehouses also plain "web,b2b".
+Durations end in ``_ms``: a number is milliseconds, a text carries its unit ("500ms", "90s", "15m", "24h", "7d").
+Sizes end in ``_bytes``: a number is bytes, a text carries its unit ("64 MiB", "1 GiB"). The environment's names are
+``STOCKADE_`` and the setting in capitals (``STOCKADE_GRPC_PORT``); lists and tables are JSON there, channels and
+warehouses also plain "web,b2b".
 
-With no file at all a node serves channels web, b2b, marketplace, edi and call-center (only edi may impose claims) and the
-warehouses main and overflow, on loopback: enough to try everything, and a typo in a name is still refused.
+With no file at all a node serves channels web, b2b, marketplace, edi and call-center (only edi may impose claims) and
+the warehouses main and overflow, on loopback: enough to try everything, and a typo in a name is still refused.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ RAY_OBJECT_STORE_BYTES_MIN = 78_643_200  # Ray refuses less
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used. The message has one line a fault: the field, where it came from, what is wrong, the fix."""
+    """Settings that cannot be used. The message has one line a fault: the field, where it came from, what is wrong, the
+    fix.
+    """
 
 
 def parse_duration_ms(value: Any) -> Any:
@@ -104,8 +108,9 @@ class Channel(BaseModel):
 
 
 class Warehouse(BaseModel):
-    """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a fact
-    that is not named may be told by any source)."""
+    """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a
+    fact that is not named may be told by any source).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fulfilment_door: Literal["warehouse", "order_management"] = "warehouse"
@@ -129,7 +134,9 @@ class Warehouse(BaseModel):
 
 
 class Credential(BaseModel):
-    """A bearer token and what its holder may do; "*" in ``channels`` or ``sources`` means all. ``operator``: everything."""
+    """A bearer token and what its holder may do; "*" in ``channels`` or ``sources`` means all. ``operator``:
+    everything.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     principal: Identifier
@@ -196,7 +203,7 @@ class Settings(BaseModel):
     tls: Tls | None = Field(None, description="PEM files of the gRPC port")
     credentials: list[Credential] = Field(default_factory=list, description="bearer tokens; none: nobody is asked")
     allow_insecure_network: bool = Field(
-        False, description="allow addresses other than loopback without TLS and credentials"
+        default=False, description="allow addresses other than loopback without TLS and credentials"
     )
     cluster_token: SecretStr | None = Field(
         None, description="what hosts ask of gateways; default: made for the data directory"
@@ -224,6 +231,9 @@ class Settings(BaseModel):
     )
     leftover_patience_ms: DurationMs = Field(
         5 * SECOND_MS, description="how long leftovers of a dead serve are waited for"
+    )
+    silence_ms_max: DurationMs = Field(
+        20 * SECOND_MS, description="a process of the node that says nothing for so long is ended and started again"
     )
     drain_ms_max: DurationMs = Field(5 * SECOND_MS, description="how long a clean stop waits for calls under way")
     log_format: Literal["text", "json"] = Field("text", description="what serve prints; the log files are JSON always")
@@ -298,8 +308,8 @@ def load_settings(
 ) -> LoadedSettings:
     """Merge command line (``overrides``; None values are absent), environment and file. Raises SettingsError.
 
-    The file is ``config``, else what STOCKADE_CONFIG names, else ``stockade.toml`` in the working directory if there is one.
-    A relative ``data_dir`` in the file is relative to the file.
+    The file is ``config``, else what STOCKADE_CONFIG names, else ``stockade.toml`` in the working directory if there
+    is one. A relative ``data_dir`` in the file is relative to the file.
     """
     environment = os.environ if environment is None else environment
     file_path, file_values = read_config_file(config, environment, working_dir or Path.cwd())

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.journal.port import Journal, JournalDamaged, JournalMismatch
 from actors.runtime import wiring
-from actors.runtime.actor_process import FatalFault, run_in_thread
+from actors.runtime.actor_process import FatalFault, Start, run_in_thread
 from actors.runtime.directory_client import Registrar
 from actors.runtime.host_metrics import host_metrics_text
 from actors.runtime.operations import METRICS_CONTENT_TYPE, Answer, OperationsServer
@@ -64,13 +64,15 @@ class ShardHostService:
         self._metrics.close()
 
 
-async def start_service(plan: NodePlan, role: str, activation: Mapping[str, Any], directory: Any) -> ShardHostService:
+async def start_service(start: Start) -> ShardHostService:
     """Open the journal, recover, listen, register. FatalFault for what another try cannot mend."""
+    plan = start.plan
 
     def open_journal() -> Journal:
         return wiring.open_data_journal(plan.settings, plan.data_dir, log.warning)
 
-    host = wiring.make_host(plan.settings, open_journal, plan.cluster_token, int(activation["frame_port"]))
+    frame_port = int(start.activation["frame_port"])
+    host = wiring.make_host(plan.settings, open_journal, plan.cluster_token, frame_port, end_process=start.end_process)
     try:
         route = await host.start()
     except (JournalDamaged, JournalMismatch) as error:
@@ -82,5 +84,5 @@ async def start_service(plan: NodePlan, role: str, activation: Mapping[str, Any]
     metrics = OperationsServer({"/metrics": metrics_page})
     metrics_port = await metrics.start("127.0.0.1", 0)
     engine = host.engine
-    registrar = Registrar(directory, route, engine.cluster_id, engine.timeline, engine.shard_count)
+    registrar = Registrar(start.directory, route, engine.cluster_id, engine.timeline, engine.shard_count)
     return ShardHostService(host, metrics, metrics_port, registrar)

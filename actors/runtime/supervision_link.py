@@ -1,10 +1,11 @@
-"""The link between the supervisor and each process of its node: JSON lines over loopback TCP, apart from Ray on purpose.
+"""The link between the supervisor and each process of its node: JSON lines over loopback TCP, apart from Ray on
+purpose.
 
-A process tells who it is and how it is; the supervisor tells it what to do. The end of the link is the news of the other
-side's death, within milliseconds, whatever state Ray is in. Owns the messages and both ends; decides nothing.
+A process tells who it is and how it is; the supervisor tells it what to do. The end of the link is the news of the
+other side's death, within milliseconds, whatever state Ray is in. Owns the messages and both ends; decides nothing.
 
-process → supervisor  {"token", "role", "pid", "generation"} once, then {"state", …facts} and {"beat": n}
-supervisor → process  {"do": "activate", …what it needs} | {"do": "stop", "drain_ms": n}
+process → supervisor  {"token", "role", "pid", "generation"} once, then {"state", …facts} and {"beat": n} supervisor →
+process  {"do": "activate", …what it needs} | {"do": "stop", "drain_ms": n}
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class ProcessLink:
 
     def beat(self, number: int) -> None:
         self._send({"beat": number})
+
+    def last_words(self, **facts: Any) -> None:
+        """Report FAILED at once, for a process that ends in the next moment without giving its loop another turn."""
+        line = json.dumps({"state": MemberState.FAILED.value, **facts}).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            os.write(self._writer.get_extra_info("socket").fileno(), line)
 
     async def commands(self) -> AsyncIterator[dict[str, Any]]:
         """What the supervisor says; ends when it is gone."""

@@ -1,8 +1,8 @@
 """The supervisor behind ``stockade serve``: keeps one node serving, mends what dies, stops it cleanly. No Ray in here.
 
-Owns the order of things at start and stop, the watching (links, pidfds, silence) and the time limits. What to do next is
-``mending``'s decision; what a process does is its own. It never touches stock, journal or requests, so its own death costs
-no more than a restart: every process of the node ends as soon as its link does.
+Owns the order of things at start and stop, the watching (links, pidfds, silence) and the time limits. What to do next
+is ``mending``'s decision; what a process does is its own. It never touches stock, journal or requests, so its own
+death costs no more than a restart: every process of the node ends as soon as its link does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.runtime.announcements import Announcer
-from actors.runtime.generations import Generation, end_generation, spawn_node
+from actors.runtime.generations import Generation, end_generation, put_ray_to_rest, spawn_node
 from actors.runtime.leftovers import LeftoversRemain, clear_leftovers
 from actors.runtime.mending import Activate, EndGeneration, Stop, is_complete, next_actions
 from actors.runtime.node_pages import NodeView, metrics_page, ready_page, ready_state
@@ -53,13 +53,14 @@ COMPLETE_WITHIN_S = 90.0  # a generation, from its start; a long replay does not
 MEMBER_BACK_WITHIN_S = (
     20.0  # Ray restarts a dead actor in 0.6 s on an idle machine; later its generation counts as lost
 )
-SILENCE_S_MAX = 20.0  # of a process that beats every second: stopped or hung, ended so that Ray restarts it
 STOP_GRACE_S = 5.0  # beyond the drain a process was given
 GENERATIONS_TRIED_MAX = 5  # in a row without one that became complete
-FAILURES_IN_A_ROW_MAX = 20  # of one role's service, with growing pauses: about a minute and a half
+FAILURES_IN_A_ROW_MAX = 20  # starts of one role's service, with growing pauses: about a minute and a half
 FAILURES_AT_START_MAX = 3  # before it ever served: tell the person instead of trying on
 FAILURE_PAUSE_S_MIN = 0.1
 FAILURE_PAUSE_S_MAX = 5.0
+ENDS_COUNTED_S = 60.0  # a role that ended more than a few times within this is started again with growing pauses
+ENDS_AT_ONCE_MAX = 3
 GONE_WITHIN_S = 10.0  # after SIGKILL
 
 
@@ -81,6 +82,7 @@ class Supervisor:
         self._newest = 0
         self._generations_failed = 0
         self._failures: dict[str, int] = {}  # of a role's service, in a row
+        self._ends: dict[str, list[float]] = {}  # when a role's processes ended lately
         self._activate_not_before: dict[str, float] = {}
         self._missing_since: dict[str, float] = {}
         self._stop_deadlines: dict[int, float] = {}
@@ -95,10 +97,10 @@ class Supervisor:
         self._view = NodeView(me, members=self._members)
         self._ready_written: dict[str, Any] = {}
 
-    # --- the life of serve ----------------------------------------------------------------------------------------------
+    # --- the life of serve ------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Start, serve until asked to stop, stop. 0 after a clean stop, 5 when it cannot serve (and it has said why)."""
+        """Start, serve until asked to stop, stop. 0 after a clean stop, 5 when it cannot serve and has said why."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop)
@@ -194,7 +196,7 @@ class Supervisor:
         await asyncio.to_thread(end_processes, find_marked(str(self._data_dir)), within_s=GONE_WITHIN_S)
         reap_orphans(())
 
-    # --- generations ----------------------------------------------------------------------------------------------------
+    # --- generations ------------------------------------------------------------------------------------------------
 
     async def _start_generation(self) -> None:
         self._newest += 1
@@ -226,6 +228,7 @@ class Supervisor:
         if generation.lost or self._view.phase == "stopping" or generation.number not in self._generations:
             return
         generation.lost = True
+        put_ray_to_rest(generation)
         if generation.number != self._newest:
             return
         self._note_trouble(why, "its actors serve on while another Ray is started beside it")
@@ -242,7 +245,7 @@ class Supervisor:
             await end_generation(generation, self._data_dir)
             reap_orphans(other.process.pid for other in self._generations.values())
 
-    # --- members --------------------------------------------------------------------------------------------------------
+    # --- members ----------------------------------------------------------------------------------------------------
 
     def _member_joined(self, member: MemberLink) -> None:
         self._members.append(member)
@@ -268,8 +271,17 @@ class Supervisor:
         if generation is not None and not generation.lost and member.role != NODE:
             self._view.restarts[member.role] = self._view.restarts.get(member.role, 0) + 1
             self._missing_since[member.role] = time.monotonic()
+            self._slow_down(member.role)
             self._note_trouble(f"{member.role} (pid {member.pid}) ended", "Ray restarts it")
         self._mend()
+
+    def _slow_down(self, role: str) -> None:
+        """A role that keeps ending is activated with growing pauses: mending must not eat the machine."""
+        now = time.monotonic()
+        ends = self._ends[role] = [end for end in self._ends.get(role, ()) if now - end < ENDS_COUNTED_S] + [now]
+        if len(ends) > ENDS_AT_ONCE_MAX:
+            pause_s = min(FAILURE_PAUSE_S_MAX, FAILURE_PAUSE_S_MIN * 2 ** (len(ends) - ENDS_AT_ONCE_MAX))
+            self._activate_not_before[role] = max(now + pause_s, self._activate_not_before.get(role, 0.0))
 
     def _node_changed(self, member: MemberLink) -> None:
         generation = self._generations.get(member.generation)
@@ -278,14 +290,19 @@ class Supervisor:
         if member.state is MemberState.FAILED:
             self._announcer.say("ray_failed", str(member.facts.get("error")))
         elif not generation.ray:
-            generation.ray = {str(name): int(pid) for name, pid in member.facts["ray"].items()}
+            pids = {str(name): int(pid) for name, pid in member.facts["ray"].items()}
             if generation.number == self._newest:
-                self._view.ray = generation.ray
-            for name, pid in generation.ray.items():
+                self._view.ray = pids
+            for name, pid in pids.items():
+                if (process := process_id(pid)) is not None:
+                    generation.ray[name] = process
                 generation.watchers.append(self._in_background(self._watch_ray(generation, name, pid)))
 
     def _service_failed(self, member: MemberLink) -> None:
         error = str(member.facts.get("error"))
+        if member.facts.get("kind") == "EndProcess":  # it served, and ended itself rather than believe its memory
+            self._announcer.say("service_ended", f"{member.role}: {error}", role=member.role)
+            return
         count = self._failures[member.role] = self._failures.get(member.role, 0) + 1
         pause_s = min(FAILURE_PAUSE_S_MAX, FAILURE_PAUSE_S_MIN * 2**count)
         self._activate_not_before[member.role] = time.monotonic() + pause_s
@@ -342,13 +359,14 @@ class Supervisor:
             self._trouble_since = time.monotonic()
         self._announcer.say("trouble", f"{what}; {consequence}")
 
-    # --- the clock ------------------------------------------------------------------------------------------------------
+    # --- the clock --------------------------------------------------------------------------------------------------
 
     def _look_at_the_clock(self) -> None:
         """Whoever is too late, too silent or too slow to stop is ended; Ray or the next generation replaces it."""
         now, loop_now = time.monotonic(), asyncio.get_running_loop().time()
         for member in list(self._members):
-            silent = member.state is not MemberState.STARTING and loop_now - member.heard_at > SILENCE_S_MAX
+            quiet_s = loop_now - member.heard_at
+            silent = member.state is not MemberState.STARTING and quiet_s * 1000 > self._settings.silence_ms_max
             overdue = member.state is not MemberState.STOPPED and now > self._stop_deadlines.get(member.pid, now)
             if silent or overdue:
                 self._note_trouble(f"{member.role} (pid {member.pid}) does not answer", "it is ended")
@@ -383,7 +401,7 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(f"a bug in the supervisor: {error!r}")
 
-    # --- what others may know -------------------------------------------------------------------------------------------
+    # --- what others may know ---------------------------------------------------------------------------------------
 
     def _tell_the_world(self) -> None:
         state = ready_state(self._view)

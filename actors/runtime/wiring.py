@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.journal.memory import MemoryJournal, MemoryStore, memory_store
 from actors.journal.lock import take_lock
+from actors.journal.memory import MemoryJournal, MemoryStore, memory_store
 from actors.journal.port import Journal
 from actors.journal.sqlite import SqliteJournal
 from actors.journal.sqlite_open import Wanted, open_journal, open_read_only
@@ -32,8 +32,8 @@ from actors.shard.placement import PLACEMENT_VERSION
 __all__ = [
     "InProcessNode",
     "gateway_config",
-    "make_host",
     "journal_directory",
+    "make_host",
     "new_memory_store",
     "open_data_journal",
     "read_data_journal",
@@ -52,11 +52,12 @@ GATEWAY_READY_WITHIN_S = 10.0
 JournalFactory = Callable[[], Journal]
 
 
-# --- serving --------------------------------------------------------------------------------------------------------------
+# --- serving --------------------------------------------------------------------------------------------------------
 
 
 def serve_main(settings: Settings, *, entry_points: EntryPoints | None = None) -> int:
-    """Run ``stockade serve`` in this process until SIGTERM or SIGINT; the exit code (0: stopped cleanly, 5: cannot serve).
+    """Run ``stockade serve`` in this process until SIGTERM or SIGINT; the exit code (0: stopped cleanly, 5: cannot
+    serve).
 
     Progress goes to standard output in the form of ``settings.log_format`` and as JSON to ``logs/serve.log``.
     """
@@ -75,7 +76,7 @@ def read_status(data_dir: Path) -> dict[str, Any] | None:
     return read_ready(data_dir)
 
 
-# --- parts ----------------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------------------------
 
 
 def make_host(
@@ -141,7 +142,7 @@ async def start_gateway(config: Any, directory: Any) -> Any:
     return await load_entry_point(START_GATEWAY)(config, directory)
 
 
-# --- journals -------------------------------------------------------------------------------------------------------------
+# --- journals -------------------------------------------------------------------------------------------------------
 
 
 def journal_directory(data_dir: Path) -> Path:
@@ -152,8 +153,8 @@ def journal_directory(data_dir: Path) -> Path:
 def open_data_journal(settings: Settings, data_dir: Path, say: Callable[[str], None]) -> SqliteJournal:
     """The journal of a data directory, for the one process that serves it; made when there is none.
 
-    Blocks. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed (``say`` is told); it is the fence here.
-    Raises ``JournalError`` and says why.
+    Blocks. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed (``say`` is told); it is
+    the fence here. Raises ``JournalError`` and says why.
     """
     patience_s = settings.leftover_patience_ms / 1000
     lock = take_lock(
@@ -173,7 +174,9 @@ def open_data_journal(settings: Settings, data_dir: Path, say: Callable[[str], N
 
 
 def read_data_journal(data_dir: Path) -> SqliteJournal:
-    """The journal of a data directory to look at, also while a server runs. JournalError when there is none or it is damaged."""
+    """The journal of a data directory to look at, also while a server runs. JournalError when there is none or it is
+    damaged.
+    """
     return open_read_only(journal_directory(data_dir))
 
 
@@ -183,7 +186,7 @@ def new_memory_store(settings: Settings) -> MemoryStore:
     return memory_store(cluster_id, timeline, settings.shard_count, PLACEMENT_VERSION, time.time_ns() // 1_000_000)
 
 
-# --- a node in one process ------------------------------------------------------------------------------------------------
+# --- a node in one process ------------------------------------------------------------------------------------------
 
 
 class InProcessNode:

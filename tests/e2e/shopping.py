@@ -6,6 +6,8 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -53,6 +55,11 @@ class Memory:
         """The earliest answer to a reserve that was sent after ``moment`` and granted."""
         later = [answered for answered in self.granted if answered.sent_at >= moment]
         return min(later, key=lambda answered: answered.answered_at, default=None)
+
+    def longest_silence(self, since: float = float("-inf"), until: float = float("inf")) -> float:
+        """Seconds without any granted reserve, at most, between two moments."""
+        moments = sorted(one.answered_at for one in self.granted if since <= one.answered_at <= until)
+        return max((after - before for before, after in pairwise(moments)), default=0.0)
 
 
 class Shop:
@@ -139,7 +146,7 @@ class Shop:
         assert answer.WhichOneof("result") == "reservation", answer
         self.memory.released.add(answered.reservation_id)
 
-    async def _until_answered(self, method: grpc.aio.UnaryUnaryMultiCallable, request):  # type: ignore[no-untyped-def]
+    async def _until_answered(self, method: grpc.aio.UnaryUnaryMultiCallable, request: Any) -> Any:
         """The answer, however often the service has to be asked; anything but a transient error is raised."""
         give_up_at = time.monotonic() + GIVE_UP_AFTER_S
         while True:

@@ -1,4 +1,6 @@
-"""``kill -9`` of every kind of process under load: nothing acknowledged is lost, nothing is done twice, service returns."""
+"""``kill -9`` of every kind of process under load: nothing acknowledged is lost, nothing is done twice, service
+returns.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,8 @@ async def test_ten_kills_under_load_lose_nothing_and_repeat_nothing(make_serve: 
 
     events = check_against_answers(serve.data_dir, memory, RECEIVED)
     with_snapshot = check_snapshots_against_full_replay(serve.data_dir, load_settings(environment={}).settings.rules())
-    print(
-        f"{len(memory.granted)} granted, {memory.retries} retries, {events} events, {with_snapshot} shards with snapshot"
-    )
+    print(f"{len(memory.granted)} granted, {memory.retries} retries, longest silence {memory.longest_silence():.2f} s")
+    print(f"{events} events, {with_snapshot} shards with a snapshot")
     assert with_snapshot > 0
 
 
@@ -64,9 +65,10 @@ async def kill_and_watch(serve: Serve, victim: str, memory: Memory) -> None:
     limit_s = SERVE_BACK_WITHIN_S if victim == "serve" else FIRST_RESERVE_WITHIN_S
     answered = await first_granted(memory, killed_at, limit_s)
     state = await asyncio.to_thread(serve.wait_serving, lambda state: is_replaced(state, victim, killed_pid))
+    silence_s = memory.longest_silence(killed_at, time.monotonic())
     print(
         f"{victim} killed: first reserve after {answered.answered_at - killed_at:.2f} s, "
-        f"everything serves after {time.monotonic() - killed_at:.2f} s, generation {state['generation']}"
+        f"longest silence {silence_s:.2f} s, everything serves after {time.monotonic() - killed_at:.2f} s, generation {state['generation']}"
     )
 
 

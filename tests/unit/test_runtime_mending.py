@@ -1,4 +1,6 @@
-"""What the supervisor does next, as tables of members: one host holds the journal, gateways follow, old generations end."""
+"""What the supervisor does next, as tables of members: one host holds the journal, gateways follow, old generations
+end.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from dataclasses import dataclass
 from actors.runtime.mending import Activate, EndGeneration, Stop, is_complete, next_actions
 from actors.runtime.supervision_link import MemberState
 
-PREPARED, STARTING, SERVING, STOPPED = MemberState.PREPARED, MemberState.STARTING, MemberState.SERVING, MemberState.STOPPED
+PREPARED, STARTING, SERVING, STOPPED = (
+    MemberState.PREPARED,
+    MemberState.STARTING,
+    MemberState.SERVING,
+    MemberState.STOPPED,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,10 @@ def test_new_gateways_open_when_the_new_host_serves() -> None:
     old = [serving("gateway-0"), serving("gateway-1")]
     new = [waiting("gateway-0", 2), waiting("gateway-1", 2)]
     assert next_actions([*old, *new, FakeMember("host", 2, STARTING)], newest=2, gateway_count=2) == []
-    assert next_actions([*old, *new, serving("host", 2)], newest=2, gateway_count=2) == [Activate(new[0]), Activate(new[1])]
+    assert next_actions([*old, *new, serving("host", 2)], newest=2, gateway_count=2) == [
+        Activate(new[0]),
+        Activate(new[1]),
+    ]
 
 
 def test_old_gateways_drain_and_the_old_generation_ends_when_the_new_one_is_complete() -> None:

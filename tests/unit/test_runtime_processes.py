@@ -12,7 +12,15 @@ import pytest
 
 from actors.runtime.local_ray import SOCKET_PATH_BYTES_MAX, SOCKET_PATH_TAIL_BYTES, short_path_to
 from actors.runtime.ports import ReservedPort
-from actors.runtime.processes import MARK_VARIABLE, ProcessId, end_processes, find_marked, is_running, process_id, wait_for_exit
+from actors.runtime.processes import (
+    MARK_VARIABLE,
+    ProcessId,
+    end_processes,
+    find_marked,
+    is_running,
+    process_id,
+    wait_for_exit,
+)
 from actors.runtime.run_directory import (
     DataDirectoryUnusable,
     ServeLock,

@@ -29,7 +29,9 @@ def test_without_any_source_the_defaults_serve_on_loopback(tmp_path: Path) -> No
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     path = write_config(tmp_path, "gateways = 3\ngrpc_port = 1000\nhttp_port = 1001\n")
     environment = {"STOCKADE_GRPC_PORT": "2000", "STOCKADE_HTTP_PORT": "2001"}
-    loaded = load_settings(overrides={"http_port": 3001, "shard_count": None}, environment=environment, working_dir=tmp_path)
+    loaded = load_settings(
+        overrides={"http_port": 3001, "shard_count": None}, environment=environment, working_dir=tmp_path
+    )
     values = {value.name: (value.value, value.origin) for value in loaded.effective()}
     assert values["gateways"] == (3, str(path))
     assert values["grpc_port"] == (2000, "environment STOCKADE_GRPC_PORT")
@@ -90,7 +92,11 @@ def test_warehouses_name_their_door_and_who_may_tell_which_fact(tmp_path: Path) 
         ({"STOCKADE_TTL_DEFAULT_MS": "soon"}, {}, ["ttl_default_ms", "is not a duration", '"15m"']),
         ({"STOCKADE_TTL_DEFAULT_MS": "2d"}, {}, ["ttl_ms_min ≤ ttl_default_ms ≤ ttl_ms_max"]),
         ({"STOCKADE_CREDENTIALS": "{{"}, {}, ["credentials", "not valid JSON"]),
-        ({"STOCKADE_WAREHOUSES": '{"w": {"sources": {"gift": []}}}'}, {}, ["warehouses.w", "unknown fact 'gift'", "receipt"]),
+        (
+            {"STOCKADE_WAREHOUSES": '{"w": {"sources": {"gift": []}}}'},
+            {},
+            ["warehouses.w", "unknown fact 'gift'", "receipt"],
+        ),
         ({"STOCKADE_CHANNELS": '{"": {}}'}, {}, ["channels"]),
         ({"STOCKADE_CONFIG": "absent.toml"}, {}, ["absent.toml", "STOCKADE_CONFIG", "No such file"]),
         ({"STOCKADE_RAY_OBJECT_STORE_BYTES": "1 MiB"}, {}, ["ray_object_store_bytes", "78643200"]),
