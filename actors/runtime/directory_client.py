@@ -24,14 +24,22 @@ log = logging.getLogger(__name__)
 
 
 class RemoteDirectory:
-    """The directory port for a gateway. ``actor``: the directory's Ray handle."""
+    """The directory port for a gateway. ``actor``: the directory's Ray handle.
 
-    def __init__(self, actor: Any) -> None:
+    ``known``: the map as the supervisor knows it, given out first, so that a gateway that is started while a host serves
+    waits for no Ray call (which takes seconds on a machine that is busy).
+    """
+
+    def __init__(self, actor: Any, known: Routes | None) -> None:
         self._actor = actor
+        self._known = known
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="stockade-directory")
 
     async def routes(self, after_version: int) -> Routes:
         """The map once it is news; any exception of Ray's when the directory is away."""
+        if self._known is not None:
+            known, self._known = self._known, None
+            return known
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, after_version)
 
     def _ask(self, after_version: int) -> Routes:

@@ -13,8 +13,11 @@ from actors.runtime import wiring
 from actors.runtime.actor_process import Start, run_in_thread
 from actors.runtime.directory_client import RemoteDirectory
 from actors.runtime.plan import NodePlan
+from actors.shard.directory import HostRoute, Routes
 
 __all__ = ["GatewayActor", "start_service"]
+
+SUPERVISOR_VERSION = 1  # below every version of the directory: its first answer is news
 
 
 class GatewayActor:
@@ -54,5 +57,14 @@ async def start_service(start: Start) -> GatewayService:
     """Open the gRPC port, shared with the node's other gateways. It serves as soon as it knows a host."""
     plan = start.plan
     config = wiring.gateway_config(plan.settings, plan.cluster_token, name=start.role, grpc_port=plan.grpc_port)
-    directory = RemoteDirectory(start.directory)
+    directory = RemoteDirectory(start.directory, known_routes(start.activation["host"]))
     return GatewayService(await wiring.start_gateway(config, directory), directory)
+
+
+def known_routes(host: Mapping[str, Any] | None) -> Routes | None:
+    """The map of one host out of its own words to the supervisor (``ShardHostService.facts``); None without one."""
+    if host is None:
+        return None
+    host_id, endpoint, pid, shards, epochs = host["route"]
+    route = HostRoute(host_id, endpoint, pid, tuple(shards), tuple(epochs))
+    return Routes(SUPERVISOR_VERSION, host["cluster_id"], host["timeline"], host["shard_count"], (route,))

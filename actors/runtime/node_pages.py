@@ -48,7 +48,12 @@ def ready_state(view: NodeView) -> dict[str, Any]:
         "gateway_pids": [pids[role] for role in sorted(pids) if role.startswith(GATEWAY)],
         "restarts": dict(view.restarts),
         "processes": {
-            role: {"pid": member.pid, "state": member.state.value, "generation": member.generation, **member.facts}
+            role: {
+                "pid": member.pid,
+                "state": member.state.value,
+                "generation": member.generation,
+                **{name: fact for name, fact in member.facts.items() if name != "route"},
+            }
             for role, member in sorted(current.items())
         },
     }

@@ -45,6 +45,7 @@ class ShardHostService:
     def facts(self) -> Mapping[str, Any]:
         engine, statistics = self._host.engine, self._host.statistics
         return {
+            "route": self._host.route,
             "endpoint": self._host.route.endpoint,
             "metrics": f"127.0.0.1:{self._metrics_port}",
             "cluster_id": engine.cluster_id,

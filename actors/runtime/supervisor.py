@@ -329,8 +329,12 @@ class Supervisor:
                 member.stop(self._settings.drain_ms_max)
                 self._stop_deadlines[member.pid] = time.monotonic() + self._settings.drain_ms_max / 1000 + STOP_GRACE_S
             elif isinstance(action, Activate) and time.monotonic() >= self._activate_not_before.get(member.role, 0.0):
-                member.activate(frame_port=self._frame_port)
+                member.activate(frame_port=self._frame_port, host=self._host_facts())
         self._note_progress()
+
+    def _host_facts(self) -> dict[str, Any] | None:
+        """What the host that serves says of itself; None while none does."""
+        return next((m.facts for m in self._members if m.role == HOST and m.state is MemberState.SERVING), None)
 
     def _note_progress(self) -> None:
         if is_complete(self._members, self._newest, self._settings.gateways):
