@@ -133,7 +133,7 @@ class GatewayConfig:
     credentials: tuple[Credential, ...] = ()
     allow_insecure_network: bool = False
     log_requests: bool = False  # one info line per call: off, or logging costs more than deciding
-    version: str = "0.1.0.dev0"
+    version: str = "0.1.0"
     build: str = ""  # a commit, a date: shown, never compared
 
 

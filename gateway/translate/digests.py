@@ -28,7 +28,7 @@ class Digest:
     def of(self, message: Message, *, has_map: bool = False) -> bytes:
         """16 bytes. The message loses its id field: read it before.
 
-        ``has_map``: a map field is filled, whose order must be fixed. Without one the order is that of the fields anyway, and
+        ``has_map``: a map field is filled, whose order must be fixed. Without one the order is that of the fields, and
         asking for it costs half as much again.
         """
         if self._id_field:
