@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class FatalFault(Exception):
-    """The service cannot start and another try would end the same: a damaged journal, a wrong cluster, no permission."""
+    """The service cannot start and another try would end the same: a damaged journal, another cluster."""
 
 
 class Service(Protocol):

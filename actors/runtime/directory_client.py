@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class RemoteDirectory:
     """The directory port for a gateway. ``actor``: the directory's Ray handle.
 
-    ``known``: the map as the supervisor knows it, given out first, so that a gateway that is started while a host serves
-    waits for no Ray call (which takes seconds on a machine that is busy).
+    ``known``: the map as the supervisor knows it, given out first, so that a gateway that is started while a host
+    serves waits for no Ray call (which takes seconds on a busy machine).
     """
 
     def __init__(self, actor: Any, known: Routes | None) -> None:

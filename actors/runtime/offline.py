@@ -1,4 +1,4 @@
-"""What the command line does with a data directory's journal without a running service: verify, compact, back up, restore.
+"""What the command line does with a data directory's journal by itself: verify, compact, back up, restore.
 
 Reading works beside a running server, of one moment. Writing takes the journal's lock and so refuses while one runs.
 """
@@ -36,11 +36,8 @@ def verify_journal(data_dir: Path, progress: Progress | None = None) -> VerifyRe
 
 
 def compact_journal(settings: Settings, say: Callable[[str], None]) -> CompactResult:
-    """Drop what retention allows. JournalLocked while a server runs (its holder is waited for, never killed from here)."""
-    patient = settings.model_copy(update={"leftover_patience_ms": 0})
-    lock = take_lock(journal_directory(patient.data_dir), role="compact", wait_s=0.0, kill_holder_after_s=None, say=say)
-    lock.release()
-    journal = open_data_journal(patient, patient.data_dir, say)
+    """Drop what retention allows. JournalLocked while a server runs: its holder is never killed from here."""
+    journal = open_data_journal(settings, settings.data_dir, say, end_holder=False)
     try:
         result = journal.compact(now_ms() - settings.retention_ms, now_ms() - settings.dedupe_window_ms)
         journal.checkpoint()

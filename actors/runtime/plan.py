@@ -1,4 +1,4 @@
-"""What a node's processes are told when they start, and the few names they share. Plain and picklable; decides nothing."""
+"""What a node's processes are told when they start, and the names they share. Plain and picklable; decides nothing."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children instead of init's, so that none is lost from sight."""
+    """Orphans among this process's descendants become its children instead of init's: none is lost from sight."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 

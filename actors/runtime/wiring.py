@@ -150,18 +150,21 @@ def journal_directory(data_dir: Path) -> Path:
     return data_dir / "journal"
 
 
-def open_data_journal(settings: Settings, data_dir: Path, say: Callable[[str], None]) -> SqliteJournal:
-    """The journal of a data directory, for the one process that serves it; made when there is none.
+def open_data_journal(
+    settings: Settings, data_dir: Path, say: Callable[[str], None], *, end_holder: bool = True
+) -> SqliteJournal:
+    """The journal of a data directory, for the one process that writes it; made when there is none.
 
-    Blocks. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed (``say`` is told); it is
-    the fence here. Raises ``JournalError`` and says why.
+    Blocks. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed and ``say`` is told: the
+    lock is the fence here. Without ``end_holder`` a held lock is JournalLocked at once. Raises ``JournalError`` and
+    says why.
     """
     patience_s = settings.leftover_patience_ms / 1000
     lock = take_lock(
         journal_directory(data_dir),
-        role="shard host",
-        wait_s=patience_s + LOCK_WAIT_BEYOND_PATIENCE_S,
-        kill_holder_after_s=patience_s,
+        role="shard host" if end_holder else "maintenance",
+        wait_s=patience_s + LOCK_WAIT_BEYOND_PATIENCE_S if end_holder else 0.0,
+        kill_holder_after_s=patience_s if end_holder else None,
         say=say,
     )
     try:

@@ -74,7 +74,7 @@ def check_against_answers(data_dir: Path, memory: Memory, received_by_sku: int) 
 
 
 def check_snapshots_against_full_replay(data_dir: Path, rules: Rules) -> int:
-    """Each shard's state from snapshot and tail equals that from all records, byte for byte; how many had a snapshot."""
+    """Each shard's state from snapshot and tail equals that from all records, byte for byte; how many had one."""
     journal = read_data_journal(data_dir)
     try:
         with_snapshot = 0

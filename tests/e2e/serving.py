@@ -89,9 +89,22 @@ class Serve:
             return pid
         state = self.ready()
         assert state is not None
-        pid = int(state["gateway_pids"][0] if role == "gateway" else state[f"{role}_pid"])
+        pid = pid_of(state, role)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def restarts(self) -> dict[str, int]:
+        """How often each role was started again in this ``serve``."""
+        state = self.ready()
+        assert state is not None
+        return dict(state["restarts"])
+
+    def pause(self, role: str) -> int:
+        """``SIGSTOP`` to one process; the pid it has."""
+        state = self.ready()
+        assert state is not None
+        os.kill(pid_of(state, role), signal.SIGSTOP)
+        return pid_of(state, role)
 
     def said(self) -> str:
         """Everything it has printed so far, over all starts."""

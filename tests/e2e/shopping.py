@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
 from stockade.v1 import (
     reservation_service_pb2,
     reservation_service_pb2_grpc,
@@ -127,6 +128,25 @@ class Shop:
         known = self.memory.reserves.setdefault(request_id, answered)
         assert known.reservation_id == reservation_id, f"{request_id} got two answers: {known} and {answered}"
         return answered
+
+    async def why_refused(self, request_id: str, sku: str, quantity: int) -> str:
+        """The ``ErrorInfo.reason`` of one try to reserve; empty when it was answered."""
+        line = reservation_service_pb2.LineRequest(
+            stock_key=StockKey(sku=sku, warehouse_id=WAREHOUSE_ID), quantity=quantity
+        )
+        request = reservation_service_pb2.ReserveStockRequest(
+            request_id=request_id, channel_id=CHANNEL_ID, lines=[line]
+        )
+        try:
+            await self._reservations.ReserveStock(request, timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+            for detail in status_pb2.Status.FromString(bytes(packed)).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    return info.reason
+            return error.code().name
+        return ""
 
     async def confirm(self, answered: Answered) -> None:
         request = reservation_service_pb2.ConfirmReservationRequest(

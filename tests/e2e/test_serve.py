@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,9 +89,6 @@ def test_a_port_in_use_is_a_clear_error(make_serve: StartServe) -> None:
             assert f"port {port} on 127.0.0.1 is in use" in serve.said()
 
 
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="needs a directory that cannot be written"
-)
 def test_a_data_directory_that_cannot_be_written_is_a_clear_error(make_serve: StartServe, tmp_path: Path) -> None:
     serve = make_serve(environment={})
     serve.data_dir = Path("/proc/sys/stockade")  # nobody can write there, root included
@@ -131,3 +131,77 @@ def test_interrupting_the_start_leaves_nothing_behind(make_serve: StartServe) ->
     os.kill(serve.pid, signal.SIGINT)
     assert serve.wait_exit() == 0
     assert find_marked(str(serve.data_dir)) == []
+
+
+async def test_a_host_that_hangs_is_ended_and_replaced(make_serve: StartServe) -> None:
+    serve = make_serve(environment={"STOCKADE_SILENCE_MS_MAX": "3s"})
+    serve.start()
+    state = await asyncio.to_thread(serve.wait_serving)
+    shop = Shop(state["grpc"], Memory(), seed=1, skus=["A"])
+    await shop.receive(quantity=10)
+    stopped_pid = serve.pause("host")
+    assert (await shop.reserve("r-1", "A", 1)).reservation_id
+    state = await asyncio.to_thread(serve.wait_serving)
+    assert state["host_pid"] != stopped_pid
+    await shop.close()
+    assert serve.terminate() == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of some MiB, where this machine lets us."""
+    mounted: list[Path] = []
+
+    def make(mebibytes: int) -> Path:
+        directory = tmp_path / f"disk-{mebibytes}"
+        directory.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(directory)]
+        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+            pytest.skip("this user may not mount a small file system")
+        mounted.append(directory)
+        return directory
+
+    yield make
+    for directory in mounted:
+        subprocess.run(["umount", "--lazy", str(directory)], check=False)
+
+
+def test_a_disk_too_small_to_start_on_is_a_clear_error(
+    make_serve: StartServe, small_disk: Callable[[int], Path]
+) -> None:
+    serve = make_serve()
+    serve.data_dir = small_disk(8) / "data"
+    serve.start()
+    assert serve.wait_exit() == 5
+    assert "MiB free" in serve.said()
+
+
+async def test_a_full_disk_refuses_claims_lets_releases_through_and_recovers(
+    make_serve: StartServe, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(200)
+    serve = make_serve(environment={"STOCKADE_DISK_FLOOR_BYTES": "40 MiB", "STOCKADE_BALLAST_BYTES": "4 MiB"})
+    serve.data_dir = disk / "data"
+    serve.start()
+    state = await asyncio.to_thread(serve.wait_serving)
+    memory = Memory()
+    shop = Shop(state["grpc"], memory, seed=1, skus=["A"])
+    await shop.receive(quantity=100)
+    held = await shop.reserve("r-1", "A", 5)
+
+    filler = disk / "filler"
+    free = os.statvfs(disk)
+    filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 20 * 1024**2))
+    number = 0
+    async with asyncio.timeout(20):
+        while (reason := await shop.why_refused(f"f-{number}", "A", 1)) == "":
+            number += 1
+    assert reason == "JOURNAL_FULL"
+    await shop.release(held)
+
+    filler.unlink()
+    assert (await shop.reserve("r-2", "A", 5)).reservation_id
+    assert serve.ready() is not None
+    assert serve.restarts() == {}
+    await shop.close()
+    assert serve.terminate() == 0
