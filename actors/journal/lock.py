@@ -143,7 +143,7 @@ def _wait(
     while not _try(descriptor, path):
         holder = read_holder(path)
         waited = clock.monotonic() - began
-        if holder is not None and holder != told:
+        if wait_s > 0 and holder is not None and holder != told:
             told = holder
             until = (
                 "until it ends" if kill_holder_after_s is None else f"then ending it after {kill_holder_after_s:g} s"
