@@ -39,7 +39,8 @@ class HostLinks:
         self._directory = directory
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._routes: Routes | None = None
+        self._said: Routes | None = None  # the directory's last word
+        self._routes: Routes | None = None  # … with the hosts that it does not know again yet
         self._keepers: dict[str, tuple[HostRoute, asyncio.Task[None]]] = {}
         self._connections: dict[str, _Connection] = {}
         self._follower: asyncio.Task[None] | None = None
@@ -175,7 +176,7 @@ class HostLinks:
         """Keep the map. A directory that is away changes nothing: hosts are reached as before."""
         complained = False
         while True:
-            known = self._routes.version if self._routes is not None and not self.core.stale_routes else 0
+            known = self._said.version if self._said is not None and not self.core.stale_routes else 0
             try:
                 routes = await asyncio.wait_for(self._directory.routes(known), DIRECTORY_POLL_SECONDS_MAX)
             except TimeoutError:
@@ -187,8 +188,9 @@ class HostLinks:
                 await asyncio.sleep(DIRECTORY_PAUSE_SECONDS)
                 continue
             complained = False
-            if routes != self._routes:
-                self._take(routes)
+            if routes != self._said:
+                self._said = routes
+                self._take(with_silent_hosts(routes, self._routes))
             elif known == 0:
                 await asyncio.sleep(DIRECTORY_PAUSE_SECONDS)
 
@@ -262,6 +264,25 @@ class HostLinks:
             self.core.link_down(host_id, self.now())
             self.changed.set()
             self._flush()
+
+
+def with_silent_hosts(routes: Routes, before: Routes | None) -> Routes:
+    """A new map and, of the one before, the hosts that it lacks, with the shards that nobody else has.
+
+    A directory that came back empty hears of its hosts one by one. A route too many costs a retry, one too few an
+    outage.
+    """
+    if before is None or before.cluster_id != routes.cluster_id or before.shard_count != routes.shard_count:
+        return routes
+    told = {host.host_id for host in routes.hosts}
+    taken = {shard for host in routes.hosts for shard in host.shards}
+    kept = []
+    for host in before.hosts:
+        left = [pair for pair in zip(host.shards, host.epochs, strict=True) if pair[0] not in taken]
+        if host.host_id not in told and left:
+            shards, epochs = zip(*left, strict=True)
+            kept.append(host._replace(shards=shards, epochs=epochs))
+    return routes._replace(hosts=(*routes.hosts, *kept))
 
 
 class _Connection(asyncio.Protocol):

@@ -125,6 +125,7 @@ class FakeDirectory:
 
     def __init__(self, *hosts: HostRoute) -> None:
         self._changed = asyncio.Event()
+        self.away = False
         self.map = Routes(1, CLUSTER, TIMELINE, SHARDS, hosts)
 
     def set(self, *hosts: HostRoute) -> None:
@@ -137,6 +138,8 @@ class FakeDirectory:
         if after_version == self.map.version:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), 1.0)
+        if self.away:
+            raise ConnectionError("the directory is away")
         return self.map
 
 

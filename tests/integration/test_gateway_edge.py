@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.duration_pb2 import Duration
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,7 +27,7 @@ from stockade.v1.stock_key_pb2 import StockKey
 from actors.domain.answers import ERROR, OK, REFUSED, RefusalView
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, RefusalReason
-from gateway.config import Credential, RefusedBinding
+from gateway.config import Credential, RefusedBinding, TlsFiles
 from gateway.server import start_gateway
 from gateway.servicers.constant import ConstantReservationService
 from tests.integration.gateway_world import FakeDirectory, FakeHost, config, grant, until, world
@@ -342,6 +347,28 @@ async def test_a_shard_that_moved_is_followed():
         assert len(b.seen) == 1
 
 
+async def test_a_directory_that_came_back_knowing_only_one_host_does_not_cut_the_others_off():
+    a, b = FakeHost("a", range(0, 64, 2)), FakeHost("b", range(1, 64, 2))
+    async with world(a, b) as here:
+        here.directory.set(a.route)
+        keys = [line(f"S{index}") for index in range(50)]
+        for index, each in enumerate(keys):
+            await here.call(reserve(f"r{index}", lines=[each]))
+        assert a.seen
+        assert b.seen
+        a.shards, b.shards = tuple(range(64)), ()
+        here.directory.set(a.route)
+        await until(lambda: here.gateway.status()["hosts"] == ["a"])
+
+
+async def test_a_directory_that_does_not_answer_costs_nothing():
+    async with world() as here:
+        here.directory.away = True
+        here.directory.set(here.host.route)
+        for index in range(3):
+            assert (await here.call(reserve(f"r{index}"))).reservation.reservation_id
+
+
 async def test_too_much_at_once_is_refused_at_once():
     async with world(pending_lines_per_host_max=20) as here:
         here.host.decide = lambda item: None
@@ -420,6 +447,46 @@ async def test_a_seller_cannot_touch_a_reservation_of_another_channel():
         assert (await here.failure(get, authorization="Bearer shop-token")).code == "PERMISSION_DENIED"
         assert {item[0] for item in here.host.seen} == {Verb.GET_RESERVATION}
         assert (await here.call(confirm, authorization="Bearer op-token")).reservation.channel_id == "edi"
+
+
+def make_certificate(folder: Path) -> TlsFiles:
+    """A certificate for localhost that signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    began = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(began)
+        .not_valid_after(began + datetime.timedelta(days=36_500))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(private)
+    return TlsFiles(str(folder / "certificate.pem"), str(folder / "key.pem"))
+
+
+async def test_tls_and_a_token_open_the_network(tmp_path: Path):
+    tls = make_certificate(tmp_path)
+    host = FakeHost()
+    directory = FakeDirectory(await host.start())
+    gateway = await start_gateway(config(bind_host="0.0.0.0", tls=tls, credentials=(SHOP,)), directory)
+    roots = grpc.ssl_channel_credentials((tmp_path / "certificate.pem").read_bytes())
+    async with grpc.aio.secure_channel(f"localhost:{gateway.port}", roots) as channel:
+        method = channel.unary_unary(
+            "/stockade.v1.ReservationService/ReserveStock",
+            request_serializer=pb.ReserveStockRequest.SerializeToString,
+            response_deserializer=pb.ReserveStockResponse.FromString,
+        )
+        answer = await method(reserve(), timeout=5, metadata=(("authorization", "Bearer shop-token"),))
+        assert answer.reservation.reservation_id
+    async with grpc.aio.insecure_channel(f"localhost:{gateway.port}") as plain:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(plain).Check(health_pb2.HealthCheckRequest(), timeout=3)
+    await gateway.stop(0)
+    await host.stop()
 
 
 @pytest.mark.parametrize("settings", [{"bind_host": "0.0.0.0"}, {"http_host": "0.0.0.0"}, {"bind_host": "::"}])
