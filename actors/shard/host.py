@@ -194,7 +194,7 @@ class ShardHost:
 
     async def stop(self, drain_s: float = 10.0) -> None:
         """Take nothing new, finish what is queued, flush, close. What is not done in time is answered by nobody."""
-        if not hasattr(self, "_server"):
+        if self.state == "stopped" or not hasattr(self, "_server"):
             self.state = "stopped"
             return
         self._draining = True
