@@ -92,6 +92,7 @@ def say(text: str) -> None:
 def demo(
     orders: Annotated[int, typer.Option("--orders", help="orders of the day", min=200)] = 3_000,
     seed: Annotated[int, typer.Option("--seed", help="the same seed, the same day")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="how long the day lasts, at least", min=0.0)] = 40.0,
     gateways: Annotated[int, typer.Option("--gateways", help="gateway processes", min=1)] = 2,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", "-d", help="keep the journal here; must be empty")] = None,
     as_json: Json = False,
@@ -109,7 +110,7 @@ def demo(
         with local_service(settings, directory) as target:
             say(f"serving at {target}")
             with Watcher("trading") as watcher:
-                report = asyncio.run(day_driver.run_day(plan, target, progress=watcher))
+                report = asyncio.run(day_driver.run_day(plan, target, seconds=seconds, progress=watcher))
         say("the service has stopped; verifying its journal …")
         verified = run_verify(directory)
         kept = data_dir is not None
