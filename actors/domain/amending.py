@@ -48,9 +48,7 @@ class AmendPlan:
         self.claims: dict[Entry, Claim] = {
             (claim.line_id, actor.key): claim for actor, claim in claims_of(turn, reservation)
         }
-        self.open_before = {
-            entry: self.claims[entry].open if entry in self.claims else 0 for entry in self.requested
-        }
+        self.open_before = {entry: self.claims[entry].open if entry in self.claims else 0 for entry in self.requested}
         self.open_after = dict(self.open_before)
 
     def fulfilled(self, line_id: str) -> int:
@@ -106,9 +104,7 @@ def amend(turn: Turn, home: ShardState, command: Amend, *, accept_claims: bool) 
     below = [line[0] for line in command.target_lines if not plan.retarget(line[0], line[1], line[2])]
     below += [line_id for line_id in command.removed_line_ids if not plan.retarget(line_id, "", 0)]
     if below:
-        shortages = [
-            (line_id, "", plan.fulfilled(line_id), 0, int(RefusalReason.BELOW_FULFILLED)) for line_id in below
-        ]
+        shortages = [(line_id, "", plan.fulfilled(line_id), 0, int(RefusalReason.BELOW_FULFILLED)) for line_id in below]
         refusal = _refusal(turn, home, reservation, RefusalReason.BELOW_FULFILLED, shortages)
         return _spend(turn, home, command, reservation, refusal)
     if len(plan.requested) > LINES_PER_ORDER_MAX:
@@ -142,7 +138,9 @@ def _refusal(
 
 
 def _spend(turn: Turn, home: ShardState, command: Amend, reservation: Reservation, refusal: Reply) -> Reply:
-    if reservation.final_lines is not None:  # it left memory: nothing can change it any more, the refusal stands by itself
+    if (
+        reservation.final_lines is not None
+    ):  # it left memory: nothing can change it any more, the refusal stands by itself
         return refusal
     view = refusal[2]
     kept = (view.reason, view.shortages, view.state, view.version)
@@ -239,7 +237,9 @@ def _carry_out(turn: Turn, home: ShardState, command: Amend, reservation: Reserv
                 reservation.order_reference,
             ),
         )
-    lines = tuple((*entry, requested, _granted(turn, reservation, entry)) for entry, requested in plan.requested.items())
+    lines = tuple(
+        (*entry, requested, _granted(turn, reservation, entry)) for entry, requested in plan.requested.items()
+    )
     turn.emit(home, ReservationAmended(reservation.id, lines, added, released))
     if reservation.open_units == 0:
         turn.emit(home, ReservationEnded(reservation.id, final_state(reservation, ReservationState.RELEASED)))

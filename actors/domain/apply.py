@@ -545,4 +545,3 @@ def rebuild_indices(books: Books) -> None:
     books.ended.extend(sorted(ended))
     books.entries_spent.clear()
     books.entries_spent.extend(sorted(spent_entries))
-

@@ -241,7 +241,9 @@ class Ingest(NamedTuple):
     lot_id: str = ""
     lot_expire_time_ms: int = 0
     attributes: Sequence[Sequence[str]] = ()
-    reject_reason: int = 0  # a RejectReason the gateway already found (unknown warehouse, source not allowed, unknown fact)
+    reject_reason: int = (
+        0  # a RejectReason the gateway already found (unknown warehouse, source not allowed, unknown fact)
+    )
 
 
 COMMANDS: dict[int, type[Any]] = {

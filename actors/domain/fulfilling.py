@@ -134,7 +134,9 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
         for claim in claims:
             if claim.open:
                 told.setdefault(claim.reservation_id, [0, 0])[1] += claim.open
-                turn.emit(shard, ClaimReleased(actor.key, claim.reservation_id, claim.line_id, claim.open, SHIPPED_SHORT))
+                turn.emit(
+                    shard, ClaimReleased(actor.key, claim.reservation_id, claim.line_id, claim.open, SHIPPED_SHORT)
+                )
     identity = shipment_key(actor.key, shipment.shipment_id, shipment.document_line)
     turn.emit(shard, EntrySpent(identity, b"", (ANSWER_SHIPMENT, shipment.quantity)))
     opened = ""

@@ -96,7 +96,9 @@ def list_stock(turn: Turn, command: ListStock) -> Reply:
     """Stock actors by shard and key. OK payload: ``Page`` of ``StockView``."""
 
     def within(shard: ShardState, after: str) -> Iterator[tuple[str, StockActor | None]]:
-        keys = nsmallest(command.page_size + 1, (key for key in shard.stock if key > after and wanted(shard.stock[key])))
+        keys = nsmallest(
+            command.page_size + 1, (key for key in shard.stock if key > after and wanted(shard.stock[key]))
+        )
         for key in keys:
             yield key, shard.stock[key]
 

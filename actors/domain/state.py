@@ -203,7 +203,9 @@ class Reservation:
         self.end_time_ms = 0
         self.first: Spent | None = None  # the reserve's decision
         self.spent: list[Spent] | None = None  # later verbs' decisions
-        self.final_lines: Sequence[Sequence[Any]] | None = None  # LineViews, only on one read back from the entries table
+        self.final_lines: Sequence[Sequence[Any]] | None = (
+            None  # LineViews, only on one read back from the entries table
+        )
 
 
 class Entry:

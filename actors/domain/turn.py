@@ -23,7 +23,18 @@ NO_CAUSE = Cause(0, "", "")
 class Turn:
     """Mutable, lives for one step. ``groups``: per shard, [(cause, [(kind, *fields), …]), …] in order."""
 
-    __slots__ = ("_current", "books", "cause", "emitted", "found", "groups", "now_ms", "read_entry", "read_reservation", "reads")
+    __slots__ = (
+        "_current",
+        "books",
+        "cause",
+        "emitted",
+        "found",
+        "groups",
+        "now_ms",
+        "read_entry",
+        "read_reservation",
+        "reads",
+    )
 
     def __init__(
         self,

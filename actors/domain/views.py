@@ -77,7 +77,9 @@ def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> l
     return [turn.position(shard) for shard in shards.values()]
 
 
-def reservation_view(turn: Turn, reservation: Reservation, home: ShardState, spent: Spent | None = None) -> ReservationView:
+def reservation_view(
+    turn: Turn, reservation: Reservation, home: ShardState, spent: Spent | None = None
+) -> ReservationView:
     """The reservation now, or (``spent``) as an earlier decision left it; other quantities are those of now."""
     return ReservationView(
         reservation.id,
@@ -114,10 +116,14 @@ def granted_again(turn: Turn, reservation: Reservation, home: ShardState) -> Gra
     )
 
 
-def tombstone_view(turn: Turn, channel_id: str, home: ShardState, position: Sequence[int] | None = None) -> ReservationView:
+def tombstone_view(
+    turn: Turn, channel_id: str, home: ShardState, position: Sequence[int] | None = None
+) -> ReservationView:
     """What a release by request id answers for a reserve that was not seen: no id, no lines, RELEASED."""
     now = turn.now_ms
-    return ReservationView("", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, now, position or turn.position(home), ())
+    return ReservationView(
+        "", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, now, position or turn.position(home), ()
+    )
 
 
 def repeat(
@@ -141,7 +147,9 @@ def repeat(
     if spender is None:
         made_ms = uuid7_time_ms(request_id)
         if made_ms is not None and made_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
-            return error(ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up")
+            return error(
+                ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up"
+            )
         return None
     if isinstance(spender, Entry):
         return _repeat_entry(turn, home, channel_id, digest, spender, is_reserve=is_reserve)
@@ -165,7 +173,9 @@ def _reused(request_id: str) -> Reply:
     return error(ErrorReason.REQUEST_ID_REUSED, f"request_id {request_id!r} was already used for other content")
 
 
-def _repeat_entry(turn: Turn, home: ShardState, channel_id: str, digest: bytes, entry: Entry, *, is_reserve: bool) -> Reply:
+def _repeat_entry(
+    turn: Turn, home: ShardState, channel_id: str, digest: bytes, entry: Entry, *, is_reserve: bool
+) -> Reply:
     kind = entry.answer[0]
     position = (entry.shard, entry.epoch, entry.sequence, entry.time_ms)
     if kind == ANSWER_TOMBSTONE and is_reserve:
@@ -176,16 +186,16 @@ def _repeat_entry(turn: Turn, home: ShardState, channel_id: str, digest: bytes, 
         return ok(tombstone_view(turn, channel_id, home, position), True)
     assert kind == ANSWER_REFUSAL, "an entry under a request id is a refusal or a tombstone"
     _, reason, shortages, state, version = entry.answer
-    return refused(
-        RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True
-    )
+    return refused(RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True)
 
 
 def _repeat_verb(turn: Turn, reservation: Reservation, home: ShardState, spent: Spent) -> Reply:
     if spent.refusal:
         reason, shortages, state, version = spent.refusal
         position = (home.id, spent.epoch, spent.sequence, spent.time_ms)
-        return refused(RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True)
+        return refused(
+            RefusalReason(reason), position, shortages=shortages, state=state, version=version, replayed=True
+        )
     return ok(reservation_view(turn, reservation, home, spent), True)
 
 

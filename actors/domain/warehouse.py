@@ -148,7 +148,9 @@ def _shipment(command: Ingest) -> Shipment:
     )
 
 
-def _move(turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = "") -> str:
+def _move(
+    turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
+) -> str:
     turn.emit(
         actor.shard,
         OnHandChanged(
@@ -211,12 +213,16 @@ def _disposition_change(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 def _transfer_dispatch(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, transfer_id, transfer_line, to_warehouse_id, disposition = command.details
-    return _move(turn, actor, command, disposition, -quantity, transfer_id, f"{transfer_line} to {to_warehouse_id}".strip())
+    return _move(
+        turn, actor, command, disposition, -quantity, transfer_id, f"{transfer_line} to {to_warehouse_id}".strip()
+    )
 
 
 def _transfer_receipt(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, transfer_id, transfer_line, from_warehouse_id, _, disposition = command.details
-    return _move(turn, actor, command, disposition, quantity, transfer_id, f"{transfer_line} from {from_warehouse_id}".strip())
+    return _move(
+        turn, actor, command, disposition, quantity, transfer_id, f"{transfer_line} from {from_warehouse_id}".strip()
+    )
 
 
 def _customer_return(turn: Turn, actor: StockActor, command: Ingest) -> str:

@@ -227,7 +227,9 @@ class _Judge:
 
     # --- events --------------------------------------------------------------------------------------------------------------
 
-    def _event(self, kind: int, fields: Sequence[Any], sequence: int, placed: dict[Any, int], highest: int, shard: int) -> None:
+    def _event(
+        self, kind: int, fields: Sequence[Any], sequence: int, placed: dict[Any, int], highest: int, shard: int
+    ) -> None:
         self.report.events += 1
         known = FIELDS.get(kind)
         if known is None or len(fields) < known:
@@ -336,7 +338,9 @@ class _Judge:
         if self.whole and quantity < 0 and kind != PICKED:
             self.wrong(f"a negative quantity {quantity}", key)
         if self.whole and (claim.open < 0 or claim.picked < 0):
-            self.wrong(f"a unit of {fields[1]} line {fields[2]!r} ended twice (open {claim.open}, picked {claim.picked})", key)
+            self.wrong(
+                f"a unit of {fields[1]} line {fields[2]!r} ended twice (open {claim.open}, picked {claim.picked})", key
+            )
 
     def _change(
         self, stock: _Stock, claim: _Claim, *, fulfilled: int = 0, released: int = 0, expired: int = 0, picked: int = 0
@@ -354,9 +358,13 @@ class _Judge:
         key, reservation_id, line_id, quantity, carried, admission, imposed, uncovered, confirmed = fields[:9]
         if self.whole:
             if quantity <= 0 or not 0 <= carried <= quantity or not 0 <= uncovered <= imposed <= quantity:
-                self.wrong(f"a grant of {quantity} units with carried {carried}, imposed {imposed}, uncovered {uncovered}", key)
+                self.wrong(
+                    f"a grant of {quantity} units with carried {carried}, imposed {imposed}, uncovered {uncovered}", key
+                )
             if carried > self.carry.get(key, 0):
-                self.wrong(f"{carried} units carried over to {reservation_id}, {self.carry.get(key, 0)} were freed for it", key)
+                self.wrong(
+                    f"{carried} units carried over to {reservation_id}, {self.carry.get(key, 0)} were freed for it", key
+                )
             self.carry[key] = self.carry.get(key, 0) - carried
             if admission != ALWAYS:
                 if imposed > carried:
@@ -369,7 +377,9 @@ class _Judge:
                         key,
                     )
             elif quantity - carried > imposed:
-                self.wrong(f"{quantity - carried} units admitted ALWAYS for {reservation_id}, {imposed} marked as imposed", key)
+                self.wrong(
+                    f"{quantity - carried} units admitted ALWAYS for {reservation_id}, {imposed} marked as imposed", key
+                )
         self.report.claims_granted += 1
         self.report.units_granted += quantity
         self.report.imposed_uncovered_units += uncovered if admission == ALWAYS else 0
@@ -428,7 +438,7 @@ class _Judge:
 
     def _spend(self, key: str) -> None:
         if key in self.spent and self.whole:
-            self.wrong(f"the request id {key.split(chr(31))[-1]!r} was spent twice")
+            self.wrong(f"the request id {key.rsplit(chr(31), maxsplit=1)[-1]!r} was spent twice")
         self.spent[key] = self.where[0]
 
     def _ended(self, reservation_id: str, reservation: _Reservation, state: int) -> None:
@@ -511,9 +521,9 @@ class _Judge:
     def _place(self, shard: int, tag: int, fields: Any) -> None:
         if tag == 1:
             stock = self.stock[fields[0]] = _Stock()
-            stock.on_hand = {SELLABLE: fields[1], **{disposition: units for disposition, units in fields[2]}}
+            stock.on_hand = {SELLABLE: fields[1], **dict(fields[2])}
             stock.safety = fields[3]
-            stock.adrift = {promise: units for promise, units in fields[8]}
+            stock.adrift = dict(fields[8])
             self.report.stock_keys += 1
         elif tag == 2:
             key, reservation_id, _, _, confirmed, lines = fields
@@ -534,7 +544,9 @@ class _Judge:
         elif tag == 5 and fields[4] == 1:
             self.exceptions[fields[0]] = fields[1][0]
 
-    def _seen_by_its_slice(self, kind: int, fields: Sequence[Any], sequence: int, placed: dict[Any, int], shard: int) -> bool:
+    def _seen_by_its_slice(
+        self, kind: int, fields: Sequence[Any], sequence: int, placed: dict[Any, int], shard: int
+    ) -> bool:
         tag = kind // 10
         key: Any = (fields[0], fields[1]) if tag == 2 else fields[0] if tag else ""
         stands_at = placed.get((tag, key))

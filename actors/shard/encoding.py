@@ -82,13 +82,13 @@ def decode_stock(shard: ShardState, fields: Sequence[Any]) -> StockActor:
     """A stock actor from ``encode_stock``."""
     actor = StockActor(fields[0], shard)
     actor.sellable = fields[1]
-    actor.on_hand = {disposition: quantity for disposition, quantity in fields[2]} or None
+    actor.on_hand = dict(fields[2]) or None
     actor.safety_stock = fields[3]
     actor.selling_state = fields[4]
     actor.max_quantity_per_order = fields[5]
     actor.base_unit = fields[6]
     actor.policy_version = fields[7]
-    actor.adrift = {promise: units for promise, units in fields[8]} or None
+    actor.adrift = dict(fields[8]) or None
     return actor
 
 
@@ -303,6 +303,7 @@ def canonical_state(books: Books, shard_id: int) -> bytes:
     that drifted from its claims shows as well."""
     shard = books.shards[shard_id]
     sums = [
-        (key, actor.held, actor.confirmed, actor.picked, actor.picked_adrift) for key, actor in sorted(shard.stock.items())
+        (key, actor.held, actor.confirmed, actor.picked, actor.picked_adrift)
+        for key, actor in sorted(shard.stock.items())
     ]
     return pack((shard.sequence, shard.record_number, list(encoded_entities(shard)), sums))

@@ -184,7 +184,9 @@ class Engine:
         except Exception:
             if turn.emitted:
                 raise
-            log.exception("command refused: it raised before it changed anything", extra={"verb": verb, "shard": shard_id})
+            log.exception(
+                "command refused: it raised before it changed anything", extra={"verb": verb, "shard": shard_id}
+            )
             return error(ErrorReason.INTERNAL)
 
     def _result(self, turn: Turn, replies: list[Reply], entries: list[EntryRow], expired: int) -> TurnResult:
@@ -198,7 +200,9 @@ class Engine:
             first = shard.sequence - count + 1
             payload = encode_groups(groups)
             records.append(Record(shard_id, shard.record_number, shard.epoch, first, count, turn.now_ms, payload))
-        read_heads = [self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards]
+        read_heads = [
+            self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards
+        ]
         return TurnResult(replies, records, entries, read_heads, self.wakeup_ms(), expired)
 
     def head(self, shard_id: int) -> ShardHead:

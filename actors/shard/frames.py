@@ -120,7 +120,14 @@ def welcome(  # noqa: PLR0913  the parts of one message
     """The answer to a hello."""
     return encode(
         Welcome(
-            int(FrameKind.WELCOME), PROTOCOL_MAX, cluster_id, timeline, host_id, host_time_ms, list(shards), list(epochs)
+            int(FrameKind.WELCOME),
+            PROTOCOL_MAX,
+            cluster_id,
+            timeline,
+            host_id,
+            host_time_ms,
+            list(shards),
+            list(epochs),
         )
     )
 

@@ -74,7 +74,9 @@ def load_shard(journal: Journal, books: Books, shard_id: int, *, use_snapshots: 
         try:
             placed = _load_slices(journal, books, shard, snapshot)
         except JournalDamaged as damage:
-            log.warning("snapshot %d of shard %d is not usable, taking an older one: %s", snapshot.snapshot_id, shard_id, damage)
+            log.warning(
+                "snapshot %d of shard %d is not usable, taking an older one: %s", snapshot.snapshot_id, shard_id, damage
+            )
             _forget(books, shard)
             shard = books.shards[shard_id] = ShardState(shard_id)
             continue

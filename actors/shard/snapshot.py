@@ -59,7 +59,9 @@ class Snapshotter:
         payload = pack([(tag, key, _fields(shard, tag, key)) for tag, key in part])
         self._highest = shard.sequence
         self._slices += 1
-        return SnapshotSlice(shard.id, self._snapshot_id, self._slices - 1, shard.sequence, shard.record_number, payload)
+        return SnapshotSlice(
+            shard.id, self._snapshot_id, self._slices - 1, shard.sequence, shard.record_number, payload
+        )
 
     def snapshot(self) -> Snapshot:
         """What to publish after the last slice, once ``highest_sequence`` is durable."""

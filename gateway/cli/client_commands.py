@@ -62,7 +62,13 @@ def show_decision(result: Reservation | Refused, *, as_json: bool) -> None:
         console().print(f"[bold red]refused[/]: {result.reason}" + (f" ({result.state})" if result.state else ""))
         if result.shortages:
             rows = [
-                (short.line_id, key_text(short.stock_key), short.requested_quantity, short.available_quantity, short.reason)
+                (
+                    short.line_id,
+                    key_text(short.stock_key),
+                    short.requested_quantity,
+                    short.available_quantity,
+                    short.reason,
+                )
                 for short in result.shortages
             ]
             table("", ("line", "stock key", "requested", "available", "why"), rows)
@@ -90,7 +96,9 @@ def ats(
     if as_json:
         print_json(plain(found))
     else:
-        rows = [(key_text(one.stock_key), one.available_quantity, "" if one.known else "unknown stock key") for one in found]
+        rows = [
+            (key_text(one.stock_key), one.available_quantity, "" if one.known else "unknown stock key") for one in found
+        ]
         table("", ("stock key", "available to sell", ""), rows)
 
 
@@ -167,12 +175,17 @@ def explain(
     if found.next_hold_expire_quantity:
         at = when(found.next_hold_expire_time.ToMilliseconds())
         console().print(f"the next hold ends at {at} and frees {found.next_hold_expire_quantity} units")
-    rows = [(event.sequence, when(event.time.ToMilliseconds()), event.kind, event.quantity, event.cause) for event in found.events]  # type: ignore[misc]
-    table("last events", ("sequence", "time", "event", "units", "cause"), rows)
+    happened = [
+        (event.sequence, when(event.time.ToMilliseconds()), event.kind, event.quantity, event.cause)
+        for event in found.events
+    ]
+    table("last events", ("sequence", "time", "event", "units", "cause"), happened)
 
 
 def reserve(
-    lines: Annotated[list[str], typer.Argument(help="SKU@WAREHOUSE=QUANTITY, one or more", metavar="SKU@WAREHOUSE=QTY…")],
+    lines: Annotated[
+        list[str], typer.Argument(help="SKU@WAREHOUSE=QUANTITY, one or more", metavar="SKU@WAREHOUSE=QTY…")
+    ],
     ttl: Annotated[float | None, typer.Option("--ttl", help="seconds the hold lasts; default: the service's")] = None,
     confirm_now: Annotated[bool, typer.Option("--confirm", help="straight to CONFIRMED")] = False,
     fill_policy: Annotated[str, typer.Option("--fill", help="all_or_nothing, whole_lines or partial_quantities")] = "",
@@ -261,7 +274,9 @@ def extend(
 
 def amend(
     reservation_id: ReservationId,
-    lines: Annotated[list[str] | None, typer.Argument(help="LINE:SKU@WAREHOUSE=TARGET", metavar="[LINE:SKU@WAREHOUSE=QTY]…")] = None,
+    lines: Annotated[
+        list[str] | None, typer.Argument(help="LINE:SKU@WAREHOUSE=TARGET", metavar="[LINE:SKU@WAREHOUSE=QTY]…")
+    ] = None,
     removed: Annotated[list[str] | None, typer.Option("--remove", help="a line to be removed")] = None,
     version: Annotated[int, typer.Option("--expected-version", help="the version it must have")] = 0,
     request_id: RequestId = None,
@@ -303,7 +318,11 @@ def fulfill(
 
 
 def get_reservation(
-    reservation_id: ReservationId, target: Target = TARGET, token: Token = "", timeout: Timeout = TIMEOUT_S, as_json: Json = False
+    reservation_id: ReservationId,
+    target: Target = TARGET,
+    token: Token = "",
+    timeout: Timeout = TIMEOUT_S,
+    as_json: Json = False,
 ) -> None:
     """One reservation with its lines."""
     with told_plainly(target, as_json=as_json, reads=True), connect(target, "", token, timeout) as client:
@@ -319,7 +338,9 @@ def list_reservations(
     order: Annotated[str, typer.Option("--order", help="of this order (needs --channel)")] = "",
     sku: Annotated[str, typer.Option("--sku", help="with claims on this SKU (needs --warehouse)")] = "",
     warehouse: Annotated[str, typer.Option("--warehouse", help="… in this warehouse")] = "",
-    states: Annotated[list[str] | None, typer.Option("--state", help="held, confirmed, fulfilled, released, expired")] = None,
+    states: Annotated[
+        list[str] | None, typer.Option("--state", help="held, confirmed, fulfilled, released, expired")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", help="most rows", min=1)] = 100,
     target: Target = TARGET,
     token: Token = "",
@@ -366,7 +387,9 @@ def list_reservations(
 def set_policy(
     sku: Sku,
     warehouse: Warehouse,
-    safety_stock: Annotated[int | None, typer.Option("--safety-stock", help="units withheld from every channel")] = None,
+    safety_stock: Annotated[
+        int | None, typer.Option("--safety-stock", help="units withheld from every channel")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit-per-order", help="most units of one order; 0: no limit")] = None,
     base_unit: Annotated[str, typer.Option("--base-unit", help="the unit of all quantities, for people")] = "",
     register: Annotated[bool, typer.Option("--register", help="create the stock key if need be")] = False,
@@ -385,7 +408,9 @@ def set_policy(
     }
     with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client:
         result: Any = (
-            client.register_stock([(sku, warehouse)], **policy)[0] if register else client.set_policy((sku, warehouse), **policy)
+            client.register_stock([(sku, warehouse)], **policy)[0]
+            if register
+            else client.set_policy((sku, warehouse), **policy)
         )
     show_stock(result, as_json=as_json)
 
@@ -431,7 +456,9 @@ def resume(
 
 
 def push_events(
-    file: Annotated[Path, typer.Argument(help="JSON lines, each a WarehouseEvent; - for standard input", allow_dash=True)],
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, each a WarehouseEvent; - for standard input", allow_dash=True)
+    ],
     source: Annotated[str, typer.Option("--source", help="source_id of lines that have none")] = "",
     errors: Annotated[Path | None, typer.Option("--errors", help="where lines that failed are written")] = None,
     target: Target = TARGET,
@@ -492,7 +519,9 @@ def push_events(
 
 
 def list_exceptions(
-    kinds: Annotated[list[str] | None, typer.Option("--kind", help="shortage, shipment_mismatch, event_rejected, …")] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="shortage, shipment_mismatch, event_rejected, …")
+    ] = None,
     states: Annotated[list[str] | None, typer.Option("--state", help="open, healed, resolved; default open")] = None,
     warehouse: Annotated[str, typer.Option("--warehouse", help="of this warehouse")] = "",
     limit: Annotated[int, typer.Option("--limit", help="most rows", min=1)] = 100,
@@ -520,7 +549,15 @@ def list_exceptions(
         print_json(plain(found))
         return
     rows = [
-        (one.kind, one.state, key_text(one.stock_key), one.quantity, one.message, len(one.reservation_ids), when(one.open_time_ms))
+        (
+            one.kind,
+            one.state,
+            key_text(one.stock_key),
+            one.quantity,
+            one.message,
+            len(one.reservation_ids),
+            when(one.open_time_ms),
+        )
         for one in found
     ]
     table("", ("kind", "state", "stock key", "units", "what", "reservations", "since"), rows)

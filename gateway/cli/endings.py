@@ -39,11 +39,19 @@ def ending_of(error: StockadeError) -> Exit:
     """Which exit code a failed call asks for."""
     if error.code == grpc.StatusCode.NOT_FOUND:
         return Exit.NOT_FOUND
-    if error.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.FAILED_PRECONDITION):
+    if error.code in (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+    ):
         return Exit.USAGE
     if error.outcome == "unknown":
         return Exit.UNKNOWN
-    if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if error.code in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ):
         return Exit.UNAVAILABLE
     return Exit.FAILED
 
@@ -76,7 +84,11 @@ def told_plainly(target: str, *, as_json: bool, request_id: str = "", reads: boo
             typer.echo(f"  {field}: {problem}", err=True)
         hint = ""
         if code == Exit.UNKNOWN:
-            hint = f" (it may have happened: run it again with --request-id {request_id})" if request_id else " (it may have happened)"
+            hint = (
+                f" (it may have happened: run it again with --request-id {request_id})"
+                if request_id
+                else " (it may have happened)"
+            )
         elif code == Exit.UNAVAILABLE:
             hint = f" (is the service running at {target}?)"
         fail(f"{error.reason or error.code.name}: {error}{hint}", code)

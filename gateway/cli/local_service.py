@@ -58,7 +58,7 @@ def local_service(settings: Path, data_dir: Path) -> Iterator[str]:
                 process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Path) -> str:
+def _wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Path) -> str:  # noqa: RET503  fail() never returns
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
@@ -69,4 +69,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path
             break
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
-    fail(f"the service did not start; it said:\n{log_path.read_text(encoding='utf-8', errors='replace')}", Exit.UNAVAILABLE)
+    fail(
+        f"the service did not start; it said:\n{log_path.read_text(encoding='utf-8', errors='replace')}",
+        Exit.UNAVAILABLE,
+    )

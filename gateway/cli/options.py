@@ -10,10 +10,14 @@ import typer
 from stockade import Client
 
 Target = Annotated[
-    str, typer.Option("--target", "-t", envvar="STOCKADE_TARGET", help="host:port of the gRPC port", rich_help_panel="Connection")
+    str,
+    typer.Option(
+        "--target", "-t", envvar="STOCKADE_TARGET", help="host:port of the gRPC port", rich_help_panel="Connection"
+    ),
 ]
 Channel = Annotated[
-    str, typer.Option("--channel", "-c", envvar="STOCKADE_CHANNEL", help="the sales channel", rich_help_panel="Connection")
+    str,
+    typer.Option("--channel", "-c", envvar="STOCKADE_CHANNEL", help="the sales channel", rich_help_panel="Connection"),
 ]
 Token = Annotated[
     str, typer.Option("--token", envvar="STOCKADE_TOKEN", help="bearer token", rich_help_panel="Connection")
@@ -27,7 +31,9 @@ RequestId = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", envvar="STOCKADE_CONFIG", help="settings file; default stockade.toml here", dir_okay=False),
+    typer.Option(
+        "--config", envvar="STOCKADE_CONFIG", help="settings file; default stockade.toml here", dir_okay=False
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", "-d", help="data directory (setting data_dir)")]
 

@@ -78,7 +78,11 @@ def serve(
 
 
 def status(
-    target: Target = TARGET, token: Token = "", timeout: Timeout = 5.0, shards: Annotated[bool, typer.Option("--shards", help="each shard as well")] = False, as_json: Json = False
+    target: Target = TARGET,
+    token: Token = "",
+    timeout: Timeout = 5.0,
+    shards: Annotated[bool, typer.Option("--shards", help="each shard as well")] = False,
+    as_json: Json = False,
 ) -> None:
     """How the service is: hosts, journal, counters."""
     from google.protobuf import json_format
@@ -86,7 +90,11 @@ def status(
     with told_plainly(target, as_json=as_json, reads=True), connect(target, "", token, timeout) as client:
         found = client.cluster_status()
     if as_json:
-        print_json(json_format.MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        print_json(
+            json_format.MessageToDict(
+                found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
+        )
         return
     actors = sum(shard.stock_actors for shard in found.shards)
     live = sum(shard.reservations for shard in found.shards)
@@ -100,17 +108,30 @@ def status(
         ("oversells", found.oversells),
         ("shortage units", f"{found.shortage_units:,}"),
         ("imposed and uncovered", f"{found.imposed_uncovered_units:,} units"),
-        ("journal", f"{found.journal.kind}, {found.journal.size_bytes / 2**20:,.1f} MiB, {found.journal.free_bytes / 2**30:,.1f} GiB free"),
+        (
+            "journal",
+            f"{found.journal.kind}, {found.journal.size_bytes / 2**20:,.1f} MiB, {found.journal.free_bytes / 2**30:,.1f} GiB free",
+        ),
         ("durability", found.journal.durability),
     ]
     table("", ("", ""), rows)
     hosts = [
-        (host.host_id, host.state, host.endpoint, str(host.pid), host.shards, "" if host.accepts_claims else "refuses new claims: disk")
+        (
+            host.host_id,
+            host.state,
+            host.endpoint,
+            str(host.pid),
+            host.shards,
+            "" if host.accepts_claims else "refuses new claims: disk",
+        )
         for host in found.hosts
     ]
     table("hosts", ("host", "state", "endpoint", "pid", "shards", ""), hosts)
     if shards:
-        each = [(s.shard, s.epoch, s.record_number, s.sequence, s.stock_actors, s.reservations, s.queue_depth) for s in found.shards]
+        each = [
+            (s.shard, s.epoch, s.record_number, s.sequence, s.stock_actors, s.reservations, s.queue_depth)
+            for s in found.shards
+        ]
         table("shards", ("shard", "epoch", "records", "sequence", "stock keys", "reservations", "waiting"), each)
 
 
@@ -121,7 +142,10 @@ def show_config(config: Config = None, data_dir: DataDir = None, as_json: Json =
     if as_json:
         print_json([{"name": one.name, "value": one.value, "origin": one.origin} for one in values])
         return
-    rows = [(one.name, json.dumps(one.value, ensure_ascii=False, default=str), one.origin, one.description) for one in values]
+    rows = [
+        (one.name, json.dumps(one.value, ensure_ascii=False, default=str), one.origin, one.description)
+        for one in values
+    ]
     table("", ("setting", "value", "from", "what it is"), rows)
 
 
@@ -200,7 +224,10 @@ def show_verified(report: Any) -> None:
         ("records, events", f"{report.records:,}, {report.events:,} ({rate:,.0f} events/s)"),
         ("stock keys, reservations", f"{report.stock_keys:,}, {report.reservations:,}"),
         ("units granted", f"{report.units_granted:,} in {report.claims_granted:,} claims"),
-        ("units fulfilled, released, expired", f"{report.units_fulfilled:,}, {report.units_released:,}, {report.units_expired:,}"),
+        (
+            "units fulfilled, released, expired",
+            f"{report.units_fulfilled:,}, {report.units_released:,}, {report.units_expired:,}",
+        ),
         ("shortages opened, healed", f"{report.shortages_opened:,}, {report.shortages_healed:,}"),
         ("imposed and uncovered", f"{report.imposed_uncovered_units:,} units"),
         ("oversells", f"{report.oversells:,}"),
@@ -209,7 +236,9 @@ def show_verified(report: Any) -> None:
     table("journal verified", ("", ""), rows)
     for wrong in report.violations[:20]:
         key = wrong.stock_key.replace("\x1f", "/").strip("/")
-        console().print(f"[red]shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}[/]: {wrong.message}")
+        console().print(
+            f"[red]shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}[/]: {wrong.message}"
+        )
 
 
 def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -282,14 +311,18 @@ def backup(
     if as_json:
         print_json({name: getattr(manifest, name) for name in manifest.__dataclass_fields__})
     else:
-        console().print(f"{destination}: {manifest.size_bytes / 2**20:,.1f} MiB, timeline {manifest.timeline}, sha256 {manifest.sha256}")
+        console().print(
+            f"{destination}: {manifest.size_bytes / 2**20:,.1f} MiB, timeline {manifest.timeline}, sha256 {manifest.sha256}"
+        )
 
 
 def restore(
     source: Annotated[Path, typer.Argument(help="a backup made by `stockade backup`")],
     config: Config = None,
     data_dir: DataDir = None,
-    replace: Annotated[str, typer.Option("--replace", help="cluster id of a journal that is there: it is put aside")] = "",
+    replace: Annotated[
+        str, typer.Option("--replace", help="cluster id of a journal that is there: it is put aside")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Put a backup back, as a new timeline. The service must be stopped. What came after the backup is gone."""

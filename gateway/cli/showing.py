@@ -48,7 +48,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         numeric = bool(rows) and all(isinstance(row[index], int) and not isinstance(row[index], bool) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row])
+        drawn.add_row(
+            *[f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row]
+        )
     console().print(drawn)
 
 
@@ -83,7 +85,18 @@ def show_reservation(reservation: Reservation) -> None:
     )
 
 
-STOCK_COLUMNS = ("stock key", "on hand", "held", "confirmed", "picked", "adrift", "safety", "shortage", "available", "selling")
+STOCK_COLUMNS = (
+    "stock key",
+    "on hand",
+    "held",
+    "confirmed",
+    "picked",
+    "adrift",
+    "safety",
+    "shortage",
+    "available",
+    "selling",
+)
 
 
 def stock_row(stock: Stock) -> tuple[Any, ...]:

@@ -94,7 +94,9 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="the same seed, the same day")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="how long the day lasts, at least", min=0.0)] = 40.0,
     gateways: Annotated[int, typer.Option("--gateways", help="gateway processes", min=1)] = 2,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", "-d", help="keep the journal here; must be empty")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", "-d", help="keep the journal here; must be empty")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A trading day on a service of its own: channels, warehouses, shortages, expiries, and the proof that nothing oversold."""
@@ -120,8 +122,16 @@ def demo(
     if as_json:
         print_json({"report": asdict(report), "verify": verified.plain(), "failures": failures})
     else:
-        day_driver_rows = [(name.replace("_", " "), value) for name, value in asdict(report).items() if isinstance(value, (int, float, str))]
-        table("the trading day", ("", ""), [(name, f"{value:,.2f}" if isinstance(value, float) else value) for name, value in day_driver_rows])
+        day_driver_rows = [
+            (name.replace("_", " "), value)
+            for name, value in asdict(report).items()
+            if isinstance(value, (int, float, str))
+        ]
+        table(
+            "the trading day",
+            ("", ""),
+            [(name, f"{value:,.2f}" if isinstance(value, float) else value) for name, value in day_driver_rows],
+        )
         _show_latencies(report.latencies_ms)
         show_verified(verified)
         if not failures:
@@ -133,13 +143,21 @@ def demo(
 def replay(
     file: Annotated[Path, typer.Argument(help="UCI Online Retail layout, CSV, optionally gzipped", dir_okay=False)],
     seed: Annotated[int, typer.Option("--seed", help="of warehouses, stock and holds")] = 1,
-    refusal_rate: Annotated[float, typer.Option("--stock-out-rate", help="share of lines that shall find too little", min=0.0, max=0.5)] = 0.03,
+    refusal_rate: Annotated[
+        float, typer.Option("--stock-out-rate", help="share of lines that shall find too little", min=0.0, max=0.5)
+    ] = 0.03,
     limit: Annotated[int, typer.Option("--limit", help="only so many lines; 0: all", min=0)] = 0,
-    speed: Annotated[float, typer.Option("--speed", help="time compressed so many times; 0: as fast as it can", min=0.0)] = 0.0,
-    target: Annotated[str, typer.Option("--target", "-t", help="a running service, empty of stock; default: one of its own")] = "",
+    speed: Annotated[
+        float, typer.Option("--speed", help="time compressed so many times; 0: as fast as it can", min=0.0)
+    ] = 0.0,
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="a running service, empty of stock; default: one of its own")
+    ] = "",
     token: Token = "",
     gateways: Annotated[int, typer.Option("--gateways", help="gateway processes", min=1)] = 2,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", "-d", help="keep the journal here; must be empty")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", "-d", help="keep the journal here; must be empty")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay a retailer's orders through the service, and judge every stock key by an independent oracle."""
@@ -188,13 +206,21 @@ def replay(
     if as_json:
         print_json({"report": asdict(report), "verify": verified.plain() if verified else None, "failures": failures})
     else:
-        rows = [(name.replace("_", " "), value) for name, value in asdict(report).items() if isinstance(value, (int, float))]
-        table("the replay", ("", ""), [(name, f"{value:,.4f}" if isinstance(value, float) else value) for name, value in rows])
+        rows = [
+            (name.replace("_", " "), value) for name, value in asdict(report).items() if isinstance(value, (int, float))
+        ]
+        table(
+            "the replay",
+            ("", ""),
+            [(name, f"{value:,.4f}" if isinstance(value, float) else value) for name, value in rows],
+        )
         _show_latencies(report.latencies_ms)
         if verified is not None:
             show_verified(verified)
         if not failures:
-            console().print(f"[bold green]proved[/]: the service agrees with the oracle on all {report.stock_keys:,} stock keys")
+            console().print(
+                f"[bold green]proved[/]: the service agrees with the oracle on all {report.stock_keys:,} stock keys"
+            )
     _end(failures, data_dir is not None, data_dir)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from gateway.trading.oracle import Key
 from gateway.trading.report import latency_table
-from gateway.trading.traffic import Traffic
 from gateway.trading.trading_day import WAREHOUSES, PlannedBasket, Story, TradingDay
+from gateway.trading.traffic import Traffic
 from stockade import AsyncClient
 from stockade.client import facts
 from stockade.client.results import LineWanted, Refused
@@ -71,7 +71,9 @@ def failures(report: DayReport) -> list[str]:
     if report.oversells:
         found.append(f"the service counts {report.oversells} oversells")
     if not REFUSED_SHARE_MIN <= report.refused_share <= REFUSED_SHARE_MAX:
-        found.append(f"{report.refused_share:.1%} of demand refused, {REFUSED_SHARE_MIN:.0%} to {REFUSED_SHARE_MAX:.0%} were promised")
+        found.append(
+            f"{report.refused_share:.1%} of demand refused, {REFUSED_SHARE_MIN:.0%} to {REFUSED_SHARE_MAX:.0%} were promised"
+        )
     if report.sold_out_keys < SOLD_OUT_KEYS_MIN:
         found.append(f"{report.sold_out_keys} stock keys sold out, at least {SOLD_OUT_KEYS_MIN} were promised")
     if report.expiries < EXPIRIES_MIN:
@@ -104,7 +106,9 @@ class Day:
         self._draw = random.Random(day.seed + 1)
         self._to_ship: dict[str, list[str]] = {warehouse: [] for warehouse in WAREHOUSES}  # reservation ids
         self._abandoned: list[str] = []
-        self._warehouse_locks = {warehouse: asyncio.Lock() for warehouse in WAREHOUSES}  # a warehouse tells one thing at a time
+        self._warehouse_locks = {
+            warehouse: asyncio.Lock() for warehouse in WAREHOUSES
+        }  # a warehouse tells one thing at a time
         self._placed = 0
         self._in_part = 0
         self._shipments = 0
@@ -185,7 +189,9 @@ class Day:
     async def _after(self, story: Story, reservation_id: str) -> None:
         """What customers do between ordering and shipping."""
         traffic = self._traffic
-        open_lines = [(line_id, line) for line_id, line in traffic.oracle.orders[reservation_id].lines.items() if line.open]
+        open_lines = [
+            (line_id, line) for line_id, line in traffic.oracle.orders[reservation_id].lines.items() if line.open
+        ]
         if not open_lines:
             return
         line_id, line = open_lines[0]

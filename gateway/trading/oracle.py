@@ -105,7 +105,10 @@ class Oracle:
         order.lines = {}
         self.reserved(
             reservation.reservation_id,
-            [(line.line_id, (line.stock_key.sku, line.stock_key.warehouse_id), line.open_quantity) for line in reservation.lines],
+            [
+                (line.line_id, (line.stock_key.sku, line.stock_key.warehouse_id), line.open_quantity)
+                for line in reservation.lines
+            ],
             confirmed=order.confirmed,
         )
         self.orders[reservation.reservation_id].fulfilled = order.fulfilled

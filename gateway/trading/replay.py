@@ -59,7 +59,12 @@ class Replay:
     """One replay. ``progress(days done, days in all, orders done)`` is called as it goes."""
 
     def __init__(
-        self, plan: RetailPlan, traffic: Traffic, *, speed: float = 0.0, progress: Callable[[int, int, Traffic], None] | None = None
+        self,
+        plan: RetailPlan,
+        traffic: Traffic,
+        *,
+        speed: float = 0.0,
+        progress: Callable[[int, int, Traffic], None] | None = None,
     ) -> None:
         self._plan = plan
         self._traffic = traffic
@@ -254,7 +259,12 @@ class Replay:
             else:
                 self._returned += 1
                 promised = facts.promise(reservation_id, line_id=one.line_id) if reservation_id else None
-                returns.append((one, facts.customer_return(traffic.told(one.key), one.units, into="quality_hold", promised=promised)))
+                returns.append(
+                    (
+                        one,
+                        facts.customer_return(traffic.told(one.key), one.units, into="quality_hold", promised=promised),
+                    )
+                )
 
         async def release(one: tuple[str, dict[str, int]]) -> None:
             if one[1]:

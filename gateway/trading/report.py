@@ -26,7 +26,8 @@ def latency_table(latencies_ms: Mapping[str, Sequence[float]]) -> dict[str, dict
 def latency_rows(table: Mapping[str, Mapping[str, float]]) -> list[Sequence[Any]]:
     """Rows for people: verb, calls, p50, p90, p99, slowest."""
     return [
-        (verb, int(row["calls"]), *(f"{row[name]:.1f}" for name in ("p50", "p90", "p99", "max"))) for verb, row in table.items()
+        (verb, int(row["calls"]), *(f"{row[name]:.1f}" for name in ("p50", "p90", "p99", "max")))
+        for verb, row in table.items()
     ]
 
 

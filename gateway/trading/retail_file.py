@@ -82,11 +82,15 @@ def read_retail_lines(path: Path, limit: int = 0) -> Iterator[RetailLine]:
                 continue
             if len(row) < len(COLUMNS):
                 raise RetailFileError(f"{path} line {number}: {len(row)} columns where {len(COLUMNS)} are needed")
-            invoice, sku, description, quantity_text, date_text, price_text, customer, country = (cell.strip() for cell in row[:8])
+            invoice, sku, description, quantity_text, date_text, price_text, customer, country = (
+                cell.strip() for cell in row[:8]
+            )
             try:
                 quantity = int(quantity_text)
             except ValueError:
-                raise RetailFileError(f"{path} line {number}: Quantity {quantity_text!r} is not a whole number") from None
+                raise RetailFileError(
+                    f"{path} line {number}: Quantity {quantity_text!r} is not a whole number"
+                ) from None
             try:
                 price = float(price_text or 0)
             except ValueError:
@@ -96,7 +100,9 @@ def read_retail_lines(path: Path, limit: int = 0) -> Iterator[RetailLine]:
             try:
                 minute = _minute(date_text, date_format)
             except ValueError:
-                raise RetailFileError(f"{path} line {number}: InvoiceDate {date_text!r} is not like {date_format!r}") from None
+                raise RetailFileError(
+                    f"{path} line {number}: InvoiceDate {date_text!r} is not like {date_format!r}"
+                ) from None
             customer = customer.removesuffix(".0")
             meaning = meaning_of(invoice, sku, quantity, price, customer)
             yield RetailLine(number, invoice, sku, description, quantity, minute, price, customer, country, meaning)

@@ -101,7 +101,9 @@ def make_plan(lines: Iterable[RetailLine], seed: int, refusal_rate: float = 0.03
     orders: list[PlannedOrder] = []
     by_invoice: dict[str, int] = {}
     days: dict[int, PlannedDay] = {}
-    sold: dict[tuple[str, str], list[tuple[int, str, list[int]]]] = defaultdict(list)  # (customer, sku) → lines with units left
+    sold: dict[tuple[str, str], list[tuple[int, str, list[int]]]] = defaultdict(
+        list
+    )  # (customer, sku) → lines with units left
     matched = in_all = count = 0
     for line in lines:
         count += 1
@@ -138,7 +140,9 @@ def make_plan(lines: Iterable[RetailLine], seed: int, refusal_rate: float = 0.03
                 day.cancellations.append(PlannedCancellation(index, line_id, place, -line.quantity))
         else:
             day.adjustments.append((key, line.quantity, line.description or "unexplained"))
-    plan = RetailPlan(seed, count, dict(meanings), orders, [days[number] for number in sorted(days)], 0.0, matched, in_all)
+    plan = RetailPlan(
+        seed, count, dict(meanings), orders, [days[number] for number in sorted(days)], 0.0, matched, in_all
+    )
     _supply(plan, draw, refusal_rate)
     return plan
 

@@ -97,7 +97,9 @@ class Traffic:
                 raise TrafficError(f"a reserve failed: {answer.reason or answer.code}: {answer.message}")
             if isinstance(answer, Granted):
                 wanted = {line.line_id or str(at): line.quantity for at, line in enumerate(lines)}
-                granted = wanted if answer.lines is None else {one.line_id: one.granted_quantity for one in answer.lines}
+                granted = (
+                    wanted if answer.lines is None else {one.line_id: one.granted_quantity for one in answer.lines}
+                )
                 self.count_order(lines, granted, None)
                 self.book(answer.reservation_id, lines, granted, confirmed=bool(options.get("confirm")))
                 ids.append(answer.reservation_id)
@@ -106,7 +108,9 @@ class Traffic:
                 ids.append("")
         return ids
 
-    def book(self, reservation_id: str, lines: Sequence[LineWanted], granted: dict[str, int], *, confirmed: bool) -> None:
+    def book(
+        self, reservation_id: str, lines: Sequence[LineWanted], granted: dict[str, int], *, confirmed: bool
+    ) -> None:
         """Tell the oracle what was granted."""
         self.oracle.reserved(
             reservation_id,

@@ -84,7 +84,7 @@ def from_status(status: status_pb2.Status, code: grpc.StatusCode, correlation_id
 def from_call_error(error: Any) -> StockadeError:
     """An error from a grpc.RpcError (sync or aio), which is its own call or has the same methods."""
     code: grpc.StatusCode = error.code()
-    trailing = {key: value for key, value in (error.trailing_metadata() or ())}
+    trailing = dict(error.trailing_metadata() or ())
     correlation_id = str(trailing.get("x-correlation-id", ""))
     packed = trailing.get(STATUS_KEY)
     if packed is not None:
