@@ -26,6 +26,10 @@ LABELS_MAX = 16
 LABEL_KEY_BYTES_MAX = 64
 LABEL_VALUE_BYTES_MAX = 256
 NOTE_BYTES_MAX = 1_024  # free text for people; journaled, so bounded
+VIOLATIONS_BYTES_MAX = (
+    4_000  # of bad fields named in one error: clients take 8 KiB of trailers, these are sent as base64
+)
+VIOLATION_CHARACTERS_MAX = 300  # of one field's path or description: a bad value may be of any length
 PAGE_SIZE_MAX = 1_000
 PAGE_SIZE_DEFAULT = 100
 PAGE_TOKEN_BYTES_MAX = 2_048  # opaque, ours: a host's id and its cursor
@@ -51,7 +55,7 @@ ROUTE_PATIENCE_MS = 6_000  # how long a call waits for a shard that nobody serve
 LINK_SILENCE_MS_MAX = 4_000  # a frame in flight and nothing heard: the link is dropped and made anew
 LINK_CONNECT_MS_MAX = 2_000
 LINK_BACKOFF_MS_MIN = 50
-LINK_BACKOFF_MS_MAX = 1_000
+LINK_BACKOFF_MS_MAX = 250  # a successor is reached this soon after it listens
 RETRY_PAUSE_MS = 50  # between two tries of an item whose shard is changing its owner
 RETRY_HINT_OVERLOADED_MS = 100
 RETRY_HINT_UNAVAILABLE_MS = 500

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from actors.domain.outcomes import ErrorReason
+from gateway.config import VIOLATION_CHARACTERS_MAX, VIOLATIONS_BYTES_MAX
 
 ERROR_DOMAIN = "stockade"
 NOT_DONE = "not_done"  # nothing happened, nothing will
@@ -104,11 +105,30 @@ class CallFailed(Exception):
 
 
 def invalid(violations: Sequence[Violation]) -> CallFailed:
-    """INVALID_FIELD, naming every bad field at once."""
-    first = violations[0]
+    """INVALID_FIELD, naming every bad field at once (the first some forty, when there are more)."""
+    shown = _shown(violations)
+    first = shown[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     where = f"{first.field}: " if first.field else ""
-    return CallFailed(ErrorReason.INVALID_FIELD, f"{where}{first.description}{more}", violations=violations)
+    return CallFailed(ErrorReason.INVALID_FIELD, f"{where}{first.description}{more}", violations=shown)
+
+
+def _shown(violations: Sequence[Violation]) -> list[Violation]:
+    """As many as an error can carry, the last of them saying how many more there are."""
+    shown: list[Violation] = []
+    room = VIOLATIONS_BYTES_MAX
+    for violation in violations:
+        bounded = Violation(_bounded(violation.field), _bounded(violation.description))
+        room -= len(bounded.field.encode()) + len(bounded.description.encode()) + 8
+        if room < 0 and shown:
+            shown.append(Violation("", f"{len(violations) - len(shown)} more fields are bad; fix these first"))
+            break
+        shown.append(bounded)
+    return shown
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= VIOLATION_CHARACTERS_MAX else f"{text[:VIOLATION_CHARACTERS_MAX]}…"
 
 
 def failure_of(reply: Sequence[Any]) -> CallFailed:

@@ -14,7 +14,6 @@ from collections.abc import Container
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from stockade.v1 import stock_key_pb2
 
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import ErrorReason
@@ -32,6 +31,7 @@ from gateway.config import (
     GatewayConfig,
 )
 from gateway.errors import CallFailed, Violation
+from stockade.v1 import stock_key_pb2
 
 TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999: what a Timestamp can say
 DURATION_SECONDS_MAX = 315_576_000_000  # what a Duration can say
@@ -124,6 +124,8 @@ class Findings(list[Violation]):
         """No two elements with the same id. ``field``: with ``{}`` for the index, ``name``: what must be unique."""
         seen: dict[str, int] = {}
         for index, text in enumerate(texts):
+            if not text:
+                continue  # an absent one is another finding
             first = seen.setdefault(text, index)
             if first != index:
                 self.add(field.format(index), f"{name} {text!r} is already used by element {first}: it must be unique")

@@ -11,6 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from actors.domain.answers import Granted, LineView, RefusalView, ReservationView, StockView
+from actors.domain.keys import split_stock_key
 from stockade.v1 import (
     availability_service_pb2,
     exception_service_pb2,
@@ -18,9 +21,6 @@ from stockade.v1 import (
     stock_key_pb2,
     stock_service_pb2,
 )
-
-from actors.domain.answers import Granted, LineView, RefusalView, ReservationView, StockView
-from actors.domain.keys import split_stock_key
 
 _RESERVATION_VIEW_SIZE = len(ReservationView._fields)
 _GRANTED_SIZE = len(Granted._fields)

@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stockade.v1 import stock_key_pb2
-from stockade.v1 import warehouse_event_service_pb2 as pb
-
 from actors.domain.commands import Verb
 from actors.domain.outcomes import Disposition, Fact, IngestOutcome, RejectReason
 from actors.domain.rules import ON_HAND_MAX
@@ -20,6 +17,8 @@ from gateway.config import GatewayConfig
 from gateway.translate import digests
 from gateway.translate.answers import position
 from gateway.validation import SEQUENCE_MAX, Findings, KnownNames
+from stockade.v1 import stock_key_pb2
+from stockade.v1 import warehouse_event_service_pb2 as pb
 
 Item = list[Any]
 DISPOSITIONS = frozenset(map(int, Disposition))

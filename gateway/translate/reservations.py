@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stockade.v1 import reservation_service_pb2 as pb
-
 from actors.domain.commands import Verb
 from actors.domain.outcomes import Admission, ErrorReason, FillPolicy, ReleaseReason, ReservationState
 from actors.domain.rules import LINES_PER_ORDER_MAX, QUANTITY_PER_LINE_MAX
@@ -19,6 +17,7 @@ from gateway.config import GatewayConfig
 from gateway.errors import CallFailed
 from gateway.translate import digests
 from gateway.validation import Findings, KnownNames, valid_id
+from stockade.v1 import reservation_service_pb2 as pb
 
 # Plain ints: an IntEnum in a set is compared through Python code.
 FILL_POLICIES = frozenset(map(int, FillPolicy))
@@ -153,7 +152,7 @@ class ReservationRequests:
     def _unique_line_ids(field: str, items: list[list[Any]], findings: Findings) -> None:
         line_ids = [item[0] for item in items]
         if len(set(line_ids)) != len(line_ids):
-            findings.unique(field + "[{}].line_id", [line_id for line_id in line_ids if line_id], "line_id")
+            findings.unique(field + "[{}].line_id", line_ids, "line_id")
 
     def confirm(self, request: pb.ConfirmReservationRequest, cause: Sequence[str], findings: Findings) -> Item:
         """Raises CallFailed RESERVATION_NOT_FOUND when the id is not one of ours; so do all verbs below."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stockade.v1 import availability_service_pb2, exception_service_pb2, stock_key_pb2, stock_service_pb2
-
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ExceptionKind, ExceptionState, SellingState
 from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
 from gateway.config import STOCK_KEYS_PER_CALL_MAX
 from gateway.translate import digests
 from gateway.validation import Findings, KnownNames
+from stockade.v1 import availability_service_pb2, exception_service_pb2, stock_key_pb2, stock_service_pb2
 
 Item = list[Any]
 SELLING_STATES = frozenset(map(int, SellingState))

@@ -17,12 +17,6 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from stockade.v1 import admin_service_pb2 as admin_pb
-from stockade.v1 import availability_service_pb2 as availability_pb
-from stockade.v1 import reservation_service_pb2 as pb
-from stockade.v1 import stock_service_pb2 as stock_pb
-from stockade.v1 import warehouse_event_service_pb2 as event_pb
-from stockade.v1.stock_key_pb2 import StockKey
 
 from actors.domain.answers import ERROR, OK, REFUSED, RefusalView
 from actors.domain.commands import Verb
@@ -30,6 +24,12 @@ from actors.domain.outcomes import ErrorReason, RefusalReason
 from gateway.config import Credential, RefusedBinding, TlsFiles
 from gateway.server import start_gateway
 from gateway.servicers.constant import ConstantReservationService
+from stockade.v1 import admin_service_pb2 as admin_pb
+from stockade.v1 import availability_service_pb2 as availability_pb
+from stockade.v1 import reservation_service_pb2 as pb
+from stockade.v1 import stock_service_pb2 as stock_pb
+from stockade.v1 import warehouse_event_service_pb2 as event_pb
+from stockade.v1.stock_key_pb2 import StockKey
 from tests.integration.gateway_world import FakeDirectory, FakeHost, config, grant, until, world
 
 
@@ -183,6 +183,19 @@ async def test_a_real_order_of_1114_lines_is_served_and_one_of_2001_refused():
         failure = await here.failure(reserve(lines=[line(f"S{index}") for index in range(2_001)]))
         assert failure.what == ("INVALID_ARGUMENT", "INVALID_FIELD", "not_done")
         assert "2001 lines" in failure.message
+
+
+async def test_thousands_of_bad_fields_are_an_error_that_every_client_can_receive():
+    async with world() as here:
+        bad = pb.LineRequest(stock_key=StockKey(sku="\n" * 120, warehouse_id="é" * 200), line_id="same" * 100)
+        failure = await here.failure(reserve(lines=[bad] * 2_000))
+        assert failure.what == ("INVALID_ARGUMENT", "INVALID_FIELD", "not_done")
+        assert failure.fields[:3] == ["lines[0].line_id", "lines[0].stock_key.sku", "lines[0].stock_key.warehouse_id"]
+        assert 20 < len(failure.fields) < 100
+        assert failure.fields[-1] == ""
+        assert len(failure.message) < 500
+        failure = await here.failure(reserve(channel_id="x" * 3_000_000))
+        assert failure.fields == ["channel_id"]
 
 
 async def test_a_batch_is_bounded_in_items_and_lines():

@@ -12,12 +12,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
-from stockade.v1 import availability_service_pb2 as availability_pb
-from stockade.v1 import exception_service_pb2 as exception_pb
-from stockade.v1 import reservation_service_pb2 as pb
-from stockade.v1 import stock_service_pb2 as stock_pb
-from stockade.v1 import warehouse_event_service_pb2 as event_pb
-from stockade.v1.stock_key_pb2 import OrderReference, Promise, StockKey
 
 from actors.domain.outcomes import ErrorReason, SellingState
 from gateway.access import ANYBODY, Principal
@@ -27,6 +21,12 @@ from gateway.translate.events import EventRequests
 from gateway.translate.reservations import ReservationRequests
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings, KnownNames, id_problem, valid_id
+from stockade.v1 import availability_service_pb2 as availability_pb
+from stockade.v1 import exception_service_pb2 as exception_pb
+from stockade.v1 import reservation_service_pb2 as pb
+from stockade.v1 import stock_service_pb2 as stock_pb
+from stockade.v1 import warehouse_event_service_pb2 as event_pb
+from stockade.v1.stock_key_pb2 import OrderReference, Promise, StockKey
 
 CONFIG = GatewayConfig(
     cluster_token="t",
@@ -211,6 +211,10 @@ BAD: list[tuple[Any, list[str]]] = [
     (amend(target_lines=[]), ["target_lines"]),
     (amend(target_lines=[line()]), ["target_lines[0].line_id"]),
     (amend(removed_line_ids=["1"]), ["removed_line_ids[0]"]),
+    (
+        amend(target_lines=[line(), line(line_id="a"), line(line_id="a")]),
+        ["target_lines[0].line_id", "target_lines[2].line_id"],
+    ),
     (amend(removed_line_ids=["2", "2"]), ["removed_line_ids[1]"]),
     (fulfill(shipment_id=""), ["shipment_id"]),
     (fulfill(lines=[pb.FulfillLine(line_id="1", quantity=1)] * 2), ["lines[1].document_line"]),
