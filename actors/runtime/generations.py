@@ -36,6 +36,11 @@ class Generation:
     complete: bool = False
     watchers: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @property
+    def ray_pids(self) -> list[int]:
+        """Nobody may wait for these while an actor of this generation is still needed."""
+        return [process.pid for process in self.ray.values()]
+
 
 async def spawn_node(plan: NodePlan) -> Generation:
     """Start a node process; it reports by its link. Its output goes to ``logs/node.log``."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from actors.runtime.announcements import Announcer
-from actors.runtime.local_ray import holds_nothing
+from actors.runtime.local_ray import is_one_of_ours
 from actors.runtime.processes import ProcessId, end_processes, find_marked, is_running
 
 __all__ = ["LeftoversRemain", "clear_leftovers"]
@@ -34,7 +34,7 @@ async def clear_leftovers(data_dir: Path, patience_ms: int, announcer: Announcer
         f"waiting up to {patience_ms / 1000:g} s for what a former serve left behind (pids {spell(leftovers)})",
     )
     deadline = time.monotonic() + patience_ms / 1000
-    while any(not holds_nothing(process) for process in find_marked(mark)) and time.monotonic() < deadline:
+    while any(is_one_of_ours(process) for process in find_marked(mark)) and time.monotonic() < deadline:
         await asyncio.sleep(LOOK_INTERVAL_S)
     if not (leftovers := find_marked(mark)):
         return

@@ -20,13 +20,15 @@ from typing import Any
 from actors.runtime.plan import NodePlan
 from actors.runtime.processes import MARK_VARIABLE, ProcessId
 
+__all__ = ["NAMESPACE", "RayProcesses", "is_one_of_ours", "node_environment", "short_path_to", "start_ray"]
+
 NAMESPACE = "stockade"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of AF_UNIX, without its closing zero
 SOCKET_PATH_TAIL_BYTES = 80  # "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.sock…" and some room
 SESSIONS_KEPT = 2  # of Ray's log directories: this one and the one before, for whoever looks for a cause
 TOKEN_BYTES = 32
 RAY_LOG_BYTES_MAX = 8 * 1024 * 1024  # a file, of about twenty; Ray's own default is 512 MB
-AGENT_TITLES = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
+ACTOR_TITLES = (b"ray::ShardHostActor", b"ray::GatewayActor", b"ray::DirectoryActor")
 
 RayProcesses = dict[str, int]
 
@@ -90,13 +92,13 @@ def start_ray(plan: NodePlan) -> RayProcesses:
     return {name: processes[key][0].process.pid for name, key in (("gcs", "gcs_server"), ("raylet", "raylet"))}
 
 
-def holds_nothing(process: ProcessId) -> bool:
-    """Whether it is one of Ray's agents, which outlive their raylet by some seconds and own nothing of ours."""
+def is_one_of_ours(process: ProcessId) -> bool:
+    """Whether it runs an actor of ours. Ray's own processes hold nothing, and some outlive their raylet by seconds."""
     try:
         title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     except OSError:
-        return True
-    return title.startswith(AGENT_TITLES)
+        return False
+    return title.startswith(ACTOR_TITLES)
 
 
 def write_token(path: Path) -> None:

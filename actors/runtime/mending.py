@@ -9,7 +9,7 @@ it says it is prepared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,32 +49,41 @@ class EndGeneration:
     number: int
 
 
+FAILED = MemberState.FAILED
+
 Action = Activate | Stop | EndGeneration
 
 
-def next_actions(members: Sequence[Member], newest: int, gateway_count: int) -> list[Action]:
-    """What should be said now; empty when everything is as it should be or somebody must first answer."""
-    actions: list[Action] = [*host_actions(hosts_among(members), newest)]
+def next_actions(members: Sequence[Member], generations: Collection[int], gateway_count: int) -> list[Action]:
+    """What should be said now; empty when everything is as it should be or somebody must first answer.
+
+    ``generations``: numbers of those that have not been ended, with or without members; the highest is the newest.
+    """
+    newest = max(generations)
+    prepared = {member.role for member in members if member.generation == newest and member.state is not FAILED}
+    everybody_is_there = roles_of_a_node(gateway_count) <= prepared
+    actions: list[Action] = [*host_actions(hosts_among(members), newest, hand_over=everybody_is_there)]
     actions += [Activate(member) for member in members if member.role == DIRECTORY and is_waiting(member)]
     actions += gateway_actions(members, newest, gateway_count)
     if is_complete(members, newest, gateway_count):
-        older = {member.generation for member in members if member.generation < newest}
+        holding = {member.generation for member in members if holds(member)}
         actions += [
-            EndGeneration(number)
-            for number in sorted(older)
-            if not any(holds(m) for m in members if m.generation == number)
+            EndGeneration(number) for number in sorted(generations) if number != newest and number not in holding
         ]
     return actions
 
 
-def host_actions(hosts: Sequence[Member], newest: int) -> Iterable[Action]:
-    """At most one host holds the journal. An older one gives way once its successor is prepared."""
+def host_actions(hosts: Sequence[Member], newest: int, *, hand_over: bool) -> Iterable[Action]:
+    """At most one host holds the journal. An older one gives way once its successor is prepared, and all that takes
+    part: starting processes beside a host that replays would make its callers wait longer."""
     waiting = sorted((host for host in hosts if is_waiting(host)), key=lambda host: host.generation)
     holders = [host for host in hosts if holds(host)]
     if not holders:
         return [Activate(waiting[-1])] if waiting else []
     successor_waits = bool(waiting) and waiting[-1].generation == newest
-    return [Stop(host) for host in holders if host.generation < newest and successor_waits and not host.told_to_stop]
+    if not (successor_waits and hand_over):
+        return []
+    return [Stop(host) for host in holders if host.generation < newest and not host.told_to_stop]
 
 
 def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
@@ -93,7 +102,11 @@ def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) 
 def is_complete(members: Iterable[Member], generation: int, gateway_count: int) -> bool:
     """Whether this generation serves with everything it should have."""
     serving = {m.role for m in members if m.generation == generation and m.state is MemberState.SERVING}
-    return {NODE, DIRECTORY, HOST, *(f"{GATEWAY}-{number}" for number in range(gateway_count))} <= serving
+    return roles_of_a_node(gateway_count) <= serving
+
+
+def roles_of_a_node(gateway_count: int) -> set[str]:
+    return {NODE, DIRECTORY, HOST, *(f"{GATEWAY}-{number}" for number in range(gateway_count))}
 
 
 def hosts_among(members: Iterable[Member]) -> list[Member]:

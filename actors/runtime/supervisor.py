@@ -243,7 +243,7 @@ class Supervisor:
         generation = self._generations.pop(number, None)
         if generation is not None:
             await end_generation(generation, self._data_dir)
-            reap_orphans(other.process.pid for other in self._generations.values())
+            reap_orphans({pid for other in self._generations.values() for pid in (other.process.pid, *other.ray_pids)})
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -319,7 +319,9 @@ class Supervisor:
         """Do what ``mending`` says, then tell the world how things are."""
         if self._view.phase == "stopping":
             return
-        for action in next_actions(self._members, self._newest, self._settings.gateways):
+        if self._newest not in self._generations:
+            return  # it is just being started
+        for action in next_actions(self._members, self._generations, self._settings.gateways):
             if isinstance(action, EndGeneration):
                 self._in_background(self._end_generation(action.number))
                 continue

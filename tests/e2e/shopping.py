@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
+
 from stockade.v1 import (
     reservation_service_pb2,
     reservation_service_pb2_grpc,
@@ -57,10 +58,10 @@ class Memory:
         later = [answered for answered in self.granted if answered.sent_at >= moment]
         return min(later, key=lambda answered: answered.answered_at, default=None)
 
-    def longest_silence(self, since: float = float("-inf"), until: float = float("inf")) -> float:
-        """Seconds without any granted reserve, at most, between two moments."""
+    def longest_silence(self, since: float, until: float) -> float:
+        """The longest time in seconds without a granted reserve, between two moments."""
         moments = sorted(one.answered_at for one in self.granted if since <= one.answered_at <= until)
-        return max((after - before for before, after in pairwise(moments)), default=0.0)
+        return max(after - before for before, after in pairwise([since, *moments, until]))
 
 
 class Shop:

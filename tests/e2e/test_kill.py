@@ -55,7 +55,7 @@ async def test_ten_kills_under_load_lose_nothing_and_repeat_nothing(make_serve: 
     report = verify_journal(serve.data_dir)
     assert report.ok, report.violations[:5]
     assert report.oversells == 0
-    print(f"{len(memory.granted)} granted, {memory.retries} retries, longest silence {memory.longest_silence():.2f} s")
+    print(f"{len(memory.granted)} granted, {memory.retries} retries")
     print(f"{events} events, {with_snapshot} shards with a snapshot")
     assert with_snapshot > 0
 
@@ -70,7 +70,7 @@ async def kill_and_watch(serve: Serve, victim: str, memory: Memory) -> None:
     answered = await first_granted(memory, killed_at, limit_s)
     state = await asyncio.to_thread(serve.wait_serving, lambda state: is_replaced(state, victim, killed_pid))
     after_s, mended_s = answered.answered_at - killed_at, time.monotonic() - killed_at
-    silence_s = memory.longest_silence(killed_at)
+    silence_s = memory.longest_silence(killed_at, time.monotonic())
     print(f"{victim} killed: first reserve after {after_s:.2f} s, all processes serve after {mended_s:.2f} s,", end=" ")
     print(f"longest silence {silence_s:.2f} s, generation {state['generation']}")
 
