@@ -263,15 +263,15 @@ class Engine:
         reservation = books.reservations.get(reservation_id)
         if reservation is None:
             return []
-        claims = claims_of(turn, reservation)
-        if any(claim.picked for _, claim in claims):
+        # By stock key, not by line: an amend may have dropped entries whose claims, all ended, are still there.
+        actors = {actor.key: actor for actor, _ in claims_of(turn, reservation)}
+        if any(claim.picked for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
             # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
             books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
             return []
         home = books.home_of(reservation)
         rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
-        # An amend may have dropped entries from the lines whose claims, all ended, are still there.
-        for actor in {actor.key: actor for actor, _ in claims}.values():
+        for actor in actors.values():
             turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
         turn.emit(home, ReservationRetired(reservation_id))
         return rows
