@@ -22,14 +22,6 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from stockade.v1 import (
-    admin_service_pb2,
-    availability_service_pb2,
-    exception_service_pb2,
-    reservation_service_pb2,
-    stock_service_pb2,
-    warehouse_event_service_pb2,
-)
 
 from actors.shard.directory import Directory
 from gateway.access import Access
@@ -47,6 +39,14 @@ from gateway.servicers.reservation import ReservationService
 from gateway.servicers.stock import StockService
 from gateway.servicers.warehouse_events import WarehouseEventService
 from gateway.validation import KnownNames
+from stockade.v1 import (
+    admin_service_pb2,
+    availability_service_pb2,
+    exception_service_pb2,
+    reservation_service_pb2,
+    stock_service_pb2,
+    warehouse_event_service_pb2,
+)
 
 # Objects between two runs of the cyclic collector's youngest generation, and how many of those make the older run. A
 # batch of 1,000 makes some 20,000 objects that die without its help; at Python's own 700 it costs a tenth of the CPU.

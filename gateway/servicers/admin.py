@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from stockade.v1 import admin_service_pb2 as pb
-
 from actors.domain.commands import Verb
 from actors.shard.messages import ANY_SHARD
 from gateway.errors import CallFailed
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk
+from stockade.v1 import admin_service_pb2 as pb
 
 STATUS_MS_MAX = 2_000  # a host that does not answer by then is shown as unreachable
 

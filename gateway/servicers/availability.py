@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stockade.v1 import availability_service_pb2 as pb
-
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
 from gateway.translate import answers
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
+from stockade.v1 import availability_service_pb2 as pb
 
 
 class AvailabilityService:

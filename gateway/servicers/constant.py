@@ -7,14 +7,14 @@ default: ``start_gateway(..., reservation_servicer=ConstantReservationService)``
 from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from stockade.v1 import reservation_service_pb2 as pb
-from stockade.v1 import stock_key_pb2
 
 from actors.domain.keys import reservation_id
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
 from gateway.servicers.reservation import ReservationService
 from gateway.validation import Findings
+from stockade.v1 import reservation_service_pb2 as pb
+from stockade.v1 import stock_key_pb2
 
 _TIME = Timestamp(seconds=1_700_000_000)
 _RESERVATION_ID = reservation_id("constant", 0, 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from stockade.v1 import exception_service_pb2 as pb
-
 from actors.domain.commands import Verb
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk
 from gateway.translate import answers
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
+from stockade.v1 import exception_service_pb2 as pb
 
 
 class ExceptionService:

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from stockade.v1 import reservation_service_pb2 as pb
-
 from actors.domain.answers import OK, REFUSED
 from actors.domain.commands import Verb
 from gateway.config import RESERVATION_CHANNEL_CACHE_MAX
@@ -17,6 +15,7 @@ from gateway.servicers.desk import ERROR_NAMES, FAILED, REFUSAL_NAMES, Desk, che
 from gateway.translate import answers
 from gateway.translate.reservations import ReservationRequests
 from gateway.validation import Findings
+from stockade.v1 import reservation_service_pb2 as pb
 
 _CHANNEL_OF_VIEW = 1  # channel_id in a ReservationView
 

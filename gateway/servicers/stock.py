@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from stockade.v1 import stock_service_pb2 as pb
-
 from actors.domain.answers import OK, REFUSED
 from actors.domain.commands import Verb
 from actors.domain.outcomes import SellingState
@@ -14,6 +12,7 @@ from gateway.servicers.desk import ERROR_NAMES, FAILED, Desk, check, failed_chec
 from gateway.translate import answers
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
+from stockade.v1 import stock_service_pb2 as pb
 
 
 class StockService:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from stockade.v1 import warehouse_event_service_pb2 as pb
-
 from actors.domain.answers import OK
 from gateway.config import EVENTS_PER_CALL_MAX
 from gateway.errors import CallFailed, failure_of, status_of
@@ -13,6 +11,7 @@ from gateway.rpc import Rpc
 from gateway.servicers.desk import FAILED, Desk, check, failed_check, with_failures
 from gateway.translate.events import EventRequests, fill_result
 from gateway.validation import Findings
+from stockade.v1 import warehouse_event_service_pb2 as pb
 
 
 class WarehouseEventService:

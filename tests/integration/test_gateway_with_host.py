@@ -8,6 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+
+from actors.domain.outcomes import Door
+from actors.domain.rules import Rules
+from gateway.config import WarehouseConfig
 from stockade.v1 import admin_service_pb2 as admin_pb
 from stockade.v1 import availability_service_pb2 as availability_pb
 from stockade.v1 import exception_service_pb2 as exception_pb
@@ -16,10 +20,6 @@ from stockade.v1 import stock_key_pb2 as words
 from stockade.v1 import stock_service_pb2 as stock_pb
 from stockade.v1 import warehouse_event_service_pb2 as event_pb
 from stockade.v1.stock_key_pb2 import StockKey
-
-from actors.domain.outcomes import Door
-from actors.domain.rules import Rules
-from gateway.config import WarehouseConfig
 from tests.integration import host_world
 from tests.integration.gateway_world import FakeDirectory, World, before, until
 

@@ -10,10 +10,6 @@ import msgpack
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from stockade.v1 import exception_service_pb2, reservation_service_pb2, stock_key_pb2, stock_service_pb2
-from stockade.v1 import reservation_service_pb2 as pb
-from stockade.v1 import warehouse_event_service_pb2 as event_pb
-from stockade.v1.stock_key_pb2 import StockKey
 
 from actors.domain import answers as views
 from actors.domain import outcomes
@@ -29,6 +25,10 @@ from gateway.translate.events import FACTS, EventRequests, fill_result
 from gateway.translate.reservations import ReservationRequests, wire_size
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings, KnownNames
+from stockade.v1 import exception_service_pb2, reservation_service_pb2, stock_key_pb2, stock_service_pb2
+from stockade.v1 import reservation_service_pb2 as pb
+from stockade.v1 import warehouse_event_service_pb2 as event_pb
+from stockade.v1.stock_key_pb2 import StockKey
 
 CONFIG = GatewayConfig(
     cluster_token="t",
