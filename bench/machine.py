@@ -1,0 +1,70 @@
+"""Describes the machine a figure was measured on: figures without it mean nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FSYNC_SAMPLES = 100
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """Cores allowed, kernel, Python, versions, load of others, and how long an fsync takes below ``directory``."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores_allowed": sorted(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("stockade-server", "grpcio", "protobuf", "ray", "apsw", "uvloop")
+        },
+        "fsync_ms": fsync_ms(directory),
+    }
+
+
+def fsync_ms(directory: Path) -> dict[str, float]:
+    """Median and 99th percentile of writing 4 KiB and fsyncing it."""
+    samples = []
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        for _ in range(FSYNC_SAMPLES):
+            started = time.perf_counter()
+            os.pwrite(file.fileno(), b"x" * 4096, 0)
+            os.fsync(file.fileno())
+            samples.append((time.perf_counter() - started) * 1000)
+    samples.sort()
+    return {"p50": round(samples[len(samples) // 2], 3), "p99": round(samples[int(len(samples) * 0.99)], 3)}
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process with all its threads; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory of a process; 0 when it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
