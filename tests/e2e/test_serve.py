@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -27,6 +28,36 @@ def get(address: str, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+LISTENING = "0A"  # a state in /proc/net/tcp
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def addresses_open_beyond_loopback(pids: list[int]) -> set[str]:
+    """What these processes listen on that others than this machine may reach, as /proc/net/tcp spells it."""
+    sockets = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(descriptor.readlink()))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1])
+    assert found
+    return {address for address in found if address.partition(":")[0] not in LOOPBACK}
+
+
+def test_every_port_of_ours_and_of_rays_is_on_loopback(make_serve: StartServe) -> None:
+    serve = make_serve()
+    serve.start()
+    serve.wait_serving()
+    pids = [process.pid for process in find_marked(str(serve.data_dir))]
+    assert addresses_open_beyond_loopback([serve.pid, *pids]) == set()
+    assert serve.terminate() == 0
 
 
 async def test_what_was_acknowledged_is_there_after_a_restart(make_serve: StartServe) -> None:
