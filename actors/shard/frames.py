@@ -181,7 +181,7 @@ def _decode(buffer: bytearray, start: int, end: int) -> Sequence[Any]:
         raise FrameError("a frame's checksum is wrong")
     try:
         message = msgpack.unpackb(payload, raw=False, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, RecursionError, msgpack.UnpackException) as error:
         raise FrameError(f"a frame is not msgpack: {error}") from error
     if not isinstance(message, list) or len(message) < 2 or not isinstance(message[0], int):  # noqa: PLR2004
         raise FrameError("a frame must be an array that starts with its kind")

@@ -191,9 +191,9 @@ class DeafTransport(asyncio.Transport):
         """A deaf peer's buffer never empties, so closing politely would last for ever."""
 
 
-def deaf_link(**settings: int) -> tuple[HostLink, DeafTransport]:
+def deaf_link(late_link_bytes_max: int = 64 * 1024 * 1024) -> tuple[HostLink, DeafTransport]:
     owner = LinkOwner(
-        HostConfig("h", "t", **settings),
+        HostConfig("h", "t", late_link_bytes_max=late_link_bytes_max),
         welcome=lambda _message: b"",
         accept=lambda _batch, _items: None,
         now_ms=lambda: 0,
