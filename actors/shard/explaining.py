@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from actors.domain.commands import Verb
 from actors.domain.events import EVENT_KINDS
 from actors.domain.lifecycle import CAUSE_EXPIRE, CAUSE_RETIRE
-from actors.journal.port import Record
+from actors.journal.port import Journal, Record
 
 # Where an event's quantity is, by kind: index among its fields (after the kind). Absent: it moved no units.
 QUANTITY_FIELDS = {11: 1, 12: 3, 13: 2, 20: 3, 22: 3, 24: 3, 25: 3}
 STOCK_KEY_KINDS = range(10, 30)
+RECORDS_PER_READ = 8
+EVENTS_LOOKED_THROUGH_MAX = 20_000  # some 20 ms of the journal's thread, which commits wait for
+
+
+def newest_first(journal: Journal, shard: int, most: int) -> Iterator[Record]:
+    """Up to ``most`` records of a shard, read a few at a time: a busy shard's record may hold a megabyte."""
+    latest = journal.read_latest(shard, 1)
+    yield from latest
+    number = latest[0].number if latest else 1
+    oldest = max(0, number - most)
+    while number > oldest + 1:
+        after = max(oldest, number - 1 - RECORDS_PER_READ)
+        records = journal.read(shard, after, number - 1 - after)
+        if not records:
+            return
+        yield from reversed(records)
+        number = after + 1
 
 
 def events_behind(
-    records: Sequence[Record], stock_key: str, most: int, decode: Callable[[bytes], list[Any]]
+    records: Iterable[Record], stock_key: str, most: int, decode: Callable[[bytes], list[Any]]
 ) -> list[tuple[int, int, str, int, str]]:
     """Up to ``most`` events about a stock key, newest first: (sequence, time ms, kind, quantity, cause).
 
     ``records``: newest first.
     """
     found: list[tuple[int, int, str, int, str]] = []
+    looked_through = 0
     for record in records:
         sequence = record.first_sequence
         here = []
@@ -34,7 +52,8 @@ def events_behind(
                     here.append((sequence, record.time_ms, EVENT_KINDS[kind].__name__, quantity, cause_text(cause)))
                 sequence += 1
         found += reversed(here)
-        if len(found) >= most:
+        looked_through += record.event_count
+        if len(found) >= most or looked_through >= EVENTS_LOOKED_THROUGH_MAX:
             break
     return found[:most]
 
