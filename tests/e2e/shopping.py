@@ -26,6 +26,8 @@ WAREHOUSE_ID = "main"
 DEADLINE_S = 3.0
 PAUSE_AFTER_ERROR_S = 0.05
 GIVE_UP_AFTER_S = 60.0
+CONFIRMED_SHARE = 0.1
+RELEASED_SHARE = 0.8  # ended reservations leave memory, so that snapshots pay and repeats are found in the table
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,15 @@ class Shop:
             if not answered.reservation_id:
                 continue
             what_next = self._random.random()
-            if what_next < 0.2:
+            if what_next < CONFIRMED_SHARE:
                 await self.confirm(answered)
-            elif what_next < 0.4:
+            elif what_next < CONFIRMED_SHARE + RELEASED_SHARE:
                 await self.release(answered)
+
+    async def ask_again(self, count: int) -> None:
+        """Repeat some reserves that were answered long ago: ``reserve`` asserts that the answers are the same."""
+        for answered in self._random.sample(list(self.memory.reserves.values()), count):
+            await self.reserve(answered.request_id, answered.sku, answered.quantity)
 
     async def reserve(self, request_id: str, sku: str, quantity: int) -> Answered:
         """Reserve, asking again with the same request id until there is an answer; it is remembered."""

@@ -28,11 +28,17 @@ SHOPPERS = 12
 SKUS = [f"SKU-{number}" for number in range(40)]
 RECEIVED = 100_000  # units of each SKU: no refusals here, they are tested elsewhere
 SEED = 20
+ASKED_AGAIN = 300
+ENVIRONMENT = {
+    "STOCKADE_GATEWAYS": "2",
+    "STOCKADE_SNAPSHOT_AFTER_EVENTS": "500",
+    "STOCKADE_DEDUPE_MEMORY_MS": "500ms",
+}
 
 
 async def test_ten_kills_under_load_lose_nothing_and_repeat_nothing(make_serve: StartServe) -> None:
     print(f"seed {SEED}")
-    serve = make_serve(environment={"STOCKADE_GATEWAYS": "2", "STOCKADE_SNAPSHOT_AFTER_EVENTS": "500"})
+    serve = make_serve(environment=ENVIRONMENT)
     memory = Memory()
     serve.start()
     state = await asyncio.to_thread(serve.wait_serving)
@@ -46,6 +52,7 @@ async def test_ten_kills_under_load_lose_nothing_and_repeat_nothing(make_serve: 
         await kill_and_watch(serve, victim, memory)
     stop.set()
     await asyncio.gather(*shoppers)
+    await shop.ask_again(ASKED_AGAIN)
     await shop.close()
     assert serve.terminate() == 0
     assert find_marked(str(serve.data_dir)) == []
