@@ -262,40 +262,50 @@ def _claims_forgotten(_books: Books, shard: ShardState, event: ClaimsForgotten, 
 
 
 def _reservation_opened(books: Books, shard: ShardState, event: ReservationOpened, time_ms: int) -> None:
-    reservation = Reservation(event.reservation_id, event.number, event.channel_id, event.request_id, event.digest)
-    state = event.state
-    reservation.state = state
+    (
+        reservation_id,
+        number,
+        channel_id,
+        request_id,
+        digest,
+        state,
+        expire_time_ms,
+        lines,
+        order,
+        customer,
+        old,
+        labels,
+    ) = event
+    reservation = Reservation(
+        reservation_id,
+        number,
+        channel_id,
+        request_id,
+        digest,
+        state,
+        expire_time_ms,
+        lines,
+        order,
+        customer,
+        old,
+        labels,
+    )
     reservation.create_time_ms = time_ms
-    reservation.expire_time_ms = event.expire_time_ms
-    reservation.lines = event.lines
-    reservation.order_reference = event.order_reference
-    reservation.customer_id = event.customer_id
-    reservation.replaces_reservation_id = event.replaces_reservation_id
-    reservation.labels = event.labels
-    units = 0
-    for line in event.lines:
-        units += line[3]
-    reservation.open_units = units
+    reservation.open_epoch = shard.epoch
+    reservation.open_sequence = shard.sequence
+    reservation.open_units = lines[0][3] if len(lines) == 1 else sum([line[3] for line in lines])
     if state == CONFIRMED:
         reservation.confirm_time_ms = time_ms
     else:
         books.held_reservations += 1
-        heappush(books.deadlines, (event.expire_time_ms, shard.id, event.reservation_id))
-    first = Spent(event.request_id, event.digest, 1, ())
-    first.state = state
-    first.version = 1
-    first.expire_time_ms = event.expire_time_ms
-    first.epoch = shard.epoch
-    first.sequence = shard.sequence
-    first.time_ms = time_ms
-    reservation.first = first
-    shard.reservations[event.reservation_id] = reservation
-    books.reservations[event.reservation_id] = reservation
-    books.request_ids[request_key(event.channel_id, event.request_id)] = reservation
-    if event.order_reference:
+        heappush(books.deadlines, (expire_time_ms, shard.id, reservation_id))
+    shard.reservations[reservation_id] = reservation
+    books.reservations[reservation_id] = reservation
+    books.request_ids[f"c\x1f{channel_id}\x1f{request_id}"] = reservation  # identity.request_key, without the call
+    if order:
         _index_reservation(books, reservation)
-    if event.number >= shard.next_reservation_number:
-        shard.next_reservation_number = event.number + 1
+    if number >= shard.next_reservation_number:
+        shard.next_reservation_number = number + 1
 
 
 def _index_reservation(books: Books, reservation: Reservation) -> None:
@@ -334,8 +344,8 @@ def _reservation_extended(books: Books, shard: ShardState, event: ReservationExt
 
 def _reservation_amended(_books: Books, shard: ShardState, event: ReservationAmended, _time_ms: int) -> None:
     reservation = shard.reservations[event.reservation_id]
-    if reservation.first is not None and reservation.first.lines is None:
-        reservation.first.lines = reservation.lines
+    if reservation.first_lines is None:
+        reservation.first_lines = reservation.lines
     for spent in reservation.spent or ():
         if spent.lines is None:
             spent.lines = reservation.lines

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.domain.alarms import watch_shortage
-from actors.domain.answers import Granted, Reply, error, ok, refused
+from actors.domain.answers import OK, Granted, Reply, error, ok, refused
 from actors.domain.commands import Reserve
 from actors.domain.events import (
     ClaimGranted,
@@ -97,45 +97,31 @@ def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str,
     shard = actor.shard
     number = shard.next_reservation_number
     reservation_id = shard.id_prefix + str(number)
-    confirm = command.confirm
-    expire_time_ms = 0 if confirm else turn.now_ms + command.ttl_ms
-    state = CONFIRMED if confirm else HELD
-    turn.emit(
+    now_ms = turn.now_ms
+    request_id, digest, channel_id, _, ttl_ms, confirm, _, _, order_reference, customer_id, _, labels = command
+    state, expire_time_ms = (CONFIRMED, 0) if confirm else (HELD, now_ms + ttl_ms)
+    turn.emit_pair(
         shard,
         ClaimGranted(
-            key,
-            reservation_id,
-            line_id,
-            quantity,
-            0,
-            WHEN_COVERED,
-            0,
-            0,
-            confirm,
-            command.channel_id,
-            command.order_reference,
+            key, reservation_id, line_id, quantity, 0, WHEN_COVERED, 0, 0, confirm, channel_id, order_reference
         ),
-    )
-    turn.emit(
-        shard,
         ReservationOpened(
             reservation_id,
             number,
-            command.channel_id,
-            command.request_id,
-            command.digest,
+            channel_id,
+            request_id,
+            digest,
             state,
             expire_time_ms,
             ((line_id, key, quantity, quantity),),
-            command.order_reference,
-            command.customer_id,
+            order_reference,
+            customer_id,
             "",
-            command.labels,
+            labels,
         ),
     )
-    now_ms = turn.now_ms
     position = (shard.id, shard.epoch, shard.sequence, now_ms)
-    return ok(Granted(reservation_id, state, 1, now_ms, expire_time_ms, position, None, ()))
+    return (OK, False, (reservation_id, state, 1, now_ms, expire_time_ms, position, None, ()))  # ok(Granted(…)), plain
 
 
 def _reserve_lines(turn: Turn, item_shard: ShardState, command: Reserve) -> Reply:

@@ -167,12 +167,15 @@ class Reservation:
         "end_time_ms",
         "expire_time_ms",
         "final_lines",
-        "first",
+        "first_expire_time_ms",
+        "first_lines",
         "fulfilled_units",
         "id",
         "labels",
         "lines",
         "number",
+        "open_epoch",
+        "open_sequence",
         "open_units",
         "order_reference",
         "replaces_reservation_id",
@@ -182,30 +185,48 @@ class Reservation:
         "version",
     )
 
-    def __init__(self, reservation_id: str, number: int, channel_id: str, request_id: str, digest: bytes) -> None:
+    def __init__(
+        self,
+        reservation_id: str,
+        number: int,
+        channel_id: str,
+        request_id: str,
+        digest: bytes,
+        state: int = 0,
+        expire_time_ms: int = 0,
+        lines: Sequence[Sequence[Any]] = (),
+        order_reference: str = "",
+        customer_id: str = "",
+        replaces_reservation_id: str = "",
+        labels: Sequence[Sequence[str]] = (),
+    ) -> None:
         self.id = reservation_id
         self.number = number
         self.channel_id = channel_id
         self.request_id = request_id
         self.digest = digest
-        self.customer_id = ""
-        self.order_reference = ""
-        self.replaces_reservation_id = ""
-        self.labels: Sequence[Sequence[str]] = ()
-        self.state = 0
+        self.customer_id = customer_id
+        self.order_reference = order_reference
+        self.replaces_reservation_id = replaces_reservation_id
+        self.labels = labels
+        self.state = state
         self.version = 1
-        self.lines: Sequence[Sequence[Any]] = ()  # [line_id, stock_key, requested, granted at the last decision]
+        self.lines = lines  # [line_id, stock_key, requested, granted at the last decision]
         self.open_units = 0
         self.fulfilled_units = 0
         self.create_time_ms = 0
-        self.expire_time_ms = 0
+        self.expire_time_ms = expire_time_ms
         self.confirm_time_ms = 0
         self.end_time_ms = 0
-        self.first: Spent | None = None  # the reserve's decision
+        # The reserve's decision, to be given again: where it stands, its deadline (0: confirmed at once), and its lines
+        # where an amend changed them since.
+        self.open_epoch = 0
+        self.open_sequence = 0
+        self.first_expire_time_ms = expire_time_ms
+        self.first_lines: Sequence[Sequence[Any]] | None = None
         self.spent: list[Spent] | None = None  # later verbs' decisions
-        self.final_lines: Sequence[Sequence[Any]] | None = (
-            None  # LineViews, only on one read back from the entries table
-        )
+        # LineViews, only on one read back from the entries table
+        self.final_lines: Sequence[Sequence[Any]] | None = None
 
 
 class Entry:

@@ -13,7 +13,7 @@ from typing import Any
 from actors.domain.apply import APPLY
 from actors.domain.commands import Cause
 from actors.domain.events import KIND_OF
-from actors.domain.identity import reservation_row_key
+from actors.domain.identity import reservation_row_key, uuid7_text_ceiling
 from actors.domain.state import Books, Entry, Reservation, ShardState
 
 Group = tuple[Cause, list[tuple[Any, ...]]]
@@ -31,6 +31,7 @@ class Turn:
         "found",
         "groups",
         "now_ms",
+        "oldest_uuid7",
         "read_entry",
         "read_reservation",
         "reads",
@@ -50,6 +51,7 @@ class Turn:
         self.read_reservation = read_reservation  # how such a row is decoded
         self.read_entry = read_entry
         self.cause = NO_CAUSE
+        self.oldest_uuid7 = uuid7_text_ceiling(now_ms - books.rules.dedupe_window_ms)
         self.groups: dict[int, list[Group]] = {}
         self.reads: set[int] = set()
         self.emitted = 0  # events of the command at hand
@@ -79,6 +81,27 @@ class Turn:
             else:
                 groups.append(group)
         events.append((KIND_OF[event_type], *event))
+
+    def emit_pair(self, shard: ShardState, first: Any, second: Any) -> None:
+        """Two events of one shard: ``emit`` twice, written out because every single grant comes through here."""
+        self.emitted += 2
+        books, now_ms = self.books, self.now_ms
+        first_type, second_type = type(first), type(second)
+        shard.sequence += 1
+        APPLY[first_type](books, shard, first, now_ms)
+        shard.sequence += 1
+        APPLY[second_type](books, shard, second, now_ms)
+        pair = [(KIND_OF[first_type], *first), (KIND_OF[second_type], *second)]
+        events = self._current.get(shard.id)
+        if events is not None:
+            events += pair
+            return
+        self._current[shard.id] = pair
+        groups = self.groups.get(shard.id)
+        if groups is None:
+            self.groups[shard.id] = [(self.cause, pair)]
+        else:
+            groups.append((self.cause, pair))
 
     def position(self, shard: ShardState) -> tuple[int, int, int, int]:
         """[shard, epoch, sequence, time]: what an answer given now includes of that shard."""

@@ -29,6 +29,8 @@ from actors.domain.state import SELLABLE, Entry, Reservation, ShardState, Spent,
 from actors.domain.turn import Turn
 
 RELEASED = int(ReservationState.RELEASED)
+HELD = int(ReservationState.HELD)
+CONFIRMED = int(ReservationState.CONFIRMED)
 
 
 def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[Any]] | None = None) -> list[LineView]:
@@ -101,16 +103,15 @@ def reservation_view(
 
 def granted_again(turn: Turn, reservation: Reservation, home: ShardState) -> Granted:
     """The first decision of a reserve: ids, granted quantities, first deadline and position."""
-    first = reservation.first
-    assert first is not None, "a reservation keeps its first decision"
-    lines = first.lines if first.lines is not None else reservation.lines
+    lines = reservation.first_lines if reservation.first_lines is not None else reservation.lines
+    expire_time_ms = reservation.first_expire_time_ms
     return Granted(
         reservation.id,
-        first.state,
-        first.version,
+        HELD if expire_time_ms else CONFIRMED,
+        1,
         reservation.create_time_ms,
-        first.expire_time_ms,
-        (home.id, first.epoch, first.sequence, first.time_ms),
+        expire_time_ms,
+        (home.id, reservation.open_epoch, reservation.open_sequence, reservation.create_time_ms),
         line_views(turn, reservation, lines),
         other_positions(turn, reservation, home),
     )
@@ -145,7 +146,8 @@ def repeat(
         known = (reservation.request_id, *(spent.request_id for spent in reservation.spent or ()))
         spender = reservation if request_id in known else None
     if spender is None:
-        made_ms = uuid7_time_ms(request_id)
+        # UUIDv7 sort by time as text, so nearly every id is told from an old one without being read.
+        made_ms = uuid7_time_ms(request_id) if request_id < turn.oldest_uuid7 else None
         if made_ms is not None and made_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
             return error(
                 ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up"

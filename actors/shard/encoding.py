@@ -166,7 +166,6 @@ def _decode_spent(fields: Sequence[Any]) -> Spent:
 
 def encode_reservation(reservation: Reservation) -> tuple[Any, ...]:
     """The home's record of a reservation."""
-    assert reservation.first is not None, "a reservation keeps its first decision"
     return (
         reservation.id,
         reservation.number,
@@ -186,7 +185,12 @@ def encode_reservation(reservation: Reservation) -> tuple[Any, ...]:
         reservation.expire_time_ms,
         reservation.confirm_time_ms,
         reservation.end_time_ms,
-        _encode_spent(reservation.first),
+        (
+            reservation.open_epoch,
+            reservation.open_sequence,
+            reservation.first_expire_time_ms,
+            reservation.first_lines,
+        ),
         [_encode_spent(spent) for spent in reservation.spent or ()],
     )
 
@@ -209,7 +213,12 @@ def decode_reservation(fields: Sequence[Any]) -> Reservation:
         reservation.confirm_time_ms,
         reservation.end_time_ms,
     ) = fields[5:18]
-    reservation.first = _decode_spent(fields[18])
+    (
+        reservation.open_epoch,
+        reservation.open_sequence,
+        reservation.first_expire_time_ms,
+        reservation.first_lines,
+    ) = fields[18]
     reservation.spent = [_decode_spent(spent) for spent in fields[19]] or None
     return reservation
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
-from actors.domain.commands import COMMANDS, Cause, Verb
+from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
 from actors.domain.events import ClaimsForgotten, EntryRetired, ReservationRetired, ShardOwned
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 RETIRED_PER_TURN_MAX = 500
 DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
+
+RESERVE = int(Verb.RESERVE)
 
 Item = Sequence[Any]
 Found = Mapping[str, EntryRow | None]
@@ -166,6 +168,13 @@ class Engine:
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
         verb, shard_id, _, _, cause, body = item
         try:
+            if verb == RESERVE:
+                shard = self.books.shards.get(shard_id)
+                if shard is not None:
+                    order = Reserve(*body)
+                    turn.begin(_cause(verb, order, cause))
+                    turn.reads.add(shard_id)
+                    return reserve(turn, shard, order, accept_claims=accept_claims)
             command = COMMANDS[verb](*body)
             if verb in LISTS:
                 turn.begin(_cause(verb, command, cause))
@@ -176,8 +185,6 @@ class Engine:
                 return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here")
             turn.begin(_cause(verb, command, cause))
             turn.reads.add(shard_id)
-            if verb == Verb.RESERVE:
-                return reserve(turn, shard, command, accept_claims=accept_claims)
             if verb == Verb.AMEND:
                 return amend(turn, shard, command, accept_claims=accept_claims)
             return HANDLERS[verb](turn, shard, command)
@@ -321,6 +328,8 @@ class Engine:
 
 def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:
     principal, correlation_id, traceparent = cause if cause else ("", "", "")
+    if verb == RESERVE:
+        return Cause(verb, command.channel_id, command.request_id, principal, correlation_id, traceparent)
     if verb == Verb.INGEST:
         return Cause(
             verb,

@@ -29,7 +29,7 @@ from actors.shard import frames
 from actors.shard.clock import ShardClock
 from actors.shard.directory import HostRoute
 from actors.shard.engine import Engine, TurnResult
-from actors.shard.explaining import events_behind
+from actors.shard.explaining import events_behind, newest_first
 from actors.shard.filter import EntryFilter
 from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
 from actors.shard.host_links import Batch, HostLink, LinkOwner
@@ -498,12 +498,20 @@ class ShardHost:
     def _note_snapshots(self, records: Sequence[Record]) -> None:
         for record in records:
             last = record.first_sequence + record.event_count - 1
-            if last - self._snapshot_sequences[record.shard] >= self.config.snapshot_after_events:
+            since = last - self._snapshot_sequences[record.shard]
+            if since >= self.config.snapshot_after_events and since >= self._worth_a_snapshot(record.shard):
                 self._snapshot_sequences[record.shard] = last
                 self._snapshots_due.append(record.shard)
         if self._snapshots_due and self._snapshotter is None:
             self._snapshotter = Snapshotter(self._engine, self._snapshots_due.popleft(), self._now())
             self._loop.call_soon(self._snapshot_slice)
+
+    def _worth_a_snapshot(self, shard_id: int) -> int:
+        """Events after which a snapshot pays: as many as twice the entities it encodes, so that its cost an event is
+        bounded however much the shard holds."""
+        shard = self._engine.books.shards[shard_id]
+        reservations = len(shard.reservations)  # with about as many claims
+        return 2 * (len(shard.stock) + 2 * reservations + len(shard.entries))
 
     def _snapshot_slice(self) -> None:
         """One slice, then a pause for turns; the journal's thread writes it."""
@@ -554,7 +562,7 @@ class ShardHost:
         shard_id = waiting.item[1]
 
         def look() -> list[Any]:
-            records = journal.read_latest(shard_id, config.explain_records_max)
+            records = newest_first(journal, shard_id, config.explain_records_max)
             return events_behind(records, key, config.explain_events_max, decode_groups)
 
         def looked(events: Any, failed: BaseException | None) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from actors.domain.answers import ERROR, OK, REFUSED, ReservationView
+from actors.domain.answers import ERROR, OK, REFUSED, Granted, ReservationView
 from actors.domain.apply import rebuild_indices
 from actors.domain.commands import Verb
 from actors.domain.keys import parse_reservation_id, stock_key
@@ -42,7 +42,8 @@ class Answer:
         self.reply = reply
         self.ok = reply[0] == OK
         self.replayed = reply[0] != ERROR and reply[1]
-        self.payload = reply[2] if reply[0] == OK else None
+        payload = reply[2] if reply[0] == OK else None
+        self.payload: Any = Granted(*payload) if type(payload) is tuple else payload  # a single grant travels plain
         self.refusal = RefusalReason(reply[2].reason).name if reply[0] == REFUSED else ""
         self.error = ErrorReason(reply[1]).name if reply[0] == ERROR else ""
         self.shortages = reply[2].shortages if reply[0] == REFUSED else ()
@@ -100,7 +101,10 @@ class World:
                 load_shard(MemoryJournal(self.store), books, shard, use_snapshots=use_snapshots)
             rebuild_indices(books)
             for shard in range(SHARDS):
-                assert canonical_state(books, shard) == canonical_state(self.engine.books, shard), (shard, use_snapshots)
+                assert canonical_state(books, shard) == canonical_state(self.engine.books, shard), (
+                    shard,
+                    use_snapshots,
+                )
 
     def snapshot(self, between: Any = lambda: None) -> None:
         """Snapshot every shard that has anything; ``between`` is called after each slice, as other turns would come."""
@@ -193,19 +197,33 @@ class World:
 
     def release(self, reservation: Answer | str, *lines: tuple[str, int], request: str = "") -> Answer:
         reason = int(ReleaseReason.CUSTOMER_CANCELLED)
-        return self.one(self._verb(Verb.RELEASE, reservation, "", "", [list(line) for line in lines], reason, request=request))
+        return self.one(
+            self._verb(Verb.RELEASE, reservation, "", "", [list(line) for line in lines], reason, request=request)
+        )
 
     def release_by_request(self, reserve_request: str, sku: str, channel: str = "web", request: str = "") -> Answer:
         content = f"release {channel} {reserve_request}".encode()
         body = [request or self.fresh_id("v"), content, "", channel, reserve_request, [], 1, ""]
         return self.one([int(Verb.RELEASE), shard_of(stock_key("main", sku), SHARDS), 0, 1, [], body])
 
-    def amend(self, reservation: Answer, *targets: tuple[Any, ...], remove: tuple[str, ...] = (), version: int = 0, request: str = "") -> Answer:
+    def amend(
+        self,
+        reservation: Answer,
+        *targets: tuple[Any, ...],
+        remove: tuple[str, ...] = (),
+        version: int = 0,
+        request: str = "",
+    ) -> Answer:
         """Targets: (line id, sku, quantity[, warehouse])."""
-        lines = [[line_id, stock_key(rest[0] if rest else "main", sku), quantity, 0] for line_id, sku, quantity, *rest in targets]
+        lines = [
+            [line_id, stock_key(rest[0] if rest else "main", sku), quantity, 0]
+            for line_id, sku, quantity, *rest in targets
+        ]
         return self.one(self._verb(Verb.AMEND, reservation, lines, list(remove), version, request=request))
 
-    def fulfill(self, reservation: Answer, shipment: str, *lines: tuple[Any, ...], close: bool = False, request: str = "") -> Answer:
+    def fulfill(
+        self, reservation: Answer, shipment: str, *lines: tuple[Any, ...], close: bool = False, request: str = ""
+    ) -> Answer:
         parts = [[line[0], line[1], line[2] if len(line) > 2 else ""] for line in lines]
         return self.one(self._verb(Verb.FULFILL, reservation, shipment, parts, close, 0, request=request))
 
@@ -234,8 +252,12 @@ class World:
     def receive(self, sku: str, quantity: int, disposition: Disposition = Disposition.SELLABLE, **options: Any) -> Told:
         return self.tell(Fact.RECEIPT, sku, quantity, int(disposition), "", "", **options)
 
-    def ship(self, sku: str, quantity: int, shipment: str, promise: Any = None, close: bool = False, **options: Any) -> Told:
-        return self.tell(Fact.SHIPMENT, sku, quantity, shipment, self.promise(promise), close, int(Disposition.SELLABLE), **options)
+    def ship(
+        self, sku: str, quantity: int, shipment: str, promise: Any = None, close: bool = False, **options: Any
+    ) -> Told:
+        return self.tell(
+            Fact.SHIPMENT, sku, quantity, shipment, self.promise(promise), close, int(Disposition.SELLABLE), **options
+        )
 
     def pick(self, sku: str, quantity: int, promise: Any = None) -> Told:
         return self.tell(Fact.PICK, sku, quantity, self.promise(promise))
@@ -244,7 +266,9 @@ class World:
         return self.tell(Fact.UNPICK, sku, quantity, self.promise(promise))
 
     def count(self, sku: str, quantity: int, includes_picked: bool = False, **options: Any) -> Told:
-        return self.tell(Fact.STOCK_COUNT, sku, quantity, int(Disposition.SELLABLE), 0, True, includes_picked, **options)
+        return self.tell(
+            Fact.STOCK_COUNT, sku, quantity, int(Disposition.SELLABLE), 0, True, includes_picked, **options
+        )
 
     @staticmethod
     def promise(promise: Any) -> list[str]:
@@ -257,7 +281,13 @@ class World:
 
     def set_policy(self, sku: str, **policy: int) -> Answer:
         key = stock_key("main", sku)
-        fields = [policy.get("safety", -1), policy.get("limit", -1), "", policy.get("version", 0), policy.get("selling", 0)]
+        fields = [
+            policy.get("safety", -1),
+            policy.get("limit", -1),
+            "",
+            policy.get("version", 0),
+            policy.get("selling", 0),
+        ]
         body = [self.fresh_id("o"), repr(fields).encode(), key, *fields]
         return self.one([int(Verb.SET_STOCK_POLICY), shard_of(key, SHARDS), 0, 1, [], body])
 
@@ -287,7 +317,9 @@ class World:
         return ReservationState(self.get(reservation).state).name
 
     def exceptions(self, *states: int) -> list[Any]:
-        return list(self.one([int(Verb.LIST_EXCEPTIONS), -1, 0, 1, [], [[], "", "", list(states), 1000, ""]]).payload.items)
+        return list(
+            self.one([int(Verb.LIST_EXCEPTIONS), -1, 0, 1, [], [[], "", "", list(states), 1000, ""]]).payload.items
+        )
 
 
 class Told:
