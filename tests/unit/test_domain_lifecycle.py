@@ -161,7 +161,9 @@ class TestAmend:
         assert world.amend(order, remove=("a",)).refusal == "BELOW_FULFILLED"
         assert world.amend(order, ("a", "A", 6, "other")).ok
         lines = world.get(order).lines
-        assert [(line.stock_key.split("\x1f")[1], line.requested_quantity, line.fulfilled_quantity) for line in lines] == [
+        assert [
+            (line.stock_key.split("\x1f")[1], line.requested_quantity, line.fulfilled_quantity) for line in lines
+        ] == [
             ("main", 2, 2),
             ("other", 4, 0),
         ]

@@ -232,7 +232,10 @@ class TestImposedClaims:
             world.receive(sku, 97)
         orders = [skus[number % 200] for number in range(20_000)]
         for start in range(0, 20_000, 2_000):
-            items = [world.reserve_item((sku, 1), always=True, confirm=True, order=f"o{start + at}") for at, sku in enumerate(orders[start : start + 2_000])]
+            items = [
+                world.reserve_item((sku, 1), always=True, confirm=True, order=f"o{start + at}")
+                for at, sku in enumerate(orders[start : start + 2_000])
+            ]
             assert all(answer.ok for answer in world.step(*items))
         status = world.engine.status()
         assert status["oversells"] == 0

@@ -223,7 +223,9 @@ def test_snapshots_taken_between_turns_and_the_tail_equal_a_full_replay(world):
             sku = draw.choice("ABCDE")
             chance = draw.random()
             if chance < 0.5 or not live:
-                answer = world.reserve((sku, draw.randint(1, 5)), (draw.choice("ABCDE"), 1), ttl_ms=draw.randint(1, 500))
+                answer = world.reserve(
+                    (sku, draw.randint(1, 5)), (draw.choice("ABCDE"), 1), ttl_ms=draw.randint(1, 500)
+                )
                 if answer.ok:
                     live.append(answer)
             elif chance < 0.6:
