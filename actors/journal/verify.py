@@ -49,6 +49,7 @@ def verify(journal: Journal, progress: Progress | None = None, *, dedupe_window_
     ledger.settle(max((walk.strict_from_ms for walk in walks), default=0))
     _compare_homes(walks, report)
     _sum_up(walks, report)
+    report.tell_the_first()
     report.seconds = time.monotonic() - started
     return report
 

@@ -2,8 +2,8 @@
 
 A command's events lie in the records of several shards, which are walked one after the other. What a cause did to a
 reservation at one time is a balance of four numbers (units granted, fulfilled, released, expired): claims count up, the
-home counts down, and it must be nothing when all shards were walked. Most balances are settled at the end of their own
-group.
+home counts down, and it must be nothing when all shards were walked. What a reserve grants is balanced line by line,
+everything else by reservation. Most balances are settled at the end of their own group.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from actors.journal.verify_report import VerifyReport, Where, cause_text
 
 UNITS = ("granted", "fulfilled", "released", "expired")
 Units = tuple[int, int, int, int]
+LineOf = tuple[str, str]  # stock key, line id; ("", ""): all lines of the reservation together
+ALL_LINES: LineOf = ("", "")
 
 
 class Balance:
-    """What claims say minus what the home says, and where each of them last said it."""
+    """What claims say minus what the home says, and where they said it: the claims' last place in each shard."""
 
-    __slots__ = ("claims_at", "home_at", "units")
+    __slots__ = ("claims_at", "home_at", "local", "units")
 
     def __init__(self) -> None:
         self.units = [0, 0, 0, 0]
-        self.claims_at: Where | None = None
+        self.claims_at: dict[int, Where] = {}
         self.home_at: Where | None = None
+        self.local = False  # no other shard has to do with it
 
 
 class Ledger:
@@ -40,22 +43,32 @@ class Ledger:
         self._spent: dict[bytes, tuple[int, int, int]] = {}  # digest of key → time, shard, record number
         self._distrusted: set[int] = set()
 
-    def claims(self, reservation_id: str, cause: Sequence[Any], where: Where, units: Units) -> None:
+    def claims(self, reservation_id: str, line: LineOf, cause: Sequence[Any], where: Where, units: Units) -> None:
         """Claims of a reservation changed by these units."""
-        balance = self._balance(reservation_id, cause, where)
-        balance.claims_at = where
+        balance = self._balance(reservation_id, line, cause, where)
+        balance.claims_at[where.shard] = where
         for index in range(4):
             balance.units[index] += units[index]
 
-    def home(self, reservation_id: str, cause: Sequence[Any], where: Where, units: Units) -> None:
-        """Its home says that they changed by these units."""
-        balance = self._balance(reservation_id, cause, where)
+    def home(
+        self,
+        reservation_id: str,
+        line: LineOf,
+        cause: Sequence[Any],
+        where: Where,
+        units: Units,
+        *,
+        local: bool,
+    ) -> None:
+        """Its home says that they changed by these units. ``local``: all its claims are in the home's own shard."""
+        balance = self._balance(reservation_id, line, cause, where)
+        balance.local = local
         balance.home_at = where
         for index in range(4):
             balance.units[index] -= units[index]
 
-    def _balance(self, reservation_id: str, cause: Sequence[Any], where: Where) -> Balance:
-        key = (reservation_id, where.time_ms, tuple(cause))
+    def _balance(self, reservation_id: str, line: LineOf, cause: Sequence[Any], where: Where) -> Balance:
+        key = (reservation_id, where.time_ms, line, tuple(cause))
         self._group.add(key)
         balance = self._balances.get(key)
         if balance is None:
@@ -63,10 +76,11 @@ class Ledger:
         return balance
 
     def end_group(self) -> None:
-        """Forget what the group settled."""
+        """Forget what is settled and can get no more: a shard that is yet to be walked might upset what is even now."""
         for key in self._group:
-            balance = self._balances.get(key)
-            if balance is not None and not any(balance.units):
+            balance = self._balances[key]
+            one_line_told_by_both = key[2] != ALL_LINES and balance.claims_at and balance.home_at is not None
+            if not any(balance.units) and (balance.local or one_line_told_by_both):
                 del self._balances[key]
         self._group.clear()
 
@@ -85,22 +99,28 @@ class Ledger:
 
     def settle(self, whole_from_ms: int) -> None:
         """All shards were walked, and all of them wholly for times after ``whole_from_ms``: nothing may be left."""
-        for (reservation_id, time_ms, cause), balance in self._balances.items():
-            if time_ms <= whole_from_ms or not any(balance.units):
-                continue
-            where = balance.claims_at or balance.home_at
-            if where is None or self._distrusted:
-                continue
-            left = ", ".join(f"{units:+} {name}" for name, units in zip(UNITS, balance.units, strict=True) if units)
-            home, claims = balance.home_at, balance.claims_at
-            if home is None:
-                text = f"its claims changed here and its home does not say so: {left}"
-            elif claims is None:
-                text = f"its home says so here and no claim does: {left} too few"
-            else:
-                text = (
-                    f"its claims say {left} more than its home does in shard {home.shard}, record "
-                    f"{home.record_number}, "
-                    f"sequence {home.sequence}"
-                )
-            self._report.add("units match", where, reservation_id, text, cause_text(cause))
+        if self._distrusted:
+            return
+        for (reservation_id, time_ms, line, cause), balance in self._balances.items():
+            if time_ms > whole_from_ms and any(balance.units):
+                self._report_unsettled(reservation_id, line, cause, balance)
+
+    def _report_unsettled(self, reservation_id: str, line: LineOf, cause: Sequence[Any], balance: Balance) -> None:
+        left = ", ".join(f"{units:+} {name}" for name, units in zip(UNITS, balance.units, strict=True) if units)
+        about = f"line {line[1]!r}: " if line != ALL_LINES else ""
+        claims = list(balance.claims_at.values())
+        where = claims[0] if claims else balance.home_at
+        assert where is not None, "a balance that nobody made"
+        if balance.home_at is None:
+            text = f"its claims changed here and its home does not say so: {left}"
+        elif not claims:
+            text = f"its home says so here and no claim does: {left} by its claims"
+        else:
+            text = f"its claims say {left} against its home in {_place(balance.home_at)}"
+        if len(claims) > 1:
+            text += "; other claims changed in " + "; ".join(_place(other) for other in claims[1:])
+        self._report.add("units match", where, reservation_id, about + text, cause_text(cause))
+
+
+def _place(where: Where) -> str:
+    return f"shard {where.shard}, record {where.record_number}, sequence {where.sequence}"

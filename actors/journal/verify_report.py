@@ -55,6 +55,7 @@ VERBS = {
 }
 TEXT_MAX = 400
 VIOLATIONS_MAX = 100  # then it stops telling, not counting
+VIOLATIONS_GATHERED_MAX = 2_000  # of these the earliest are told: the cause of it comes before what follows from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Violation:
     message: str
     did: str
     rule: str
+    time_ms: int
 
     def __str__(self) -> str:
         place = f"shard {self.shard}, record {self.record_number}"
@@ -139,11 +141,16 @@ class VerifyReport:
         return {"ok": self.ok, **asdict(self)}
 
     def add(self, rule: str, where: Where, key: str, message: str, did: str = "") -> None:
-        """Note a violation: all are counted, the first are kept."""
+        """Note a violation: all are counted."""
         self.violation_count += 1
-        if len(self.violations) < VIOLATIONS_MAX:
+        if len(self.violations) < VIOLATIONS_GATHERED_MAX:
             place = (where.shard, where.record_number, where.sequence)
-            self.violations.append(Violation(*place, key, message, did[:TEXT_MAX], rule))
+            self.violations.append(Violation(*place, key, message, did[:TEXT_MAX], rule, where.time_ms))
+
+    def tell_the_first(self) -> None:
+        """Order the violations by the time of their records and keep the first ones."""
+        self.violations.sort(key=lambda violation: violation.time_ms)
+        del self.violations[VIOLATIONS_MAX:]
 
 
 def readable(key: str) -> str:

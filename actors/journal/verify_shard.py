@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
-from actors.journal.verify_ledger import Ledger
+from actors.journal.verify_ledger import ALL_LINES, Ledger, LineOf, Units
 from actors.journal.verify_report import EVENTS, VerifyReport, Where, cause_text, event_text
 from actors.journal.verify_stock import ALWAYS, Judged, StockRules
 
@@ -25,7 +25,7 @@ CREATING = (10, 20, 30, 40, 50)
 class Reservation:
     """What its home says about one reservation."""
 
-    __slots__ = ("channel_id", "expire_ms", "fulfilled", "lines", "open", "state")
+    __slots__ = ("channel_id", "expire_ms", "fulfilled", "lines", "moved", "open", "state")
 
     def __init__(self, state: int, channel_id: str, expire_ms: int, lines: Sequence[Sequence[Any]]) -> None:
         self.state = state
@@ -34,6 +34,7 @@ class Reservation:
         self.lines = lines
         self.open = sum(line[3] for line in lines)
         self.fulfilled = 0
+        self.moved = False  # an amend may have left claims on stock keys that are no longer among the lines
 
 
 class ShardWalk:
@@ -58,6 +59,7 @@ class ShardWalk:
         self.strict_from_ms = 0
         self.trusted = True  # False after damage: what follows cannot be judged
         self.stock = StockRules(self._fault)
+        self._wrongly_short: set[str] = set()
         self._report = report
         self._ledger = ledger
         self._cause: Sequence[Any] = ()
@@ -238,9 +240,10 @@ class ShardWalk:
         if judged.oversold:
             report.oversells += 1
             report.oversold_units += judged.oversold
-        self._units(judged)
+        # What a reserve granted its home says line by line; what an amend added, only in all.
+        self._units(judged, (event[1], event[3]) if self._cause[:1] == [RESERVE] else ALL_LINES)
 
-    def _units(self, judged: Judged) -> None:
+    def _units(self, judged: Judged, line: LineOf = ALL_LINES) -> None:
         report = self._report
         report.units_granted += judged.granted
         report.units_fulfilled += judged.fulfilled
@@ -248,14 +251,17 @@ class ShardWalk:
         report.units_expired += judged.expired
         units = (judged.granted, judged.fulfilled, judged.released, judged.expired)
         if self.strict:
-            self._ledger.claims(judged.reservation_id, self._cause, self._where(), units)
+            self._ledger.claims(judged.reservation_id, line, self._cause, self._where(), units)
 
     def _judge_shortages(self) -> None:
         """After every cause, a stock key is short exactly when an open exception says by how much."""
         for key in self.stock.group.touched:
             stock = self.stock.stock[key]
             said = self.exceptions[stock.shortage_id][2] if stock.shortage_id else 0
-            if said != stock.shortage:
+            if said == stock.shortage:
+                self._wrongly_short.discard(key)
+            elif key not in self._wrongly_short:  # once, not after every event from then on
+                self._wrongly_short.add(key)
                 self._event = ()
                 self._fault("shortage", key, f"{stock.shortage} promised units are missing; the exception says {said}")
 
@@ -275,10 +281,18 @@ class ShardWalk:
             if state not in LIVE or (state == HELD) != (expire_ms > 0) or (state == HELD and expire_ms < self.time_ms):
                 self._fault("reservation", reservation_id, f"begins in state {state} with deadline {expire_ms}")
             self._judge_lines(reservation_id, lines)
-            self._ledger.home(reservation_id, self._cause, self._where(), (reservation.open, 0, 0, 0))
+            for line_id, key, _, granted in lines:
+                if granted:
+                    self._home(reservation_id, reservation, (granted, 0, 0, 0), (key, line_id))
         self.reservation_number = max(self.reservation_number, number)
         self.reservations[reservation_id] = reservation
         self._spend(f"c\x1f{channel_id}\x1f{request_id}")
+
+    def _home(self, reservation_id: str, reservation: Reservation, units: Units, line: LineOf = ALL_LINES) -> None:
+        local = all(entry[1] in self.stock.stock for entry in reservation.lines)
+        self._ledger.home(
+            reservation_id, line, self._cause, self._where(), units, local=local and not reservation.moved
+        )
 
     def _judge_lines(self, reservation_id: str, lines: Sequence[Sequence[Any]]) -> None:
         """The home's lines say what the claims got: compared here where the stock key is of this shard."""
@@ -316,10 +330,11 @@ class ShardWalk:
             return
         self._judge_deadline(reservation_id, reservation)
         reservation.lines = lines
+        reservation.moved = True
         reservation.open += added - released
         if self.strict:
             self._judge_lines(reservation_id, lines)
-            self._ledger.home(reservation_id, self._cause, self._where(), (added, 0, released, 0))
+            self._home(reservation_id, reservation, (added, 0, released, 0))
 
     def _units_ended(self, event: Sequence[Any]) -> None:
         _, reservation_id, fulfilled, released, expired = event
@@ -334,7 +349,7 @@ class ShardWalk:
             self._fault("units end once", reservation_id, f"{reservation.open} units open by its home")
         if expired and (reservation.state != HELD or self.time_ms < self._deadline(reservation)):
             self._fault("expiry", reservation_id, f"expired at {self.time_ms}, its deadline is {reservation.expire_ms}")
-        self._ledger.home(reservation_id, self._cause, self._where(), (0, fulfilled, released, expired))
+        self._home(reservation_id, reservation, (0, fulfilled, released, expired))
 
     def _ended(self, event: Sequence[Any]) -> None:
         _, reservation_id, state = event

@@ -291,6 +291,8 @@ class StockRules:
         _, key, reservation_id, line_id, quantity, reason = event
         judged = Judged(reservation_id)
         judged.released = quantity
+        if quantity <= 0:
+            self._fault("units end once", key, f"line {line_id!r}: {quantity} units released")
         line = self._line(key, reservation_id, line_id)
         if line is not None:
             before = line.adrift
