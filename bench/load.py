@@ -95,7 +95,9 @@ async def drive(target: str, requests: list[bytes], batch: int, in_flight: int, 
     count: Callable[[Outcome, Any], None] = _count_single if batch == 1 else _count_batch
     options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
     channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(max(1, (in_flight + 63) // 64))]
-    calls: list[Any] = [channel.unary_unary(method, response_deserializer=response_type.FromString) for channel in channels]
+    calls: list[Any] = [
+        channel.unary_unary(method, response_deserializer=response_type.FromString) for channel in channels
+    ]
     queue = iter(requests)
     started = time.perf_counter()
     end = started + seconds

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from actors.domain.answers import ERROR, OK, REFUSED, Granted, ReservationView
+from actors.domain.answers import ERROR, OK, REFUSED, Granted
 from actors.domain.apply import rebuild_indices
 from actors.domain.commands import Verb
 from actors.domain.keys import parse_reservation_id, stock_key
@@ -46,7 +46,7 @@ class Answer:
         self.payload: Any = Granted(*payload) if type(payload) is tuple else payload  # a single grant travels plain
         self.refusal = RefusalReason(reply[2].reason).name if reply[0] == REFUSED else ""
         self.error = ErrorReason(reply[1]).name if reply[0] == ERROR else ""
-        self.shortages = reply[2].shortages if reply[0] == REFUSED else ()
+        self.shortages: Any = reply[2].shortages if reply[0] == REFUSED else ()
 
     @property
     def id(self) -> str:
@@ -305,13 +305,14 @@ class World:
     def on_hand(self, sku: str, disposition: Disposition = Disposition.SELLABLE, warehouse: str = "main") -> int:
         return dict(self.stock(sku, warehouse).on_hand).get(disposition, 0)
 
-    def get(self, reservation: Answer | str) -> ReservationView:
+    def get(self, reservation: Answer | str) -> Any:
+        """The ReservationView, its lines LineViews."""
         reservation_id = reservation if isinstance(reservation, str) else reservation.id
         parts = parse_reservation_id(reservation_id)
         assert parts is not None
         answer = self.one([int(Verb.GET_RESERVATION), parts.shard, 0, 1, [], [reservation_id]])
         assert answer.ok, answer
-        return answer.payload  # type: ignore[no-any-return]
+        return answer.payload
 
     def state(self, reservation: Answer | str) -> str:
         return ReservationState(self.get(reservation).state).name
