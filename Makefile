@@ -34,7 +34,7 @@ check: $(STAMP) ## formatting, lint, types, layers, contract, fast tests
 	@cd protos && buf lint && buf build -o /dev/null
 	@python protos/breaking.py
 	@python protos/generate.py --check
-	@python -m pytest -q -n auto tests/unit tests/simulation
+	@python -m pytest -q -n auto tests/unit $(wildcard tests/simulation)
 
 fix: $(STAMP) ## format, and mend what ruff can mend
 	@ruff format --quiet . && ruff check --fix --quiet .
@@ -49,4 +49,4 @@ bench: $(STAMP) ## the short benchmark: hot and spread, single and batched, agai
 	@python -m bench $(ARGS)
 
 clean: ## remove what was made here
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
