@@ -48,5 +48,5 @@ lock: $(STAMP) ## pin every dependency anew, with hashes
 bench: $(STAMP) ## the short benchmark: hot and spread, single and batched, against a no-op
 	@python -m bench $(ARGS)
 
-clean: ## remove what was made here
-	@rm -rf $(VENV) build dist bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove what was made here, but for what the benchmark measured
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
