@@ -64,8 +64,8 @@ PLACES_MAY_STAND_IN = {THIS: "the patterns themselves"}
 
 
 def tracked_files() -> list[str]:
-    """Paths of what is committed or about to be, relative to the root; generated code left out."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    """Paths of what git tracks, relative to the root; generated code left out."""
+    command = ["git", "ls-files"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         paths = listed.stdout.splitlines()
