@@ -103,6 +103,10 @@ class MemberLink:
             self.told_to_stop = True
             self._send({"do": "stop", "drain_ms": drain_ms})
 
+    def hang_up(self) -> None:
+        """Close the link: the process ends at once."""
+        self._writer.close()
+
     def take(self, message: dict[str, Any]) -> bool:
         """Note what it said; True when its state or facts changed."""
         self.heard_at = asyncio.get_running_loop().time()

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -157,8 +158,9 @@ def test_a_damaged_journal_ends_serve_and_says_where(make_serve: StartServe) -> 
 def test_interrupting_the_start_leaves_nothing_behind(make_serve: StartServe) -> None:
     serve = make_serve()
     serve.start()
+    deadline = time.monotonic() + 10
     while "Stockade starts" not in serve.said():
-        pass
+        assert time.monotonic() < deadline, serve.said()
     os.kill(serve.pid, signal.SIGINT)
     assert serve.wait_exit() == 0
     assert find_marked(str(serve.data_dir)) == []
