@@ -79,6 +79,7 @@ class SqliteJournal:
         self._header = read_header(connection)
         self._failed = ""
         self._wal_pages = 0
+        self._checkpoint_at = CHECKPOINT_WAL_PAGES
         connection.set_wal_hook(self._committed)
 
     @property
@@ -120,6 +121,8 @@ class SqliteJournal:
         if len({record.shard for record in records}) != len(records):
             raise ValueError("several records of one shard in one append")
         self._writable()
+        if self._wal_pages >= self._checkpoint_at:
+            self._checkpoint_wal()  # here and not only in housekeeping: some milliseconds often, not many now and then
         connection = self._connection
         execute = connection.execute
         try:
@@ -358,7 +361,7 @@ class SqliteJournal:
 
     def checkpoint(self) -> None:
         self._writable()
-        if self._wal_pages >= CHECKPOINT_WAL_PAGES:
+        if self._wal_pages >= self._checkpoint_at:
             self._checkpoint_wal()
         if self._witness is not None and self._witness.is_due():
             self._write_witness()
@@ -367,14 +370,16 @@ class SqliteJournal:
 
     def _checkpoint_wal(self) -> None:
         """Move the WAL's pages to the file. The next commit starts it anew, unless somebody still reads from it."""
+        self._checkpoint_at = self._wal_pages + CHECKPOINT_WAL_PAGES  # not again at once when it cannot be done now
         try:
             total, done = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.BusyError:
-            return
+        except (apsw.BusyError, apsw.FullError):
+            return  # the WAL grows on; whether there is room for that, its next commit finds out
         except apsw.Error as error:
             self._fail(error, "the WAL could not be checkpointed")
         if total == done:
             self._wal_pages = 0
+            self._checkpoint_at = CHECKPOINT_WAL_PAGES
 
     def free_bytes(self) -> int | None:
         return free_bytes(self._path.parent)

@@ -433,8 +433,27 @@ def test_the_wal_stays_bounded(opened: Opener, monkeypatch: pytest.MonkeyPatch) 
     owner = Owner(opened())
     for _ in range(300):
         owner.append(*range(SHARD_COUNT))
-        owner.journal.checkpoint()
     assert Path(f"{opened.path}-wal").stat().st_size < 200 * 4096
+
+
+def test_a_reader_that_stays_makes_the_wal_grow_only_while_it_stays(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "CHECKPOINT_WAL_PAGES", 50)
+    journal = opened()
+    owner = Owner(journal)
+    reader = open_read_only(opened.directory)
+    wal = Path(f"{opened.path}-wal")
+    with reader.reading():
+        for _ in range(100):
+            owner.append(*range(SHARD_COUNT))
+        grown = wal.stat().st_size
+        assert grown > 300 * 4096  # nothing of it could be used again
+    for _ in range(100):
+        owner.append(*range(SHARD_COUNT))
+    assert journal._wal_pages < 200
+    assert wal.stat().st_size <= grown + 200 * 4096
+    reader.close()
 
 
 # --- looking at it ----------------------------------------------------------------------------------------------------
