@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +41,8 @@ CHECKPOINT_WAL_PAGES = (
     1_024  # 4 MiB: some milliseconds of work at a time; larger ones stall longer and save nothing measurable
 )
 ROWS_PER_DELETE = 2_000  # one transaction of a compaction: some milliseconds
-VACUUM_PAGES_MAX = 4_096  # given back to the disk per compaction; the rest is reused first
+VACUUM_PAGES_MAX = 1_024  # 4 MiB given back to the disk per compaction …
+VACUUM_FREE_SHARE = 4  # … when more than a quarter of the file is free
 KEYS_PER_READ = 10_000
 
 _HEADS = "SELECT shard, epoch, record_number, sequence, time_ms FROM shards"
@@ -317,47 +319,55 @@ class SqliteJournal:
     def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
         self._writable()
         before = self.size_bytes()
-        left = rows_max if rows_max is not None else 2**62
-        records_dropped = 0
+        covered: dict[int, int] = {}
         for shard in range(self._header.shard_count):
             kept = self.snapshots(shard)
             if len(kept) >= SNAPSHOTS_KEPT:
-                covered = min(snapshot.lowest_record_number for snapshot in kept)
-                records_dropped += self._drop_records(shard, covered, records_before_ms, left - records_dropped)
-        entries_dropped = self._delete(
-            "DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE end_time_ms < ? ORDER BY end_time_ms "
-            "LIMIT ?)",
-            (entries_before_ms,),
-            left - records_dropped,
-        )
-        self._rows(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})", ())
-        return CompactResult(records_dropped, entries_dropped, 0, before, self.size_bytes())
+                covered[shard] = min(snapshot.lowest_record_number for snapshot in kept)
+        records = entries = 0
+        more = True
+        while more:
+            room = min(ROWS_PER_DELETE, rows_max - records - entries if rows_max is not None else ROWS_PER_DELETE)
+            old_records, old_entries = self._drop(covered, records_before_ms, entries_before_ms, room)
+            records += old_records
+            entries += old_entries
+            more = old_records + old_entries == room > 0
+        self._give_back_pages()
+        return CompactResult(records, entries, 0, before, self.size_bytes())
 
-    def _drop_records(self, shard: int, covered: int, before_ms: int, rows_max: int) -> int:
-        """Drop the oldest records of a shard: a prefix, whatever their times say."""
-        [(young,)] = self._rows(
-            "SELECT min(number) FROM records WHERE shard = ? AND number <= ? AND time_ms >= ?",
-            (shard, covered, before_ms),
-        )
-        last = covered if young is None else young - 1
-        return self._delete(
-            "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE shard = ? AND number <= ? ORDER BY number "
-            "LIMIT ?)",
-            (shard, last),
-            rows_max,
-        )
+    def _drop(
+        self, covered: dict[int, int], records_before_ms: int, entries_before_ms: int, most: int
+    ) -> tuple[int, int]:
+        """Drop the oldest records of each shard and the oldest entries, ``most`` rows in one transaction; how many."""
+        connection = self._connection
+        records = 0
+        try:
+            with connection:
+                for shard, last_covered in covered.items():
+                    oldest = connection.execute(
+                        "SELECT number, time_ms FROM records WHERE shard = ? AND number <= ? ORDER BY number LIMIT ?",
+                        (shard, last_covered, most - records),
+                    )
+                    old = [number for number, _ in takewhile(lambda row: row[1] < records_before_ms, oldest)]
+                    if old:
+                        connection.execute("DELETE FROM records WHERE shard = ? AND number <= ?", (shard, old[-1]))
+                        records += len(old)
+                connection.execute(
+                    "DELETE FROM entries WHERE key IN "
+                    "(SELECT key FROM entries WHERE end_time_ms < ? ORDER BY end_time_ms LIMIT ?)",
+                    (entries_before_ms, most - records),
+                )
+                entries = connection.changes()
+        except apsw.Error as error:
+            self._fail(error, "the journal could not be compacted")
+        return records, entries
 
-    def _delete(self, statement: str, bindings: tuple[Any, ...], rows_max: int) -> int:
-        """Run a limited delete in transactions of bounded size until nothing is left, or the bound is reached."""
-        deleted = 0
-        while deleted < rows_max:
-            limit = min(ROWS_PER_DELETE, rows_max - deleted)
-            self._write(statement, (*bindings, limit), "the journal could not be compacted")
-            changes = self._connection.changes()
-            deleted += changes
-            if changes < limit:
-                break
-        return deleted
+    def _give_back_pages(self) -> None:
+        """Give free pages back to the disk when they are many; a few are used again soon."""
+        [(free,)] = self._rows("PRAGMA freelist_count", ())
+        [(pages,)] = self._rows("PRAGMA page_count", ())
+        if free * VACUUM_FREE_SHARE > pages:
+            self._rows(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})", ())
 
     def checkpoint(self) -> None:
         self._writable()
