@@ -507,11 +507,10 @@ class ShardHost:
             self._loop.call_soon(self._snapshot_slice)
 
     def _worth_a_snapshot(self, shard_id: int) -> int:
-        """Events after which a snapshot pays: as many as twice the entities it encodes, so that its cost an event is
-        bounded however much the shard holds."""
+        """Events after which a snapshot pays: as many as the shard holds stock keys, reservations and entries, so that its
+        cost an event is bounded however much that is, and a growing shard is still snapshot each time it grew by half."""
         shard = self._engine.books.shards[shard_id]
-        reservations = len(shard.reservations)  # with about as many claims
-        return 2 * (len(shard.stock) + 2 * reservations + len(shard.entries))
+        return len(shard.stock) + len(shard.reservations) + len(shard.entries)
 
     def _snapshot_slice(self) -> None:
         """One slice, then a pause for turns; the journal's thread writes it."""

@@ -10,8 +10,14 @@ from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "stockade"
 STATUS_KEY = "grpc-status-details-bin"
+# CANCELLED: a gateway that closes answers so to calls that reach it then; our own cancelling never becomes an RpcError.
 RETRYABLE = frozenset(
-    (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+    (
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    )
 )
 
 
