@@ -91,7 +91,7 @@ def told_plainly(target: str, *, as_json: bool, request_id: str = "", reads: boo
             )
         elif code == Exit.UNAVAILABLE:
             hint = f" (is the service running at {target}?)"
-        fail(f"{error.reason or error.code.name}: {error}{hint}", code)
+        fail(f"{error.reason}: {error}{hint}" if error.reason else f"{error}{hint}", code)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
 
