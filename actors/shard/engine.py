@@ -18,7 +18,7 @@ from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
 from actors.domain.events import ClaimsForgotten, EntryRetired, ReservationRetired, ShardOwned
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
-from actors.domain.lifecycle import CAUSE_RETIRE, claims_of, confirm, expire_due, extend, release
+from actors.domain.lifecycle import CAUSE_RETIRE, confirm, expire_due, extend, release
 from actors.domain.outcomes import ErrorReason, Fact
 from actors.domain.policies import register_stock, set_selling, set_stock_policy
 from actors.domain.reading import (
@@ -32,7 +32,7 @@ from actors.domain.reading import (
 )
 from actors.domain.reserving import reserve
 from actors.domain.rules import Rules
-from actors.domain.state import Books, ShardState
+from actors.domain.state import Books, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
 from actors.domain.views import line_views
 from actors.domain.warehouse import ingest
@@ -270,8 +270,7 @@ class Engine:
         reservation = books.reservations.get(reservation_id)
         if reservation is None:
             return []
-        # By stock key, not by line: an amend may have dropped entries whose claims, all ended, are still there.
-        actors = {actor.key: actor for actor, _ in claims_of(turn, reservation)}
+        actors = self._actors_with_claims(reservation)
         if any(claim.picked for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
             # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
             books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
@@ -282,6 +281,13 @@ class Engine:
             turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
         turn.emit(home, ReservationRetired(reservation_id))
         return rows
+
+    def _actors_with_claims(self, reservation: Reservation) -> dict[str, StockActor]:
+        """Every stock actor that has claims of it, also those whose entries an amend dropped or moved elsewhere."""
+        earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
+        keys = dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines)
+        stock = self.books.stock
+        return {key: stock[key] for key in keys if key in stock and reservation.id in stock[key].claims}
 
     def wakeup_ms(self) -> int | None:
         """Shard time of the next deadline or housekeeping; None: none. In the past: more is due, step again soon."""
