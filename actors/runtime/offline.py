@@ -37,6 +37,7 @@ def verify_journal(data_dir: Path, progress: Progress | None = None) -> VerifyRe
 
 def compact_journal(settings: Settings, say: Callable[[str], None]) -> CompactResult:
     """Drop what retention allows. JournalLocked while a server runs: its holder is never killed from here."""
+    read_data_journal(settings.data_dir).close()  # opening for writing would make one where there is none
     journal = open_data_journal(settings, settings.data_dir, say, end_holder=False)
     try:
         result = journal.compact(now_ms() - settings.retention_ms, now_ms() - settings.dedupe_window_ms)
