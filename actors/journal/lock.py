@@ -143,24 +143,23 @@ def _wait(
     while not _try(descriptor, path):
         holder = read_holder(path)
         waited = clock.monotonic() - began
+        spared = ""
         if wait_s > 0 and holder is not None and holder != told:
             told = holder
             until = (
                 "until it ends" if kill_holder_after_s is None else f"then ending it after {kill_holder_after_s:g} s"
             )
             say(f"{path.parent} is held by {holder}; waiting up to {wait_s:g} s, {until}")
-        if (
-            kill_holder_after_s is not None
-            and waited >= kill_holder_after_s
-            and holder is not None
-            and holder != killed
-        ):
-            _kill(holder, path, cluster_id)
-            say(f"killed {holder}, which held {path.parent} for {waited:.1f} s longer than it should")
-            killed = holder
-            deadline = max(deadline, clock.monotonic() + DEATH_TAKES_S)
+        due = kill_holder_after_s is not None and waited >= kill_holder_after_s
+        if due and holder is not None and holder != killed:
+            spared = _kill(holder, path, cluster_id)
+            if not spared:
+                say(f"killed {holder}, which held {path.parent} for {waited:.1f} s longer than it should")
+                killed = holder
+                deadline = max(deadline, clock.monotonic() + DEATH_TAKES_S)
         if clock.monotonic() >= deadline:
-            raise JournalLocked(f"{path.parent} is held by {holder or 'another process'}; waited {waited:.1f} s")
+            who = f"{holder or 'another process'}{spared}"
+            raise JournalLocked(f"{path.parent} is held by {who}; waited {waited:.1f} s")
         clock.sleep(LOOK_AGAIN_S)
 
 
@@ -191,26 +190,30 @@ def read_holder(path: Path) -> Holder | None:
         return None
 
 
-def _kill(holder: Holder, path: Path, cluster_id: str) -> None:
-    """SIGKILL to the holder, if it surely is the one."""
+def _kill(holder: Holder, path: Path, cluster_id: str) -> str:
+    """SIGKILL to the holder, if it surely is the one; else why it was left alone.
+
+    A process that has only just taken the lock may not have written its name yet: the caller asks again until its
+    deadline.
+    """
     if cluster_id and holder.cluster_id and holder.cluster_id != cluster_id:
-        raise JournalLocked(f"{path.parent} is held by {holder}, which is not cluster {cluster_id}: it is left alone")
+        return f", which is not cluster {cluster_id}: it is left alone"
     if holder.pid == os.getpid():
-        raise JournalLocked(f"{path.parent} is held by this very process")
+        return ", this very process"
     try:
         process = os.pidfd_open(holder.pid)  # from here on the pid cannot come to mean another process
     except OSError:
-        process = -1
+        return ", which cannot be seen from here: it is left alone"
     try:
-        if process < 0 or not _is_holder(holder, path):
-            raise JournalLocked(f"{path.parent} is held by {holder}, which cannot be seen from here: it is left alone")
+        if not _is_holder(holder, path):
+            return ", which cannot be seen from here: it is left alone"
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(process, signal.SIGKILL)
-    except PermissionError as error:
-        raise JournalLocked(f"{path.parent} is held by {holder}, which this user may not end") from error
+    except PermissionError:
+        return ", which this user may not end"
     finally:
-        if process >= 0:
-            os.close(process)
+        os.close(process)
+    return ""
 
 
 def _is_holder(holder: Holder, path: Path) -> bool:

@@ -138,7 +138,7 @@ def test_a_holder_that_stays_is_killed_after_the_bound(tmp_path: Path, processes
 def test_a_holder_of_another_cluster_is_left_alone(tmp_path: Path, processes: Processes) -> None:
     holder = processes.holder(tmp_path, "other")
     with pytest.raises(JournalLocked, match="which is not cluster c0ffee: it is left alone"):
-        take(tmp_path, wait_s=1, kill_after_s=0, cluster_id="c0ffee")
+        take(tmp_path, wait_s=0.1, kill_after_s=0, cluster_id="c0ffee")
     assert holder.poll() is None
 
 
@@ -156,7 +156,7 @@ def test_a_holder_that_is_not_surely_the_one_is_left_alone(
     holder = processes.holder(tmp_path)
     _rewrite(tmp_path, {field: value})
     with pytest.raises(JournalLocked, match="cannot be seen from here: it is left alone"):
-        take(tmp_path, wait_s=1, kill_after_s=0)
+        take(tmp_path, wait_s=0.1, kill_after_s=0)
     assert holder.poll() is None, why
 
 
@@ -164,7 +164,7 @@ def test_a_process_that_does_not_have_the_file_open_is_left_alone(tmp_path: Path
     holder, stranger = processes.holder(tmp_path), processes.holder(tmp_path / "elsewhere")
     _rewrite(tmp_path, {"pid": stranger.pid, "start_time": start_time(stranger.pid)})
     with pytest.raises(JournalLocked, match="it is left alone"):
-        take(tmp_path, wait_s=1, kill_after_s=0)
+        take(tmp_path, wait_s=0.1, kill_after_s=0)
     assert (holder.poll(), stranger.poll()) == (None, None)
 
 
@@ -182,7 +182,7 @@ def test_a_lock_file_that_says_nothing_is_waited_for_but_nobody_killed(
 def test_this_very_process_is_not_killed(tmp_path: Path) -> None:
     lock, _ = take(tmp_path)
     with pytest.raises(JournalLocked, match="this very process"):
-        take(tmp_path, wait_s=1, kill_after_s=0)
+        take(tmp_path, wait_s=0.1, kill_after_s=0)
     lock.release()
     lock.release()
 
