@@ -115,16 +115,18 @@ def test_a_doubled_grant_is_found(world):
 
     shard, number = change(world, 20, double)
     report = report_of(world)
-    assert (shard, number) in {(violation.shard, violation.record_number) for violation in report.violations} or number + 1 in {
-        violation.record_number for violation in report.violations
-    }
+    assert (shard, number) in {
+        (violation.shard, violation.record_number) for violation in report.violations
+    } or number + 1 in {violation.record_number for violation in report.violations}
 
 
 def test_a_dropped_record_is_found(world):
     shard = next(shard for shard, rows in world.store.records.items() if len(rows) > 5)
     dropped, _ = world.store.records[shard].pop(3)
     report = report_of(world)
-    assert any((violation.shard, violation.record_number) == (shard, dropped.number + 1) for violation in report.violations)
+    assert any(
+        (violation.shard, violation.record_number) == (shard, dropped.number + 1) for violation in report.violations
+    )
 
 
 def test_a_unit_that_ends_twice_is_found(world):
