@@ -21,7 +21,7 @@ from actors.journal.verify_report import VerifyReport, Violation, Where
 from actors.journal.verify_shard import LIVE, ShardWalk
 from actors.journal.verify_snapshot import Entity, compare, entities_of, load
 
-__all__ = ["Progress", "VerifyReport", "Violation", "verify"]
+__all__ = ["DAY_MS", "Progress", "VerifyReport", "Violation", "verify"]
 
 DAY_MS = 24 * 3600 * 1000
 RECORDS_PER_READ = 1_000

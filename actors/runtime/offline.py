@@ -14,7 +14,7 @@ from actors.journal.port import CompactResult
 from actors.journal.sqlite_backup import Manifest, SqliteRestored
 from actors.journal.sqlite_backup import backup as backup_sqlite
 from actors.journal.sqlite_backup import restore as restore_sqlite
-from actors.journal.verify import Progress, VerifyReport, verify
+from actors.journal.verify import DAY_MS, Progress, VerifyReport, verify
 from actors.runtime.settings import Settings
 from actors.runtime.wiring import journal_directory, open_data_journal, read_data_journal
 
@@ -25,12 +25,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def verify_journal(data_dir: Path, progress: Progress | None = None) -> VerifyReport:
-    """Judge every record, as of one moment. JournalError when there is no journal."""
+def verify_journal(data_dir: Path, progress: Progress | None = None, dedupe_window_ms: int = DAY_MS) -> VerifyReport:
+    """Judge every record, as of one moment; within ``dedupe_window_ms`` no id may be spent twice.
+
+    JournalError when there is no journal.
+    """
     journal = read_data_journal(data_dir)
     try:
         with journal.reading():
-            return verify(journal, progress)
+            return verify(journal, progress, dedupe_window_ms=dedupe_window_ms)
     finally:
         journal.close()
 

@@ -198,17 +198,18 @@ def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
         raise typer.Exit(int(Exit.FAILED))
 
 
-def run_verify(data_dir: Path) -> Any:
+def run_verify(data_dir: Path, dedupe_window_ms: int = 24 * 3600 * 1000) -> Any:
     """Verify the journal of a data directory as of one moment; also while a server writes it."""
     from actors.runtime import offline
 
     with journal_told_plainly(), bar("verifying") as progress:
-        return offline.verify_journal(data_dir, lambda done, total, _events: progress(done, total))
+        return offline.verify_journal(data_dir, lambda done, total, _events: progress(done, total), dedupe_window_ms)
 
 
 def verify(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Judge every record of the journal again: no oversell, nothing lost, nothing twice. Works beside a running server."""
-    report = run_verify(Path(load(config, data_dir=data_dir).settings.data_dir))
+    settings = load(config, data_dir=data_dir).settings
+    report = run_verify(Path(settings.data_dir), settings.dedupe_window_ms)
     if as_json:
         print_json(report.plain())
     else:

@@ -478,6 +478,18 @@ def test_a_reader_sees_what_is_durable_and_changes_nothing(opened: Opener) -> No
     owner.append(0)
 
 
+def test_a_reader_after_a_crash_sees_all_that_was_acknowledged(opened: Opener) -> None:
+    journal = opened()
+    owner = Owner(journal)
+    owner.append(0, 1)
+    before = contents(journal)
+    opened.crash(journal)
+    reader = open_read_only(opened.directory)
+    assert contents(reader) == before
+    reader.close()
+    assert Owner(opened()).heads[0].record_number == 1
+
+
 def test_of_one_moment_means_of_one_moment(opened: Opener) -> None:
     owner = Owner(opened())
     owner.append(0)
