@@ -155,12 +155,14 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=3, help="counted runs of each scenario (default 3)")
     parser.add_argument("--gateways", type=int, default=1, help="gateway processes, on both sides (default 1)")
     parser.add_argument(
-        "--cpus", default="0,1", help="processors for everything, generator included (default 0,1; '' for all)"
+        "--cpus", default=None, help="processors for everything, generator included (default the first two; '' for all)"
     )
     parser.add_argument("--only", default="", help="only scenarios whose name contains this")
     parser.add_argument("--output", type=Path, default=None, help="JSON results (default bench/results/<time>.json)")
     arguments = parser.parse_args()
-    if arguments.cpus:
+    if arguments.cpus is None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    elif arguments.cpus:
         os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
     with tempfile.TemporaryDirectory(prefix="stockade-bench-", dir=os.environ.get("STOCKADE_BENCH_DIR")) as made:
         directory = Path(made)

@@ -6,7 +6,7 @@ has a path of its own: the same rule without the bookkeeping that several lines 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.domain.alarms import watch_shortage
@@ -43,6 +43,9 @@ ALL_OR_NOTHING = int(FillPolicy.ALL_OR_NOTHING)
 WHOLE_LINES = int(FillPolicy.WHOLE_LINES)
 REPLACED = int(ReleaseReason.REPLACED)
 
+# A NamedTuple without its own constructor, which is Python and takes as long as the tuple itself: the hot path's two events.
+make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__
+
 
 class KeyPlan:
     """What is to be decided on one stock key: the request's lines there and what the replaced hold has there."""
@@ -78,9 +81,12 @@ class KeyPlan:
 
 def reserve(turn: Turn, item_shard: ShardState, command: Reserve, *, accept_claims: bool) -> Reply:
     """Decide a reserve. OK payload: ``Granted``."""
-    again = repeat(turn, item_shard, command.channel_id, command.request_id, command.digest, is_reserve=True)
-    if again is not None:
-        return again
+    request_id, channel_id = command.request_id, command.channel_id
+    key = f"c\x1f{channel_id}\x1f{request_id}"  # identity.request_key, without the call
+    if key in turn.books.request_ids or key in turn.found or request_id < turn.oldest_uuid7:
+        again = repeat(turn, item_shard, channel_id, request_id, command.digest, is_reserve=True)
+        if again is not None:
+            return again
     if not accept_claims:
         return error(ErrorReason.JOURNAL_FULL, "disk space is below the floor: new claims are refused", 5000)
     if len(command.lines) == 1 and command.admission == WHEN_COVERED and not command.replaces_reservation_id:
@@ -100,24 +106,29 @@ def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str,
     now_ms = turn.now_ms
     request_id, digest, channel_id, _, ttl_ms, confirm, _, _, order_reference, customer_id, _, labels = command
     state, expire_time_ms = (CONFIRMED, 0) if confirm else (HELD, now_ms + ttl_ms)
+    lines = ((line_id, key, quantity, quantity),)
     turn.emit_pair(
         shard,
-        ClaimGranted(
-            key, reservation_id, line_id, quantity, 0, WHEN_COVERED, 0, 0, confirm, channel_id, order_reference
+        make(
+            ClaimGranted,
+            (key, reservation_id, line_id, quantity, 0, WHEN_COVERED, 0, 0, confirm, channel_id, order_reference),
         ),
-        ReservationOpened(
-            reservation_id,
-            number,
-            channel_id,
-            request_id,
-            digest,
-            state,
-            expire_time_ms,
-            ((line_id, key, quantity, quantity),),
-            order_reference,
-            customer_id,
-            "",
-            labels,
+        make(
+            ReservationOpened,
+            (
+                reservation_id,
+                number,
+                channel_id,
+                request_id,
+                digest,
+                state,
+                expire_time_ms,
+                lines,
+                order_reference,
+                customer_id,
+                "",
+                labels,
+            ),
         ),
     )
     position = (shard.id, shard.epoch, shard.sequence, now_ms)

@@ -47,6 +47,8 @@ RETIRED_PER_TURN_MAX = 500
 DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
 
 RESERVE = int(Verb.RESERVE)
+NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
+make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
 Item = Sequence[Any]
 Found = Mapping[str, EntryRow | None]
@@ -167,12 +169,14 @@ class Engine:
 
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
         verb, shard_id, _, _, cause, body = item
+        turn.emitted = 0  # the last command's events are no trace of this one
         try:
             if verb == RESERVE:
                 shard = self.books.shards.get(shard_id)
                 if shard is not None:
                     order = Reserve(*body)
-                    turn.begin(_cause(verb, order, cause))
+                    told = cause if cause else NOT_TOLD
+                    turn.begin(make(Cause, (RESERVE, order[2], order[0], *told, "", "", 0, 0)))
                     turn.reads.add(shard_id)
                     return reserve(turn, shard, order, accept_claims=accept_claims)
             command = COMMANDS[verb](*body)
@@ -334,8 +338,6 @@ class Engine:
 
 def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:
     principal, correlation_id, traceparent = cause if cause else ("", "", "")
-    if verb == RESERVE:
-        return Cause(verb, command.channel_id, command.request_id, principal, correlation_id, traceparent)
     if verb == Verb.INGEST:
         return Cause(
             verb,
