@@ -22,9 +22,7 @@ def test_the_last_unit_goes_to_one_of_200_buyers():
     assert world.ats("A") == 0
 
 
-def test_ten_units_are_never_more_than_ten_for_500_buyers_of_1_to_3():
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_ten_units_are_never_more_than_ten_for_500_buyers_of_1_to_3(seed):
     draw = random.Random(seed)
     world = World()
     world.receive("A", 10)

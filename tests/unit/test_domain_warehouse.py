@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from actors.domain.outcomes import Disposition, Door, ExceptionKind, Fact
@@ -208,11 +210,7 @@ def test_every_other_fact_moves_what_it_says(world):
     world.check_replay()
 
 
-def test_snapshots_taken_between_turns_and_the_tail_equal_a_full_replay(world):
-    import random
-
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_snapshots_taken_between_turns_and_the_tail_equal_a_full_replay(world, seed):
     draw = random.Random(seed)
     for sku in "BCDE":
         world.receive(sku, 500)

@@ -277,9 +277,7 @@ def test_the_witness_follows_at_most_once_a_second(tmp_path: Path) -> None:
 # --- crashes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_torn_tail_leaves_a_whole_number_of_turns(opened: Opener, tmp_path: Path) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_a_torn_tail_leaves_a_whole_number_of_turns(opened: Opener, tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     first = Owner(opened())
     first.journal.close()
@@ -317,10 +315,8 @@ def _assert_prefix(journal: Journal, whole: dict[str, Any]) -> None:
 CRASH_POINTS = 200
 
 
-def test_a_power_cut_at_any_moment_keeps_what_was_acknowledged(opened: Opener, tmp_path: Path) -> None:
+def test_a_power_cut_at_any_moment_keeps_what_was_acknowledged(opened: Opener, tmp_path: Path, seed: int) -> None:
     """``CRASH_POINTS`` moments among the writes and syncs of 60 turns with checkpoints between them."""
-    seed = random.randrange(2**32)
-    print("seed", seed)
     draw = random.Random(seed)
     recorder = RecordingVfs(f"stockade-recording-{seed}")
     opened().close()  # made by other means: making it is a rename

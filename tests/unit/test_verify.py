@@ -15,10 +15,8 @@ from tests.unit.world import World
 
 
 @pytest.fixture
-def world():
+def world(seed):
     made = World(Rules(doors={"main": Door.WAREHOUSE}, dedupe_memory_ms=5_000))
-    seed = random.randrange(2**32)
-    print("seed", seed)
     draw = random.Random(seed)
     for sku in "ABC":
         made.receive(sku, 60)
