@@ -11,7 +11,8 @@ with a reply for every item. A reply made here instead of by a host says whether
 every command is idempotent by its request id, or only reads.
 
 Batching has no timer: up to ``frames_in_flight`` frames are under way to a host, and what arrives meanwhile goes into
-the next.
+the next. A busy gateway reads calls one by one, so a frame also waits while they keep coming (``gathers``): a frame
+costs the host the same whether it brings one call or twenty. A call that comes alone never waits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from actors.domain.outcomes import ErrorReason
 from actors.shard.directory import Routes
 from gateway.config import (
     BYTES_PER_FRAME_MAX,
+    GATHER_LINES,
+    GATHER_MS_MAX,
     LINES_PER_FRAME_MAX,
     LINK_SILENCE_MS_MAX,
     RETRY_HINT_OVERLOADED_MS,
@@ -128,6 +131,7 @@ class Link:
     """What the core knows of the connection to one host, while it is up."""
 
     __slots__ = (
+        "busy",
         "frames",
         "heard_at",
         "host_id",
@@ -147,6 +151,7 @@ class Link:
         self.frames: dict[int, Frame] = {}
         self.next_frame_id = 1
         self.heard_at = now
+        self.busy = False  # whether the last frame carried several calls
 
 
 class Core:
@@ -262,6 +267,18 @@ class Core:
                 frames.append(frame)
         self._ready.clear()
         return frames
+
+    def gathers(self, since: int, now: int) -> bool:
+        """Whether what could be sent now had better wait for the calls that are just coming. ``since``: when the first
+        of it could have gone. Never for a call that comes alone, and never for a frame that is worth its cost already.
+        """
+        if now - since >= GATHER_MS_MAX or not self._ready:
+            return False
+        for host_id in self._ready:
+            link = self._links[host_id]
+            if link.pending_weight >= GATHER_LINES or not (link.frames or link.busy):
+                return False
+        return True
 
     def receive(self, host_id: str, frame_id: int, host_time_ms: int, replies: Sequence[Any], now: int) -> None:
         """A reply frame. One that nobody waits for (a doubled one, one of a former link) is ignored."""
@@ -456,6 +473,7 @@ class Core:
             return None
         frame = Frame(link.host_id, link.next_frame_id, parts, items, now)
         link.next_frame_id += 1
+        link.busy = len(parts) > 1
         if not link.frames:
             link.heard_at = now  # silence is counted from the first frame that wants an answer
         link.frames[frame.frame_id] = frame

@@ -17,7 +17,13 @@ from typing import Any, cast
 from actors.shard import frames
 from actors.shard.directory import Directory, HostRoute, Routes
 from actors.shard.messages import FrameKind
-from gateway.config import LINK_BACKOFF_MS_MAX, LINK_BACKOFF_MS_MIN, LINK_CONNECT_MS_MAX, GatewayConfig
+from gateway.config import (
+    GATHER_QUIET_PASSES,
+    LINK_BACKOFF_MS_MAX,
+    LINK_BACKOFF_MS_MIN,
+    LINK_CONNECT_MS_MAX,
+    GatewayConfig,
+)
 from gateway.core import WHEEL_MS, Call, Core, Frame
 
 DIRECTORY_POLL_SECONDS_MAX = 30.0  # a directory that says nothing for so long is asked again
@@ -44,7 +50,9 @@ class HostLinks:
         self._keepers: dict[str, tuple[HostRoute, asyncio.Task[None]]] = {}
         self._connections: dict[str, _Connection] = {}
         self._follower: asyncio.Task[None] | None = None
-        self._flush_scheduled = False
+        self._gathering = False
+        self._gathering_since = 0
+        self._quiet_passes = 0  # passes of the loop since the last call came
         self._ticking = False
         self.changed = asyncio.Event()  # set whenever a link came up or went down, or the map changed
         self.on_routes: Callable[[Routes], None] = lambda _routes: None
@@ -126,9 +134,8 @@ class HostLinks:
         )
         self.core.submit(call, now)
         if not call.done:
-            if not self._flush_scheduled:
-                self._flush_scheduled = True
-                self._loop.call_soon(self._flush)
+            self._quiet_passes = 0
+            self._flush_soon(now)
             if not self._ticking:
                 self._ticking = True
                 self._loop.call_later(WHEEL_MS / 1000, self._tick)
@@ -140,8 +147,24 @@ class HostLinks:
 
     # --- inside: from and to the core ---------------------------------------------------------------------------------
 
+    def _flush_soon(self, now: int) -> None:
+        if not self._gathering:
+            self._gathering = True
+            self._gathering_since = now
+            self._loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Pass after pass of the loop, until nothing more comes or the core says that it is enough: see
+        ``Core.gathers``.
+        """
+        self._quiet_passes += 1
+        if self._quiet_passes <= GATHER_QUIET_PASSES and self.core.gathers(self._gathering_since, self.now()):
+            self._loop.call_soon(self._gather)
+            return
+        self._gathering = False
+        self._flush()
+
     def _flush(self) -> None:
-        self._flush_scheduled = False
         for frame in self.core.take_frames(self.now()):
             connection = self._connections.get(frame.host_id)
             if connection is not None:
@@ -168,7 +191,7 @@ class HostLinks:
 
     def flush_after(self) -> None:
         """Send what gathered while frames were under way."""
-        self._flush()
+        self._flush_soon(self.now())
 
     # --- inside: directory --------------------------------------------------------------------------------------------
 
