@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.cli.endings import Exit, fail, print_json, told_plainly
 from gateway.cli.options import (
@@ -460,6 +460,9 @@ def push_events(
         Path, typer.Argument(help="JSON lines, each a WarehouseEvent; - for standard input", allow_dash=True)
     ],
     source: Annotated[str, typer.Option("--source", help="source_id of lines that have none")] = "",
+    occur_time: Annotated[
+        str, typer.Option("--occur-time", help="occur_time of lines that have none, like 2026-11-24T10:00:00Z")
+    ] = "",
     errors: Annotated[Path | None, typer.Option("--errors", help="where lines that failed are written")] = None,
     target: Target = TARGET,
     token: Token = "",
@@ -471,6 +474,12 @@ def push_events(
         text = typer.get_text_stream("stdin") if str(file) == "-" else file.open(encoding="utf-8")
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}", Exit.USAGE)
+    happened = Timestamp()
+    if occur_time:
+        try:
+            happened.FromJsonString(occur_time)
+        except ValueError:
+            fail(f"--occur-time {occur_time!r}: write it like 2026-11-24T10:00:00Z", Exit.USAGE)
     counts: dict[str, int] = {}
     failed: list[dict[str, Any]] = []
     batch: list[tuple[int, str, Any]] = []
@@ -501,7 +510,12 @@ def push_events(
                 continue
             event.source_id = event.source_id or source
             if not event.HasField("occur_time"):
-                event.occur_time.FromMilliseconds(time.time_ns() // 1_000_000)
+                # not "now": the file sent again would be other content under the same event ids
+                if not occur_time:
+                    problem = 'occur_time: missing; write it like "2026-11-24T10:00:00Z", or give --occur-time'
+                    note_failure(number, line.rstrip("\n"), "UNREADABLE", problem)
+                    continue
+                event.occur_time.CopyFrom(happened)
             batch.append((number, line.rstrip("\n"), event))
             if len(batch) >= 1_000:
                 flush()
