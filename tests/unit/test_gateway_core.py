@@ -11,7 +11,7 @@ from actors.domain.answers import ERROR, OK
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
 from actors.shard.directory import HostRoute, Routes
-from gateway.config import GatewayConfig
+from gateway.config import GATHER_LINES, GATHER_MS_MAX, GatewayConfig
 from gateway.core import NOT_DONE, UNKNOWN, Call, Core, Frame
 
 SHARDS = 8
@@ -137,6 +137,27 @@ def test_two_frames_are_in_flight_and_the_rest_gathers_into_the_next() -> None:
     world.answer(frames[1])
     world.answer(third)
     assert [ended.payloads for ended in calls] == [[["item 0"]]] * 5
+
+
+def test_a_busy_gateway_waits_for_the_calls_that_are_just_coming_but_never_long() -> None:
+    world = one_host()
+    began = world.now
+    world.call(0)
+    assert not world.core.gathers(began, world.now), "a call that comes alone goes at once"
+    (alone,) = world.frames()
+    world.call(1)
+    assert world.core.gathers(began, world.now), "one is under way: more may be coming"
+    assert not world.core.gathers(began, began + GATHER_MS_MAX), "but not for ever"
+    world.answer(alone)
+    world.call(2)
+    (several,) = world.frames()
+    world.answer(several)
+    world.call(3)
+    assert world.core.gathers(began, world.now), "calls came together before: this one is probably not alone"
+    world.call(*[0] * GATHER_LINES)
+    assert not world.core.gathers(began, world.now), "a frame that is worth its cost goes at once"
+    world.frames()
+    assert not world.core.gathers(began, world.now), "nothing waits"
 
 
 def test_a_batch_over_two_hosts_comes_back_in_the_order_asked() -> None:
