@@ -92,7 +92,8 @@ async def raw(shop: Service, method: str, body: bytes, timeout_s: float = 10.0) 
     """The error of a call with these bytes; None when it was answered."""
     async with grpc.aio.insecure_channel(shop.target) as channel:
         try:
-            await channel.unary_unary(method)(body, timeout=timeout_s)
+            call: Any = channel.unary_unary(method)  # without serializers it takes bytes
+            await call(body, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             return error
     return None
@@ -158,8 +159,8 @@ async def test_a_bad_item_of_a_batch_fails_alone(tmp_path: Path) -> None:
         requests[2].channel_id = "nowhere"
         answers = await shop.client.batch_reserve(requests)
         assert [type(answer) for answer in answers] == [Granted, Failed, Failed, Granted]
-        assert "requests[1].lines[0].quantity" in str(answers[1].violations)
-        assert "requests[2].channel_id" in str(answers[2].violations)
+        failed = [answer.violations for answer in answers if isinstance(answer, Failed)]
+        assert [next(iter(named)) for named in failed] == ["requests[1].lines[0].quantity", "requests[2].channel_id"]
         assert await shop.available("A") == 8
 
 

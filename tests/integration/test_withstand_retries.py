@@ -101,7 +101,7 @@ async def test_an_id_used_again_for_another_quantity_or_another_first_sku_is_an_
         async with AsyncClient(shop.target, channel_id="web") as third:
             again = third.reserve([("B", "main", 2), ("K", "main", 1)], request_id=once)
             await fails(again, "REQUEST_ID_REUSED", grpc.StatusCode.ALREADY_EXISTS)
-        assert (await shop.reserve("B", 2, request_id=once)).reservation_id == first.reservation_id
+        assert (await shop.held("B", 2, request_id=once)).reservation_id == first.reservation_id
         assert await shop.available("B") == 8
 
 
