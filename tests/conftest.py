@@ -47,6 +47,20 @@ def seed(request: pytest.FixtureRequest) -> int:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def seed_of_the_run(request: pytest.FixtureRequest) -> int:
+    """One seed for all tests of a run: that of ``--seed``, or a fresh one."""
+    given: int | None = request.config.getoption("--seed")
+    return random.randrange(2**32) if given is None else given
+
+
+@pytest.fixture
+def run_seed(request: pytest.FixtureRequest, seed_of_the_run: int) -> int:
+    """As ``seed``, but the same in every test of the run, for what is dear to make and can be shared."""
+    print(f"replay with: pytest {request.node.nodeid!r} --seed {seed_of_the_run}")
+    return seed_of_the_run
+
+
 @pytest.fixture(autouse=True)
 def no_ray_outside_e2e(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only tests with real processes may start Ray: it takes seconds, and it would outlive a test that fails."""

@@ -1,6 +1,6 @@
 """``verify`` against random histories of everything the engine does: honest ones pass, whatever was changed is found.
 
-A history is made from a seed, which is printed. Changes are made to sealed records, with the checksum made anew, as
+A history is made from the run's seed, which is printed. Changes are made to sealed records, with the checksum made anew, as
 somebody who knows the format would.
 """
 
@@ -22,7 +22,6 @@ from actors.journal.verify import VerifyReport, verify
 from tests.unit.world import World
 
 SKUS, WAREHOUSES = "ABCD", ("main", "om")
-SEED = random.randrange(2**32)
 
 Edit = Callable[[list[Any]], None]
 
@@ -31,7 +30,6 @@ class Day:
     """A random day of two warehouses, one of which ships by order management."""
 
     def __init__(self, seed: int) -> None:
-        print("seed", seed)
         self.draw = random.Random(seed)
         self.world = World(Rules(doors={"om": Door.ORDER_MANAGEMENT}, dedupe_memory_ms=5_000))
         self.orders: list[Any] = []
@@ -110,9 +108,9 @@ class Day:
 
 
 @cache
-def honest_store() -> MemoryStore:
+def honest_store(seed: int) -> MemoryStore:
     """One honest history, made once; take a copy of it."""
-    return Day(SEED).pass_turns(150).store
+    return Day(seed).pass_turns(150).store
 
 
 def judge(store: MemoryStore) -> VerifyReport:
@@ -120,8 +118,8 @@ def judge(store: MemoryStore) -> VerifyReport:
 
 
 @pytest.mark.parametrize("offset", range(8))
-def test_an_honest_history_passes_whole_and_compacted(offset: int) -> None:
-    world = Day(SEED + offset).pass_turns(120)
+def test_an_honest_history_passes_whole_and_compacted(offset: int, run_seed: int) -> None:
+    world = Day(run_seed + offset).pass_turns(120)
     report = judge(world.store)
     assert report.violations == []
     assert report.from_snapshot_shards == 0
@@ -146,9 +144,9 @@ def events_of(store: MemoryStore, kind: int) -> Iterator[tuple[int, int, int, in
                 yield from ((shard, at, group, index) for index, event in enumerate(events) if event[0] == kind)
 
 
-def changed(kind: int, edit: Edit, draw: random.Random) -> tuple[MemoryStore, Record]:
+def changed(kind: int, edit: Edit, seed: int, draw: random.Random) -> tuple[MemoryStore, Record]:
     """A copy of the honest history with one event of that kind changed, and the record it is in."""
-    store = copy_store(honest_store())
+    store = copy_store(honest_store(seed))
     shard, at, group, index = draw.choice(list(events_of(store, kind)))
     record, _ = store.records[shard][at]
     groups = decode_groups(record.payload)
@@ -197,21 +195,21 @@ CHANGES: list[tuple[str, int, Edit]] = [
 
 
 @pytest.mark.parametrize(("what", "kind", "edit"), CHANGES, ids=[change[0] for change in CHANGES])
-def test_a_changed_quantity_names_the_record(what: str, kind: int, edit: Edit) -> None:
-    draw = random.Random(SEED)
+def test_a_changed_quantity_names_the_record(what: str, kind: int, edit: Edit, run_seed: int) -> None:
+    draw = random.Random(run_seed)
     for _ in range(5):
-        store, record = changed(kind, edit, draw)
+        store, record = changed(kind, edit, run_seed, draw)
         report = judge(store)
         named = {(one.shard, one.record_number) for one in report.violations}
         told = [one for one in report.violations if f"shard {record.shard}, record {record.number}," in one.message]
         assert (record.shard, record.number) in named or told, (what, record[:3], report.violations[:3])
 
 
-def test_a_violation_says_what_the_record_did() -> None:
+def test_a_violation_says_what_the_record_did(run_seed: int) -> None:
     def oversell(event: list[Any]) -> None:
         event[4:9] = [event[4] + 10_000, 0, 1, 0, 0]
 
-    store, record = changed(20, oversell, random.Random(SEED))
+    store, record = changed(20, oversell, run_seed, random.Random(run_seed))
     found = next(one for one in judge(store).violations if "OVERSELL" in one.message)
     assert (found.shard, found.record_number, found.rule) == (record.shard, record.number, "cover")
     assert found.sequence >= record.first_sequence
@@ -220,10 +218,10 @@ def test_a_violation_says_what_the_record_did() -> None:
     assert str(found).startswith(f"shard {found.shard}, record {found.record_number}, sequence {found.sequence}, ")
 
 
-def test_a_doubled_grant_names_the_record() -> None:
-    draw = random.Random(SEED)
+def test_a_doubled_grant_names_the_record(run_seed: int) -> None:
+    draw = random.Random(run_seed)
     for _ in range(5):
-        store = copy_store(honest_store())
+        store = copy_store(honest_store(run_seed))
         shard, at, group, index = draw.choice(list(events_of(store, 20)))
         record, _ = store.records[shard][at]
         groups = decode_groups(record.payload)
@@ -232,10 +230,10 @@ def test_a_doubled_grant_names_the_record() -> None:
         assert (shard, record.number) in named or (shard, record.number + 1) in named
 
 
-def test_a_dropped_record_is_named() -> None:
-    draw = random.Random(SEED)
+def test_a_dropped_record_is_named(run_seed: int) -> None:
+    draw = random.Random(run_seed)
     for _ in range(5):
-        store = copy_store(honest_store())
+        store = copy_store(honest_store(run_seed))
         shard = draw.choice([shard for shard, rows in store.records.items() if len(rows) > 4])
         dropped, _ = store.records[shard].pop(draw.randrange(1, len(store.records[shard]) - 1))
         [first, *_] = judge(store).violations
@@ -243,16 +241,16 @@ def test_a_dropped_record_is_named() -> None:
         assert f"record {dropped.number} is missing" in first.message
 
 
-def test_records_missing_at_the_end_are_named() -> None:
-    store = copy_store(honest_store())
+def test_records_missing_at_the_end_are_named(run_seed: int) -> None:
+    store = copy_store(honest_store(run_seed))
     shard = max(store.records, key=lambda one: len(store.records[one]))
     del store.records[shard][-2:]
     number = store.records[shard][-1][0].number
     assert any(f"records {number + 1} to {number + 2} are missing" in one.message for one in judge(store).violations)
 
 
-def test_a_damaged_record_in_the_middle_does_not_hide_the_other_shards() -> None:
-    store = copy_store(honest_store())
+def test_a_damaged_record_in_the_middle_does_not_hide_the_other_shards(run_seed: int) -> None:
+    store = copy_store(honest_store(run_seed))
     shards = sorted(store.records, key=lambda one: len(store.records[one]))[-2:]
     for shard in shards:
         record, checksum = store.records[shard][2]
@@ -276,8 +274,8 @@ def test_a_damaged_record_in_the_middle_does_not_hide_the_other_shards() -> None
         ("an unknown kind", lambda record: record._replace(payload=encode_groups([[[1, "a", "b"], [[99]]]])), "event"),
     ],
 )
-def test_a_record_that_cannot_be(what: str, edit: Callable[[Record], Record], rule: str) -> None:
-    store = copy_store(honest_store())
+def test_a_record_that_cannot_be(what: str, edit: Callable[[Record], Record], rule: str, run_seed: int) -> None:
+    store = copy_store(honest_store(run_seed))
     shard = max(store.records, key=lambda one: len(store.records[one]))
     at = len(store.records[shard]) // 2
     edited = edit(store.records[shard][at][0])
@@ -290,8 +288,8 @@ def _without_causes(record: Record) -> bytes:
     return encode_groups([[[], events] for _, events in decode_groups(record.payload)])
 
 
-def test_a_request_id_spent_twice_is_found_over_shards() -> None:
-    store = copy_store(honest_store())
+def test_a_request_id_spent_twice_is_found_over_shards(run_seed: int) -> None:
+    store = copy_store(honest_store(run_seed))
     places = list(events_of(store, 30))
     shard, at, group, index = places[0]
     first = decode_groups(store.records[shard][at][0].payload)[group][1][index]
@@ -317,10 +315,10 @@ def test_a_changed_receipt_shows_against_the_next_snapshot() -> None:
     assert "on hand is {1: 11} by the records and {1: 10} in the snapshot" in found.message
 
 
-def test_the_report_is_json() -> None:
+def test_the_report_is_json(run_seed: int) -> None:
     import json
 
-    store, _ = changed(20, more(4, 1), random.Random(SEED))
+    store, _ = changed(20, more(4, 1), run_seed, random.Random(run_seed))
     document = json.loads(json.dumps(judge(store).plain()))
     assert document["ok"] is False
     assert document["violations"][0]["rule"]
