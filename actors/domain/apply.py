@@ -25,6 +25,7 @@ from actors.domain.events import (
     ExceptionChanged,
     ExceptionHealed,
     ExceptionOpened,
+    ExceptionRetired,
     OnHandChanged,
     ReservationAmended,
     ReservationConfirmed,
@@ -458,10 +459,16 @@ def _exception_healed(books: Books, shard: ShardState, event: ExceptionHealed, t
     assert healed.state == ExceptionState.OPEN, "healed twice"
     healed.state = int(ExceptionState.HEALED)
     healed.end_time_ms = time_ms
+    books.exceptions_healed.append((time_ms, shard.id, event.exception_id))
     shard.exceptions_open -= 1
     if healed.fields[0] == SHORTAGE:
         books.shortage_units -= healed.quantity
         books.stock[healed.fields[1]].shortage_exception_id = ""
+
+
+def _exception_retired(_books: Books, shard: ShardState, event: ExceptionRetired, _time_ms: int) -> None:
+    assert shard.exceptions[event.exception_id].state != ExceptionState.OPEN, "retired while open"
+    del shard.exceptions[event.exception_id]
 
 
 Apply = Callable[[Books, ShardState, Any, int], None]
@@ -492,6 +499,7 @@ APPLY: dict[type[Any], Apply] = {
     ExceptionOpened: _exception_opened,
     ExceptionChanged: _exception_changed,
     ExceptionHealed: _exception_healed,
+    ExceptionRetired: _exception_retired,
 }
 
 
@@ -528,6 +536,7 @@ def rebuild_indices(books: Books) -> None:
     )
     ended: list[tuple[int, str]] = []
     spent_entries: list[tuple[int, int, str]] = []
+    healed: list[tuple[int, int, str]] = []
     for shard in books.shards.values():
         shard.exceptions_open = 0
         for reservation in shard.reservations.values():
@@ -551,7 +560,11 @@ def rebuild_indices(books: Books) -> None:
                 if exception.fields[0] == SHORTAGE:
                     books.shortage_units += exception.quantity
                     books.stock[exception.fields[1]].shortage_exception_id = exception.id
+            else:
+                healed.append((exception.end_time_ms, shard.id, exception.id))
     books.ended.clear()
     books.ended.extend(sorted(ended))
     books.entries_spent.clear()
     books.entries_spent.extend(sorted(spent_entries))
+    books.exceptions_healed.clear()
+    books.exceptions_healed.extend(sorted(healed))

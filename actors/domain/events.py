@@ -257,6 +257,12 @@ class ExceptionHealed(NamedTuple):
     exception_id: str
 
 
+class ExceptionRetired(NamedTuple):
+    """Healed long ago: memory forgets it, the journal keeps it."""
+
+    exception_id: str
+
+
 Event = (
     ShardOwned
     | StockKeyRegistered
@@ -283,6 +289,7 @@ Event = (
     | ExceptionOpened
     | ExceptionChanged
     | ExceptionHealed
+    | ExceptionRetired
 )
 
 EVENT_KINDS: dict[int, type[Any]] = {
@@ -311,5 +318,6 @@ EVENT_KINDS: dict[int, type[Any]] = {
     50: ExceptionOpened,
     51: ExceptionChanged,
     52: ExceptionHealed,
+    53: ExceptionRetired,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

@@ -24,4 +24,6 @@ class Rules:
     ended_in_memory_max: int = 200_000  # per host: beyond it the oldest ended ones leave memory earlier
     expiries_per_turn_max: int = 2_000
     takeover_grace_ms: int = 2_000  # deadlines that passed while nobody owned the shard end this long after takeover
+    healed_memory_ms: int = 24 * 3600 * 1000  # how long a healed exception is listed; the journal keeps it
+    healed_in_memory_max: int = 20_000  # per host: beyond it the oldest healed ones leave earlier
     exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one

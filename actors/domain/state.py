@@ -309,6 +309,7 @@ class Books:
         "deadlines",
         "ended",
         "entries_spent",
+        "exceptions_healed",
         "held_reservations",
         "imposed_uncovered_units",
         "orders",
@@ -333,6 +334,7 @@ class Books:
         self.deadlines: list[tuple[int, int, str]] = []  # heap: (deadline ms, shard, reservation id), lazily cleaned
         self.ended: deque[tuple[int, str]] = deque()  # (end time ms, reservation id)
         self.entries_spent: deque[tuple[int, int, str]] = deque()  # (time ms, shard, entry key)
+        self.exceptions_healed: deque[tuple[int, int, str]] = deque()  # (time ms, shard, exception id)
         self.held_reservations = 0
         self.oversells = 0
         self.imposed_uncovered_units = 0

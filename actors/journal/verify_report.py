@@ -37,6 +37,7 @@ EVENTS: dict[int, tuple[str, int, int]] = {
     50: ("ExceptionOpened", 11, 12),
     51: ("ExceptionChanged", 3, 3),
     52: ("ExceptionHealed", 1, 1),
+    53: ("ExceptionRetired", 1, 1),
 }
 VERBS = {
     0: "takeover",

@@ -90,6 +90,7 @@ class ShardWalk:
             50: self._exception_opened,
             51: self._exception_changed,
             52: self._exception_healed,
+            53: self._exception_retired,
         }
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -446,6 +447,11 @@ class ShardWalk:
             self._report.shortages_healed += 1
             if exception[1] in self.stock.stock:
                 self.stock.stock[exception[1]].shortage_id = ""
+
+    def _exception_retired(self, event: Sequence[Any]) -> None:
+        exception = self.exceptions.pop(event[1], None)
+        if exception is None or exception[3] == EXCEPTION_OPEN:
+            self._fault("exception", event[1], "retired, and is not a healed one")
 
     # --- saying where -------------------------------------------------------------------------------------------------
 

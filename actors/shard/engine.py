@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
-from actors.domain.events import ClaimsForgotten, EntryRetired, ReservationRetired, ShardOwned
+from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
 from actors.domain.lifecycle import CAUSE_RETIRE, confirm, expire_due, extend, release
@@ -265,9 +265,22 @@ class Engine:
             if entry is not None:
                 rows.append(entry_row(entry))
                 turn.emit(shard, EntryRetired(key))
+        self._retire_healed(turn)
         for row in rows:
             self._leaving[row.key] = row
         return rows
+
+    def _retire_healed(self, turn: Turn) -> None:
+        """Forget exceptions that healed long ago, or the oldest of too many: nothing asks for them again."""
+        healed, rules = self.books.exceptions_healed, self.books.rules
+        for _ in range(min(RETIRED_PER_TURN_MAX, len(healed))):
+            healed_ms, shard_id, exception_id = healed[0]
+            if healed_ms > turn.now_ms - rules.healed_memory_ms and len(healed) <= rules.healed_in_memory_max:
+                return
+            healed.popleft()
+            shard = self.books.shards[shard_id]
+            if exception_id in shard.exceptions:
+                turn.emit(shard, ExceptionRetired(exception_id))
 
     def _retire_reservation(self, turn: Turn, reservation_id: str) -> list[EntryRow]:
         books = self.books
@@ -304,6 +317,8 @@ class Engine:
             times.append(books.ended[0][0] + memory_ms)
         if books.entries_spent:
             times.append(books.entries_spent[0][0] + memory_ms)
+        if books.exceptions_healed:
+            times.append(books.exceptions_healed[0][0] + books.rules.healed_memory_ms)
         return min(times) if times else None
 
     # --- what operators see ---------------------------------------------------------------------------------------------

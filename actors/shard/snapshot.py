@@ -93,4 +93,5 @@ def _fields(shard: ShardState, tag: int, key: Any) -> Any:  # noqa: PLR0911  one
     if tag == Tag.ENTRY:
         entry = shard.entries.get(key)
         return None if entry is None else encode_entry(entry)
-    return encode_exception(shard.exceptions[key])
+    exception = shard.exceptions.get(key)
+    return None if exception is None else encode_exception(exception)

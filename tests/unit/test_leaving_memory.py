@@ -61,3 +61,35 @@ def test_claims_moved_twice_leave_too() -> None:
     world.release(order)
     world.pass_ms(2 * MEMORY_MS)
     assert [claims(world, "A", warehouse) for warehouse in ("main", "east", "west")] == [0, 0, 0]
+
+
+def test_healed_exceptions_are_listed_for_a_while_and_then_leave() -> None:
+    world = World(Rules(healed_memory_ms=MEMORY_MS))
+    world.receive("A", 5)
+    world.ship("A", 7, "early")
+    world.receive("A", 10)
+    world.ship("A", 20, "earlier still")
+    assert [one.state for one in world.exceptions()] == [2, 1]
+    world.restart()
+    world.pass_ms(MEMORY_MS + 1)
+    (still_open,) = world.exceptions()
+    assert still_open.quantity == 12
+    world.snapshot(between=lambda: world.receive("A", 1))
+    world.receive("A", 50)
+    world.snapshot(between=lambda: world.pass_ms(MEMORY_MS))
+    world.pass_ms(1)
+    assert world.exceptions() == []
+    world.restart()
+    assert verify(MemoryJournal(world.store)).violations == []
+
+
+def test_of_many_healed_exceptions_the_oldest_leave_early() -> None:
+    world = World(Rules(healed_in_memory_max=3))
+    for number in range(10):
+        world.ship("A", 1, f"s{number}")
+        world.receive("A", 1)
+    world.pass_ms(1)
+    assert len(world.exceptions()) == 3
+    world.restart()
+    assert len(world.exceptions()) == 3
+    assert verify(MemoryJournal(world.store)).violations == []

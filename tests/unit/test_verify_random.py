@@ -31,7 +31,7 @@ class Day:
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.world = World(Rules(doors={"om": Door.ORDER_MANAGEMENT}, dedupe_memory_ms=5_000))
+        self.world = World(Rules(doors={"om": Door.ORDER_MANAGEMENT}, dedupe_memory_ms=5_000, healed_memory_ms=2_000))
         self.orders: list[Any] = []
         for warehouse in WAREHOUSES:
             for sku in SKUS:
