@@ -1,0 +1,209 @@
+"""The records of a journal → ``JournalFacts``: every decision that is durable, joined over the shards it touched.
+
+It reads the journal by its port and codec and knows the numbers of the event kinds by itself; of the rules it knows nothing.
+A command's events lie in one group (cause, events) in each shard that it touched; groups of one cause and time belong
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from actors.journal.codec import decode_groups
+from actors.journal.port import Journal, Record
+from tests.simulation.history import Effect, JournalFacts, Key, Span
+
+RECORDS_PER_READ = 1_000
+
+SHARD_OWNED = 1
+CLAIMS_FORGOTTEN = 26
+RESERVATION_OPENED = 30
+RESERVATION_ENDED = 35
+VERB_SPENT = 36
+RESERVATION_RETIRED = 37
+ENTRY_SPENT = 40
+
+CAUSE_OWNED = 0
+CAUSE_INGEST = 40
+CAUSE_EXPIRE = 100
+CAUSE_HOUSEKEEPING = 101
+
+VERBS = {
+    1: "reserve",
+    2: "confirm",
+    3: "release",
+    4: "extend",
+    5: "amend",
+    6: "fulfill",
+    30: "register_stock",
+    31: "set_stock_policy",
+    32: "set_selling",
+    40: "ingest",
+}
+OUTCOMES = {1: "APPLIED", 2: "DUPLICATE", 3: "DEFERRED", 4: "REJECTED"}
+
+
+def journal_facts(journal: Journal) -> JournalFacts:
+    """Everything that a journal holds. Its records must reach back to the first."""
+    reader = FactsReader(journal.header.timeline)
+    for shard in range(journal.header.shard_count):
+        after = 0
+        while records := journal.read(shard, after, RECORDS_PER_READ):
+            for record in records:
+                reader.record(record)
+            after = records[-1].number
+    return reader.facts()
+
+
+def facts_of_records(timeline: str, records: Iterable[Record]) -> JournalFacts:
+    """The same from records at hand, those of one shard in order."""
+    reader = FactsReader(timeline)
+    for record in records:
+        reader.record(record)
+    return reader.facts()
+
+
+class FactsReader:
+    """Takes records, each shard's in order; ``facts`` when all were taken."""
+
+    def __init__(self, timeline: str) -> None:
+        self._facts = JournalFacts(timeline, [], {}, {}, {})
+        self._numbers: dict[int, int] = {}
+        self._commands: dict[Any, Effect] = {}  # (cause, time) → the command or expiry whose groups are being joined
+        self._events: dict[Any, list[tuple[Effect, frozenset[str]]]] = {}  # … → warehouse events and whom they name
+        self._homes: list[tuple[Any, int, Span, frozenset[str]]] = []  # groups that such events left at homes
+
+    def record(self, record: Record) -> None:
+        """One record."""
+        facts, shard = self._facts, record.shard
+        last = facts.last_sequences.get(shard, 0)
+        if record.number != self._numbers.get(shard, 0) + 1 or record.first_sequence != last + 1:
+            facts.problems.append(
+                f"shard {shard}: record {record.number} with first sequence {record.first_sequence} follows record "
+                f"{self._numbers.get(shard, 0)} with last sequence {last}"
+            )
+        epochs = facts.epochs.setdefault(shard, [])
+        if not epochs or epochs[-1][1] != record.epoch:
+            if epochs and epochs[-1][1] > record.epoch:
+                facts.problems.append(f"shard {shard}: record {record.number} is of epoch {record.epoch}, an older one")
+            epochs.append((record.first_sequence, record.epoch))
+        self._numbers[shard] = record.number
+        sequence = record.first_sequence
+        for cause, events in decode_groups(record.payload):
+            self._group(record, cause, events, Span(record.epoch, sequence, sequence + len(events) - 1))
+            sequence += len(events)
+        facts.last_sequences[shard] = sequence - 1
+
+    def _group(self, record: Record, cause: Sequence[Any], events: list[Any], span: Span) -> None:
+        kind = cause[0]
+        if kind == CAUSE_OWNED:
+            for event in events:
+                if event[0] == SHARD_OWNED:
+                    owned = Effect("owned", record.time_ms, {record.shard: span}, home=record.shard)
+                    owned.grace_until_ms = event[3]
+                    self._facts.effects.append(owned)
+        elif kind == CAUSE_HOUSEKEEPING:
+            self._housekeeping(record, events, span)
+        elif kind == CAUSE_EXPIRE:
+            effect = self._joined(record, cause, span, "expiry")
+            for event in events:
+                if event[0] == RESERVATION_ENDED:
+                    effect.reservation_id, effect.home = event[1], record.shard
+        elif kind == CAUSE_INGEST:
+            self._event(record, cause, events, span)
+        elif kind in (30, 31, 32):  # a call over many stock keys has one cause: each key is a command of its own
+            effect = Effect("command", record.time_ms, {record.shard: span}, VERBS[kind])
+            self._facts.effects.append(effect)
+            self._spent(effect, record, events)
+        else:
+            effect = self._joined(record, cause, span, "command")
+            effect.verb = VERBS[kind]
+            self._spent(effect, record, events)
+
+    def _joined(self, record: Record, cause: Sequence[Any], span: Span, kind: str) -> Effect:
+        """The effect of this cause and time, with the group's span; a second group in one shard is another effect."""
+        key = (record.time_ms, tuple(cause))
+        effect = self._commands.get(key)
+        if effect is None or record.shard in effect.spans:
+            effect = Effect(kind, record.time_ms)
+            self._commands[key] = effect
+            self._facts.effects.append(effect)
+        effect.spans[record.shard] = span
+        return effect
+
+    def _housekeeping(self, record: Record, events: list[Any], span: Span) -> None:
+        kept = Effect("housekeeping", record.time_ms, {record.shard: span}, home=record.shard)
+        kept.forgotten = [(plain_key(event[1]), event[2]) for event in events if event[0] == CLAIMS_FORGOTTEN]
+        kept.retired = [event[1] for event in events if event[0] == RESERVATION_RETIRED]
+        if kept.forgotten or kept.retired:
+            self._facts.effects.append(kept)
+
+    def _event(self, record: Record, cause: Sequence[Any], events: list[Any], span: Span) -> None:
+        """A warehouse event: decided where its id is spent; a home in another shard is only told."""
+        told = frozenset(event[1] if 30 <= event[0] < 40 else event[2] for event in events if 20 <= event[0] < 40)
+        if not any(event[0] == ENTRY_SPENT and event[1][0] == "e" for event in events):
+            self._homes.append(((record.time_ms, tuple(cause)), record.shard, span, told))
+            return
+        effect = Effect("command", record.time_ms, {record.shard: span}, "ingest")
+        self._facts.effects.append(effect)
+        self._events.setdefault((record.time_ms, tuple(cause)), []).append((effect, told))
+        self._spent(effect, record, events)
+
+    def _spent(self, effect: Effect, record: Record, events: list[Any]) -> None:
+        """What identity the events spend, if they do."""
+        facts = self._facts
+        for event in events:
+            kind = event[0]
+            if kind == RESERVATION_OPENED:
+                _, reservation_id, _, channel_id, request_id, digest, _, _, lines, *_ = event
+                facts.channels[reservation_id] = channel_id
+                effect.identity, effect.digest = ("request", channel_id, request_id), digest
+                effect.reservation_id, effect.home = reservation_id, record.shard
+                effect.lines = tuple((line[0], plain_key(line[1]), line[2], line[3]) for line in lines)
+            elif kind == VERB_SPENT:
+                _, reservation_id, request_id, digest, _, *refusal = event
+                channel_id = facts.channels.get(reservation_id, "")
+                effect.identity, effect.digest = ("request", channel_id, request_id), digest
+                effect.reservation_id, effect.home = reservation_id, record.shard
+                effect.refused = bool(refusal and refusal[0])
+            elif kind == ENTRY_SPENT:
+                self._entry(effect, record, event)
+
+    @staticmethod
+    def _entry(effect: Effect, record: Record, event: Sequence[Any]) -> None:
+        letter, *parts = event[1].split("\x1f")
+        if letter == "c":
+            effect.identity, effect.digest = ("request", *parts), event[2]  # a tombstone's own id is spent last
+            effect.refused = effect.verb == "reserve"
+        elif letter == "o":
+            effect.identity, effect.digest = ("operator", parts[0], plain_key("\x1f".join(parts[1:]))), event[2]
+        elif letter == "e":
+            effect.identity, effect.digest = ("event", record.shard, *parts[:2]), event[2]
+            _, outcome, shortage, exception_id, reason = event[3]
+            effect.answer = (OUTCOMES[outcome], shortage, exception_id, reason)
+        else:
+            return  # a shipment's identity
+        effect.home = record.shard
+
+    def facts(self) -> JournalFacts:
+        """All of it. Homes that were told by an event are joined to it by the reservations that both name."""
+        for key, shard, span, told in self._homes:
+            for effect, claims in self._events.get(key, ()):
+                if told <= claims and shard not in effect.spans:
+                    effect.spans[shard] = span
+                    break
+            else:
+                self._facts.problems.append(f"shard {shard}: sequence {span.first}: told by an event that is nowhere")
+        self._homes = []
+        for effect in self._facts.effects:
+            if effect.kind == "command" and not effect.identity:
+                where = ", ".join(f"{shard}:{span.first}" for shard, span in effect.spans.items())
+                self._facts.problems.append(f"a {effect.verb} changed something and spent no id, at {where}")
+        return self._facts
+
+
+def plain_key(key: str) -> Key:
+    """A stock key as a history spells it."""
+    _, warehouse_id, sku = key.split("\x1f")
+    return (warehouse_id, sku)
