@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 import msgpack
@@ -94,27 +95,8 @@ def decode_stock(shard: ShardState, fields: Sequence[Any]) -> StockActor:
 
 def encode_claims(key: str, first: Claim) -> tuple[Any, ...]:
     """One reservation's claims on one stock key."""
-    return (
-        key,
-        first.reservation_id,
-        first.channel_id,
-        first.order_reference,
-        first.confirmed,
-        [
-            (
-                claim.line_id,
-                claim.granted,
-                claim.fulfilled,
-                claim.released,
-                claim.expired,
-                claim.picked,
-                claim.imposed,
-                claim.uncovered,
-                claim.sequence,
-            )
-            for claim in first.chain()
-        ],
-    )
+    lines = [_claim_fields(first)] if first.next is None else [_claim_fields(claim) for claim in first.chain()]
+    return (key, first.reservation_id, first.channel_id, first.order_reference, first.confirmed, lines)
 
 
 def decode_claims(fields: Sequence[Any]) -> Claim:
@@ -164,34 +146,40 @@ def _decode_spent(fields: Sequence[Any]) -> Spent:
     return spent
 
 
+# In C, and several times faster than as many attributes spelled out: snapshots encode every reservation there is.
+_reservation_fields = attrgetter(
+    "id",
+    "number",
+    "channel_id",
+    "request_id",
+    "digest",
+    "customer_id",
+    "order_reference",
+    "replaces_reservation_id",
+    "labels",
+    "state",
+    "version",
+    "lines",
+    "open_units",
+    "fulfilled_units",
+    "create_time_ms",
+    "expire_time_ms",
+    "confirm_time_ms",
+    "end_time_ms",
+)
+_reservation_decision = attrgetter("open_epoch", "open_sequence", "first_expire_time_ms", "first_lines")
+_claim_fields = attrgetter(
+    "line_id", "granted", "fulfilled", "released", "expired", "picked", "imposed", "uncovered", "sequence"
+)
+
+
 def encode_reservation(reservation: Reservation) -> tuple[Any, ...]:
     """The home's record of a reservation."""
+    spent = reservation.spent
     return (
-        reservation.id,
-        reservation.number,
-        reservation.channel_id,
-        reservation.request_id,
-        reservation.digest,
-        reservation.customer_id,
-        reservation.order_reference,
-        reservation.replaces_reservation_id,
-        reservation.labels,
-        reservation.state,
-        reservation.version,
-        reservation.lines,
-        reservation.open_units,
-        reservation.fulfilled_units,
-        reservation.create_time_ms,
-        reservation.expire_time_ms,
-        reservation.confirm_time_ms,
-        reservation.end_time_ms,
-        (
-            reservation.open_epoch,
-            reservation.open_sequence,
-            reservation.first_expire_time_ms,
-            reservation.first_lines,
-        ),
-        [_encode_spent(spent) for spent in reservation.spent or ()],
+        *_reservation_fields(reservation),
+        _reservation_decision(reservation),
+        [_encode_spent(one) for one in spent] if spent else (),
     )
 
 

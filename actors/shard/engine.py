@@ -47,6 +47,7 @@ RETIRED_PER_TURN_MAX = 500
 DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
 
 RESERVE = int(Verb.RESERVE)
+RESERVE_FIELDS = len(Reserve._fields)
 NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
@@ -174,7 +175,7 @@ class Engine:
             if verb == RESERVE:
                 shard = self.books.shards.get(shard_id)
                 if shard is not None:
-                    order = Reserve(*body)
+                    order = make(Reserve, body) if len(body) == RESERVE_FIELDS else Reserve(*body)
                     told = cause if cause else NOT_TOLD
                     turn.begin(make(Cause, (RESERVE, order[2], order[0], *told, "", "", 0, 0)))
                     turn.reads.add(shard_id)

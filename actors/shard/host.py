@@ -518,10 +518,10 @@ class ShardHost:
             self._loop.call_soon(self._snapshot_slice)
 
     def _worth_a_snapshot(self, shard_id: int) -> int:
-        """Events after which a snapshot pays: as many as the shard holds stock keys, reservations and entries, so that its
-        cost an event is bounded however much that is, and a growing shard is still snapshot each time it grew by half."""
+        """Events after which a snapshot pays: as many as it would encode entities (a reservation comes with its claims), so
+        that its cost an event is bounded however many there are, and a growing shard is snapshot each time it doubled."""
         shard = self._engine.books.shards[shard_id]
-        return len(shard.stock) + len(shard.reservations) + len(shard.entries)
+        return len(shard.stock) + 2 * len(shard.reservations) + len(shard.entries)
 
     def _snapshot_slice(self) -> None:
         """One slice, then a pause for turns; the journal's thread writes it."""
