@@ -7,11 +7,8 @@ imposed mark; only the excess is decided; a decrease is never refused for stock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from actors.domain.alarms import watch_shortage
-from actors.domain.answers import Reply, error, ok, refused
+from actors.domain.answers import Reply, error, ok
 from actors.domain.commands import Amend
 from actors.domain.events import ClaimGranted, ClaimReleased, ReservationAmended, ReservationEnded, VerbSpent
 from actors.domain.lifecycle import (
@@ -28,7 +25,7 @@ from actors.domain.quantities import headroom
 from actors.domain.rules import LINES_PER_ORDER_MAX
 from actors.domain.state import OPEN, Claim, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
-from actors.domain.views import repeat, reservation_view
+from actors.domain.views import refused_about, repeat, reservation_view
 
 VERB_AMEND = 5
 CONFIRMED = int(ReservationState.CONFIRMED)
@@ -105,14 +102,15 @@ def amend(turn: Turn, home: ShardState, command: Amend, *, accept_claims: bool) 
     below += [line_id for line_id in command.removed_line_ids if not plan.retarget(line_id, "", 0)]
     if below:
         shortages = [(line_id, "", plan.fulfilled(line_id), 0, int(RefusalReason.BELOW_FULFILLED)) for line_id in below]
-        refusal = _refusal(turn, home, reservation, RefusalReason.BELOW_FULFILLED, shortages)
+        refusal = refused_about(turn, reservation, home, RefusalReason.BELOW_FULFILLED, shortages)
         return _spend(turn, home, command, reservation, refusal)
     if len(plan.requested) > LINES_PER_ORDER_MAX:
         return error(ErrorReason.INVALID_FIELD, f"target_lines: more than {LINES_PER_ORDER_MAX} lines in all")
     shortages = _shortages(turn, plan)
     if shortages:
         reason = RefusalReason(min(shortage[4] for shortage in shortages))
-        refusal = _refusal(turn, home, reservation, reason, shortages)
+        others = _positions(turn, plan, home)
+        refusal = refused_about(turn, reservation, home, reason, shortages, others)
         return _spend(turn, home, command, reservation, refusal)
     _carry_out(turn, home, command, reservation, plan)
     return ok(reservation_view(turn, reservation, home))
@@ -129,12 +127,11 @@ def _invalid(command: Amend, plan: AmendPlan) -> str:
     return ""
 
 
-def _refusal(
-    turn: Turn, home: ShardState, reservation: Reservation, reason: RefusalReason, shortages: Sequence[Sequence[Any]]
-) -> Reply:
-    return refused(
-        reason, turn.position(home), shortages=shortages, state=reservation.state, version=reservation.version
-    )
+def _positions(turn: Turn, plan: AmendPlan, home: ShardState) -> list[tuple[int, int, int, int]]:
+    """One position for every shard but the home in which the amend looked for units or would have freed some."""
+    books = turn.books
+    shards = {books.shard_of(key) for _, key in plan.open_after} - {home.id}
+    return [turn.position(books.shards[shard]) for shard in sorted(shards) if shard in books.shards]
 
 
 def _spend(turn: Turn, home: ShardState, command: Amend, reservation: Reservation, refusal: Reply) -> Reply:

@@ -46,9 +46,10 @@ def refused(
     state: int = 0,
     version: int = 0,
     replayed: bool = False,
+    other_positions: Sequence[Sequence[int]] = (),
 ) -> Reply:
     """A business "no"."""
-    return (REFUSED, replayed, RefusalView(int(reason), shortages, state, version, position))
+    return (REFUSED, replayed, RefusalView(int(reason), shortages, state, version, position, other_positions))
 
 
 # --- payloads of OK replies, by verb -------------------------------------------------------------------------------------
@@ -182,10 +183,14 @@ class IngestView(NamedTuple):
 
 
 class RefusalView(NamedTuple):
-    """A refusal. ``shortages``: [[line_id, stock_key, requested_quantity, available_quantity, reason], …]; state 0: no reservation."""
+    """A refusal. ``shortages``: [[line_id, stock_key, requested_quantity, available_quantity, reason], …]; state 0: no reservation.
+
+    ``other_positions``: one for every shard but the position's whose claims or stock it looked at.
+    """
 
     reason: int
     shortages: Sequence[Sequence[Any]]
     state: int
     version: int
     position: Sequence[int]
+    other_positions: Sequence[Sequence[int]] = ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.domain.alarms import raise_alarm, watch_shortage
-from actors.domain.answers import Reply, error, ok, refused
+from actors.domain.answers import Reply, error, ok
 from actors.domain.commands import Fulfill
 from actors.domain.events import (
     AdriftPicked,
@@ -26,7 +26,7 @@ from actors.domain.events import (
 )
 from actors.domain.identity import ANSWER_SHIPMENT, order_key, promise_text, shipment_key
 from actors.domain.keys import split_stock_key
-from actors.domain.lifecycle import claims_of, ended_refusal, expire_if_due, final_state, not_found
+from actors.domain.lifecycle import ENDED_REFUSALS, claims_of, ended_refusal, expire_if_due, final_state, not_found
 from actors.domain.outcomes import (
     Disposition,
     Door,
@@ -40,7 +40,7 @@ from actors.domain.outcomes import (
 from actors.domain.rules import ON_HAND_MAX
 from actors.domain.state import Claim, ShardState, StockActor
 from actors.domain.turn import Turn
-from actors.domain.views import repeat, reservation_view
+from actors.domain.views import refused_about, repeat, reservation_view
 
 VERB_FULFILL = 6
 HELD = int(ReservationState.HELD)
@@ -233,8 +233,7 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
     exceeding = []
     for actor, line_id, shipment in parts:
         if door_of(turn, actor.key) != Door.ORDER_MANAGEMENT:
-            reason = RefusalReason.FULFILLED_BY_WAREHOUSE
-            return refused(reason, turn.position(home), state=reservation.state, version=reservation.version)
+            return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
         booked = seen.get((actor.key, shipment.document_line))
         if booked is None:
             booked = booked_before(turn, actor, shipment)
@@ -252,20 +251,13 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
             reason = RefusalReason.QUANTITY_EXCEEDS_OPEN
             exceeding.append((line_id, actor.key, shipment.quantity, available, int(reason)))
     if not (duplicates and not fresh and not mismatched):
-        refusal = ended_refusal(turn, home, reservation)
-        if refusal is not None:
-            return refusal
+        ended = ENDED_REFUSALS.get(reservation.state)
+        if ended is not None:
+            return refused_about(turn, reservation, home, ended)
     if reservation.state == HELD:
-        reason = RefusalReason.RESERVATION_NOT_CONFIRMED
-        return refused(reason, turn.position(home), state=reservation.state, version=reservation.version)
+        return refused_about(turn, reservation, home, RefusalReason.RESERVATION_NOT_CONFIRMED)
     if exceeding:
-        return refused(
-            RefusalReason.QUANTITY_EXCEEDS_OPEN,
-            turn.position(home),
-            shortages=exceeding,
-            state=reservation.state,
-            version=reservation.version,
-        )
+        return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, exceeding)
     for actor, shipment, line_id in fresh:
         book_shipment(turn, actor, (reservation.id, "", "", line_id), shipment)
     for actor, shipment, booked in mismatched:

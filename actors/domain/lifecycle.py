@@ -25,7 +25,7 @@ from actors.domain.identity import ANSWER_TOMBSTONE, ANSWER_TOMBSTONE_RELEASE, r
 from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
-from actors.domain.views import repeat, reservation_view, tombstone_view
+from actors.domain.views import refused_about, repeat, reservation_view, tombstone_view
 
 HELD = int(ReservationState.HELD)
 CONFIRMED = int(ReservationState.CONFIRMED)
@@ -247,13 +247,7 @@ def _release_found(turn: Turn, home: ShardState, command: Release, reservation: 
         if left:
             shortages.append((line_id, key, quantity, quantity - left, int(RefusalReason.QUANTITY_EXCEEDS_OPEN)))
     if shortages:
-        return refused(
-            RefusalReason.QUANTITY_EXCEEDS_OPEN,
-            turn.position(home),
-            shortages=shortages,
-            state=reservation.state,
-            version=reservation.version,
-        )
+        return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, shortages)
     released = 0
     touched: dict[str, StockActor] = {}
     for actor, claim, units in plan:

@@ -146,8 +146,12 @@ def _reserve_lines(turn: Turn, item_shard: ShardState, command: Reserve) -> Repl
                 expire_due_on(turn, plan.actor)
     granted, shortages, reason = _fill(command, plans)
     if reason is not None:
+        books = turn.books
+        seen = {books.shard_of(key) for key in plans} - {item_shard.id}
+        others = [turn.position(books.shards[shard]) for shard in sorted(seen) if shard in books.shards]
         position = turn.position(item_shard)
-        return _spend_refusal(turn, item_shard, command, refused(reason, position, shortages=shortages))
+        refusal = refused(reason, position, shortages=shortages, other_positions=others)
+        return _spend_refusal(turn, item_shard, command, refusal)
     return _grant(turn, item_shard, command, plans, granted, replaced)
 
 

@@ -79,6 +79,25 @@ def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> l
     return [turn.position(shard) for shard in shards.values()]
 
 
+def refused_about(
+    turn: Turn,
+    reservation: Reservation,
+    home: ShardState,
+    reason: RefusalReason,
+    shortages: Sequence[Sequence[Any]] = (),
+    others: Sequence[Sequence[int]] | None = None,
+) -> Reply:
+    """A refusal that looked at the reservation's claims, wherever they are. ``others``: where it looked, if at more."""
+    return refused(
+        reason,
+        turn.position(home),
+        shortages=shortages,
+        state=reservation.state,
+        version=reservation.version,
+        other_positions=other_positions(turn, reservation, home) if others is None else others,
+    )
+
+
 def reservation_view(
     turn: Turn, reservation: Reservation, home: ShardState, spent: Spent | None = None
 ) -> ReservationView:

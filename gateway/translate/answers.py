@@ -53,7 +53,7 @@ def stock_key(key: str) -> stock_key_pb2.StockKey:
 
 def refusal(timeline: str, view: Sequence[Any]) -> stock_key_pb2.Refusal:
     """A ``RefusalView``."""
-    reason, shortages, state, version, place = view[:_REFUSAL_SIZE]
+    reason, shortages, state, version, place, *others = view[:_REFUSAL_SIZE]  # an older host tells no others
     message = stock_key_pb2.Refusal(reason=reason, state=state, version=version, position=position(timeline, place))
     for line_id, key, requested, available, why in shortages:
         message.shortages.add(
@@ -63,6 +63,8 @@ def refusal(timeline: str, view: Sequence[Any]) -> stock_key_pb2.Refusal:
             available_quantity=available,
             reason=why,
         )
+    for other in others[0] if others else ():
+        message.other_positions.append(position(timeline, other))
     return message
 
 

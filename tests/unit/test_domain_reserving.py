@@ -6,9 +6,11 @@ import random
 
 import pytest
 
+from actors.domain.keys import stock_key
 from actors.domain.outcomes import Door, Fact, FillPolicy, SellingState
 from actors.domain.rules import Rules
-from tests.unit.world import World
+from actors.shard.placement import shard_of
+from tests.unit.world import SHARDS, World
 
 
 def test_the_last_unit_goes_to_one_of_200_buyers():
@@ -283,3 +285,20 @@ def test_a_command_that_raises_changes_nothing_and_the_shard_lives_on(caplog):
     assert answers[1].ok
     assert world.ats("A") == 3
     world.check_replay()
+
+
+def test_a_refusal_over_several_shards_tells_what_it_saw_of_each():
+    world = World()
+    world.receive("shoe", 1)
+    refused = world.reserve(("shoe", 2), ("hat", 3))
+    assert refused.refusal == "UNKNOWN_STOCK_KEY"
+    view = refused.reply[2]
+    seen = {place[0] for place in (view.position, *view.other_positions)}
+    assert seen == {shard_of(stock_key("main", sku), SHARDS) for sku in ("shoe", "hat")}
+    assert len(seen) == 2
+
+    world.receive("hat", 3)
+    held = world.reserve(("shoe", 1), ("hat", 1))
+    for again in (world.release(held, ("1", 2)), world.amend(held, ("0", "shoe", 1), ("1", "hat", 9))):
+        view = again.reply[2]
+        assert {place[0] for place in (view.position, *view.other_positions)} == seen, again

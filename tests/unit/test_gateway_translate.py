@@ -316,6 +316,13 @@ def test_a_lean_grant_answers_the_lines_as_asked() -> None:
     assert not reservation.HasField("confirm_time")
 
 
+@pytest.mark.parametrize("others", [([(6, 1, 2, 3)],), ()], ids=["this version's host", "an older host"])
+def test_a_refusal_tells_every_shard_that_it_saw(others: tuple[object, ...]) -> None:
+    refusal = answers.refusal("tl", (14, [], 0, 0, PLACE, *others))
+    assert refusal.position.sequence == 99
+    assert [other.shard for other in refusal.other_positions] == ([6] if others else [])
+
+
 def test_a_grant_that_differs_answers_its_own_lines() -> None:
     request = pb.ReserveStockRequest(request_id="r", channel_id="web", lines=[line("A")], confirm=True)
     item = RESERVATIONS.reserve(request, ANYBODY, [], Findings())

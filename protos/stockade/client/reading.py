@@ -111,6 +111,7 @@ def refused(message: Any, replayed: bool = False) -> Refused:  # noqa: FBT001, F
         message.version,
         position(message.position),
         replayed,
+        tuple(map(position, message.other_positions)),
     )
 
 

@@ -99,6 +99,7 @@ class Refused:
     version: int
     position: Position
     replayed: bool = False
+    other_positions: tuple[Position, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstockade/v1/stock_key.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08StockKey\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\"v\n\x08Position\x12\x10\n\x08timeline\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\rShardPosition\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xad\x01\n\x0cLineShortage\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12requested_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x61vailable_quantity\x18\x04 \x01(\x03\x12*\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\"\xcb\x01\n\x07Refusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\x12,\n\tshortages\x18\x02 \x03(\x0b\x32\x19.stockade.v1.LineShortage\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.stockade.v1.ReservationState\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\'\n\x08position\x18\x05 \x01(\x0b\x32\x15.stockade.v1.Position\"l\n\x07Promise\x12\x18\n\x0ereservation_id\x18\x01 \x01(\tH\x00\x12,\n\x05order\x18\x02 \x01(\x0b\x32\x1b.stockade.v1.OrderReferenceH\x00\x12\x0f\n\x07line_id\x18\x03 \x01(\tB\x08\n\x06target\"=\n\x0eOrderReference\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x17\n\x0forder_reference\x18\x02 \x01(\t*\xae\x01\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ISPOSITION_SELLABLE\x10\x01\x12\x1c\n\x18\x44ISPOSITION_QUALITY_HOLD\x10\x02\x12\x17\n\x13\x44ISPOSITION_DAMAGED\x10\x03\x12\x17\n\x13\x44ISPOSITION_EXPIRED\x10\x04\x12\x18\n\x14\x44ISPOSITION_RECALLED\x10\x05*b\n\x0cSellingState\x12\x1d\n\x19SELLING_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SELLING_STATE_OPEN\x10\x01\x12\x1b\n\x17SELLING_STATE_SUSPENDED\x10\x02*\xe5\x04\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12$\n REFUSAL_REASON_UNKNOWN_STOCK_KEY\x10\x01\x12&\n\"REFUSAL_REASON_RESERVATION_EXPIRED\x10\x02\x12\'\n#REFUSAL_REASON_RESERVATION_RELEASED\x10\x03\x12(\n$REFUSAL_REASON_RESERVATION_FULFILLED\x10\x04\x12\x30\n,REFUSAL_REASON_RESERVATION_ALREADY_CONFIRMED\x10\x05\x12,\n(REFUSAL_REASON_RESERVATION_NOT_CONFIRMED\x10\x06\x12#\n\x1fREFUSAL_REASON_VERSION_MISMATCH\x10\x07\x12)\n%REFUSAL_REASON_FULFILLED_BY_WAREHOUSE\x10\x08\x12(\n$REFUSAL_REASON_QUANTITY_EXCEEDS_OPEN\x10\t\x12\"\n\x1eREFUSAL_REASON_BELOW_FULFILLED\x10\n\x12$\n REFUSAL_REASON_LIFETIME_EXCEEDED\x10\x0b\x12$\n REFUSAL_REASON_SELLING_SUSPENDED\x10\x0c\x12\"\n\x1eREFUSAL_REASON_LIMIT_PER_ORDER\x10\r\x12%\n!REFUSAL_REASON_INSUFFICIENT_STOCK\x10\x0e*\xd2\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_HELD\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_CONFIRMED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_FULFILLED\x10\x03\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x04\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstockade/v1/stock_key.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08StockKey\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\"v\n\x08Position\x12\x10\n\x08timeline\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\rShardPosition\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xad\x01\n\x0cLineShortage\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12requested_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x61vailable_quantity\x18\x04 \x01(\x03\x12*\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\"\xfb\x01\n\x07Refusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\x12,\n\tshortages\x18\x02 \x03(\x0b\x32\x19.stockade.v1.LineShortage\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.stockade.v1.ReservationState\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\'\n\x08position\x18\x05 \x01(\x0b\x32\x15.stockade.v1.Position\x12.\n\x0fother_positions\x18\x06 \x03(\x0b\x32\x15.stockade.v1.Position\"l\n\x07Promise\x12\x18\n\x0ereservation_id\x18\x01 \x01(\tH\x00\x12,\n\x05order\x18\x02 \x01(\x0b\x32\x1b.stockade.v1.OrderReferenceH\x00\x12\x0f\n\x07line_id\x18\x03 \x01(\tB\x08\n\x06target\"=\n\x0eOrderReference\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x17\n\x0forder_reference\x18\x02 \x01(\t*\xae\x01\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ISPOSITION_SELLABLE\x10\x01\x12\x1c\n\x18\x44ISPOSITION_QUALITY_HOLD\x10\x02\x12\x17\n\x13\x44ISPOSITION_DAMAGED\x10\x03\x12\x17\n\x13\x44ISPOSITION_EXPIRED\x10\x04\x12\x18\n\x14\x44ISPOSITION_RECALLED\x10\x05*b\n\x0cSellingState\x12\x1d\n\x19SELLING_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SELLING_STATE_OPEN\x10\x01\x12\x1b\n\x17SELLING_STATE_SUSPENDED\x10\x02*\xe5\x04\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12$\n REFUSAL_REASON_UNKNOWN_STOCK_KEY\x10\x01\x12&\n\"REFUSAL_REASON_RESERVATION_EXPIRED\x10\x02\x12\'\n#REFUSAL_REASON_RESERVATION_RELEASED\x10\x03\x12(\n$REFUSAL_REASON_RESERVATION_FULFILLED\x10\x04\x12\x30\n,REFUSAL_REASON_RESERVATION_ALREADY_CONFIRMED\x10\x05\x12,\n(REFUSAL_REASON_RESERVATION_NOT_CONFIRMED\x10\x06\x12#\n\x1fREFUSAL_REASON_VERSION_MISMATCH\x10\x07\x12)\n%REFUSAL_REASON_FULFILLED_BY_WAREHOUSE\x10\x08\x12(\n$REFUSAL_REASON_QUANTITY_EXCEEDS_OPEN\x10\t\x12\"\n\x1eREFUSAL_REASON_BELOW_FULFILLED\x10\n\x12$\n REFUSAL_REASON_LIFETIME_EXCEEDED\x10\x0b\x12$\n REFUSAL_REASON_SELLING_SUSPENDED\x10\x0c\x12\"\n\x1eREFUSAL_REASON_LIMIT_PER_ORDER\x10\r\x12%\n!REFUSAL_REASON_INSUFFICIENT_STOCK\x10\x0e*\xd2\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_HELD\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_CONFIRMED\x10\x02\x12\x1f\n\x1bRESERVATION_STATE_FULFILLED\x10\x03\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x04\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockade.v1.stock_key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DISPOSITION']._serialized_start=883
-  _globals['_DISPOSITION']._serialized_end=1057
-  _globals['_SELLINGSTATE']._serialized_start=1059
-  _globals['_SELLINGSTATE']._serialized_end=1157
-  _globals['_REFUSALREASON']._serialized_start=1160
-  _globals['_REFUSALREASON']._serialized_end=1773
-  _globals['_RESERVATIONSTATE']._serialized_start=1776
-  _globals['_RESERVATIONSTATE']._serialized_end=1986
+  _globals['_DISPOSITION']._serialized_start=931
+  _globals['_DISPOSITION']._serialized_end=1105
+  _globals['_SELLINGSTATE']._serialized_start=1107
+  _globals['_SELLINGSTATE']._serialized_end=1205
+  _globals['_REFUSALREASON']._serialized_start=1208
+  _globals['_REFUSALREASON']._serialized_end=1821
+  _globals['_RESERVATIONSTATE']._serialized_start=1824
+  _globals['_RESERVATIONSTATE']._serialized_end=2034
   _globals['_STOCKKEY']._serialized_start=77
   _globals['_STOCKKEY']._serialized_end=140
   _globals['_POSITION']._serialized_start=142
@@ -49,9 +49,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINESHORTAGE']._serialized_start=328
   _globals['_LINESHORTAGE']._serialized_end=501
   _globals['_REFUSAL']._serialized_start=504
-  _globals['_REFUSAL']._serialized_end=707
-  _globals['_PROMISE']._serialized_start=709
-  _globals['_PROMISE']._serialized_end=817
-  _globals['_ORDERREFERENCE']._serialized_start=819
-  _globals['_ORDERREFERENCE']._serialized_end=880
+  _globals['_REFUSAL']._serialized_end=755
+  _globals['_PROMISE']._serialized_start=757
+  _globals['_PROMISE']._serialized_end=865
+  _globals['_ORDERREFERENCE']._serialized_start=867
+  _globals['_ORDERREFERENCE']._serialized_end=928
 # @@protoc_insertion_point(module_scope)

@@ -342,6 +342,7 @@ class Refusal(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    OTHER_POSITIONS_FIELD_NUMBER: _builtins.int
     reason: Global___RefusalReason.ValueType
     """Why."""
     state: Global___ReservationState.ValueType
@@ -356,6 +357,10 @@ class Refusal(_message.Message):
     def position(self) -> Global___Position:
         """What the decision had seen."""
 
+    @_builtins.property
+    def other_positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Position]:
+        """The same for every other shard whose claims or stock it looked at."""
+
     def __init__(
         self,
         *,
@@ -364,10 +369,11 @@ class Refusal(_message.Message):
         state: Global___ReservationState.ValueType = ...,
         version: _builtins.int = ...,
         position: Global___Position | None = ...,
+        other_positions: _abc.Iterable[Global___Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "reason", b"reason", "shortages", b"shortages", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["other_positions", b"other_positions", "position", b"position", "reason", b"reason", "shortages", b"shortages", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
