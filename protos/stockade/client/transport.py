@@ -14,6 +14,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),  # two clients are two connections, so perhaps two gateways
     ("grpc.enable_retries", 0),  # retries are ours: they keep to the deadline and the request id
 )
 
