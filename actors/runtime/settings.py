@@ -200,6 +200,9 @@ class Settings(BaseModel):
     grpc_port: Port = Field(7450, description="the gRPC port; 0: any free one")
     http_host: str = Field("127.0.0.1", description="address of /metrics, /livez and /readyz")
     http_port: Port = Field(7451, description="port of /metrics, /livez and /readyz; 0: any free one")
+    host_advertise_port: Port = Field(
+        0, description="loopback port where gateways reach the shard host, when a proxy stands between; 0: its own"
+    )
     tls: Tls | None = Field(None, description="PEM files of the gRPC port")
     credentials: list[Credential] = Field(default_factory=list, description="bearer tokens; none: nobody is asked")
     allow_insecure_network: bool = Field(

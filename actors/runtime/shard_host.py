@@ -47,6 +47,7 @@ class ShardHostService:
         return {
             "route": self._host.route,
             "endpoint": self._host.route.endpoint,
+            "frame_port": self._host.port,
             "metrics": f"127.0.0.1:{self._metrics_port}",
             "cluster_id": engine.cluster_id,
             "timeline": engine.timeline,

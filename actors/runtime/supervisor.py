@@ -260,7 +260,7 @@ class Supervisor:
         elif member.state is MemberState.SERVING:
             self._failures.pop(member.role, None)
             if member.role == HOST:
-                self._frame_port = int(str(member.facts.get("endpoint", ":0")).rpartition(":")[2])
+                self._frame_port = int(member.facts.get("frame_port", 0))
         self._mend()
 
     def _member_left(self, member: MemberLink) -> None:

@@ -87,6 +87,7 @@ def make_host(
         host_id=HOST_ID,
         token=cluster_token,
         port=frame_port,
+        advertise_port=settings.host_advertise_port,
         snapshot_after_events=settings.snapshot_after_events,
         records_retention_ms=settings.retention_ms,
         compact_interval_ms=settings.compact_interval_ms,
@@ -227,7 +228,7 @@ class InProcessNode:
         """Start the host, or another one after ``stop_host``, at the same endpoint."""
         self.host = make_host(self.settings, self._journal_factory, self._cluster_token, self._frame_port)
         route = await self.host.start()
-        self._frame_port = int(route.endpoint.rpartition(":")[2])
+        self._frame_port = self.host.port
         engine = self.host.engine
         await self.directory.register(route, engine.cluster_id, engine.timeline, engine.shard_count)
 

@@ -156,7 +156,7 @@ class ShardHost:
             closed=self._links.discard,
         )
         self._server = await loop.create_server(lambda: HostLink(owner), self.config.address, self.config.port)
-        port = self._server.sockets[0].getsockname()[1]
+        self.port: int = self._server.sockets[0].getsockname()[1]
         self.state = "serving"
         await self._look_after_journal()
         self._arm_housekeeping()
@@ -164,7 +164,7 @@ class ShardHost:
         shards = self._engine.books.shards
         self.route = HostRoute(
             self.config.host_id,
-            f"{self.config.address}:{port}",
+            f"{self.config.address}:{self.config.advertise_port or self.port}",
             os.getpid(),
             tuple(shards),
             tuple(shard.epoch for shard in shards.values()),

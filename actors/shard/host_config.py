@@ -17,6 +17,7 @@ class HostConfig:
     token: str
     address: str = "127.0.0.1"
     port: int = 0
+    advertise_port: int = 0  # where gateways reach it, when something stands between; 0: where it listens
     links_max: int = 256  # gateways of a cluster, with room for reconnects
     link_frames_max: int = 16  # unanswered on one link, then it is not read; a gateway keeps two in flight
     turn_lines_max: int = 4_000  # about 60 ms of rules: what a late comer waits at most before his own turn
