@@ -44,7 +44,16 @@ class Serve:
 
     def keep_port(self, port: str) -> None:
         """Use this gRPC port at the next start, so that clients find it again."""
-        self._environment["STOCKADE_GRPC_PORT"] = port
+        self.set("GRPC_PORT", port)
+
+    def set(self, setting: str, value: str) -> None:
+        """A setting of the next start."""
+        self._environment[f"STOCKADE_{setting}"] = value
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended, by whatever cause."""
+        return self._process is not None and self._process.poll() is not None
 
     @property
     def pid(self) -> int:
