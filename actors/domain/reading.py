@@ -66,7 +66,12 @@ def get_reservation(turn: Turn, home: ShardState, command: GetReservation) -> Re
 def _start(token: str) -> tuple[int, str]:
     """Where a page begins: (shard, place within it)."""
     shard, _, place = token.partition(":")
-    return (int(shard), place) if shard.isdigit() else (-1, "")
+    return (_number(shard), place) if shard else (-1, "")
+
+
+def _number(place: str) -> int:
+    """A place in a list that goes by numbers; 0, the beginning, for what no page of ours ended at."""
+    return int(place) if place.isascii() and place.isdigit() else 0
 
 
 def _page(
@@ -123,7 +128,7 @@ def list_reservations(turn: Turn, command: ListReservations) -> Reply:
         candidates = claimed if candidates is None else candidates & claimed
 
     def within(shard: ShardState, after: str) -> Iterator[tuple[str, Reservation | None]]:
-        number = int(after or 0)
+        number = _number(after)
         among: Iterable[Reservation] = shard.reservations.values()
         if candidates is not None:
             known = (shard.reservations.get(reservation_id) for reservation_id in candidates)
@@ -146,7 +151,7 @@ def list_exceptions(turn: Turn, command: ListExceptions) -> Reply:
     """Stock exceptions by shard and number. OK payload: ``Page`` of ``ExceptionView``."""
 
     def within(shard: ShardState, after: str) -> Iterator[tuple[str, StockException | None]]:
-        number = int(after or 0)
+        number = _number(after)
         for exception in shard.exceptions.values():
             own = int(exception.id.rsplit("-", 1)[1])
             if own > number:
