@@ -19,6 +19,8 @@ RETRYABLE = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     )
 )
+# gRPC's own words, with UNAVAILABLE, for a call that found no connection to go out on.
+NEVER_SENT = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
 
 
 class StockadeError(Exception):
@@ -95,8 +97,10 @@ def from_call_error(error: Any) -> StockadeError:
     packed = trailing.get(STATUS_KEY)
     if packed is not None:
         return from_status(status_pb2.Status.FromString(packed), code, correlation_id)
-    message = f"{code.name}: {error.details()}"
-    return StockadeError(message, code=code, outcome=outcome_without_info(code), correlation_id=correlation_id)
+    details = error.details() or ""
+    never_sent = code == grpc.StatusCode.UNAVAILABLE and details.startswith(NEVER_SENT)
+    outcome = "not_done" if never_sent else outcome_without_info(code)
+    return StockadeError(f"{code.name}: {details}", code=code, outcome=outcome, correlation_id=correlation_id)
 
 
 def outcome_without_info(code: grpc.StatusCode) -> str:

@@ -27,6 +27,7 @@ class Attempts:
         self._policy = policy
         self._end_s = now_s + timeout_s
         self._draw = draw
+        self._may_have_happened = False
         self.made = 0
 
     def timeout_s(self, now_s: float) -> float:
@@ -35,7 +36,14 @@ class Attempts:
         return max(0.001, min(self._end_s - now_s, self._policy.attempt_ms_max / 1000))
 
     def pause_s(self, error: StockadeError, now_s: float) -> float | None:
-        """How long to wait before the next attempt; None: give up."""
+        """How long to wait before the next attempt; None: give up, and raise the error.
+
+        The error's outcome is that of the whole call: what an earlier attempt may have done, a later one that certainly did
+        nothing has not undone.
+        """
+        self._may_have_happened = self._may_have_happened or error.outcome == "unknown"
+        if self._may_have_happened:
+            error.outcome = "unknown"
         if not error.retryable:
             return None
         ceiling = min(self._policy.pause_ms_max, self._policy.first_pause_ms * 2 ** (self.made - 1))
