@@ -120,6 +120,10 @@ class JournalError(Exception):
     """Any failure of the journal. After one on ``append`` the owner ends: no undo in memory, no second try."""
 
 
+class JournalMissing(JournalError):
+    """There is no journal where one was to be read; says where."""
+
+
 class Fenced(JournalError):
     """Another owner took a shard (epoch or last record differ): nothing of this call was written."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from actors.journal.codec import FORMAT_VERSION
-from actors.journal.port import Header, JournalDamaged, JournalError, JournalFull, JournalMismatch
+from actors.journal.port import Header, JournalDamaged, JournalError, JournalFull, JournalMismatch, JournalMissing
 
 DATABASE_FILE = "journal.sqlite3"
 APPLICATION_ID = 0x53544B44  # "STKD": `file` and we ourselves can tell a journal from any other SQLite file
@@ -109,9 +109,9 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
 
 
 def connect_reader(path: Path) -> apsw.Connection:
-    """A read-only connection; a server may be writing meanwhile. Raises ``JournalError`` when there is no journal."""
+    """A read-only connection; a server may be writing meanwhile. Raises ``JournalMissing``."""
     if not path.exists():
-        raise JournalError(f"there is no journal at {path}")
+        raise JournalMissing(f"there is no journal at {path}")
     connection = connect(path, apsw.SQLITE_OPEN_READONLY, None)
     try:
         _check_file(connection, path)
@@ -186,6 +186,6 @@ def translated(error: apsw.Error, what: str) -> JournalError:
         return JournalFull(text)
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError):
         return JournalDamaged(text)
-    if isinstance(error, apsw.ReadOnlyError):
-        return JournalError(f"{text} (is the data directory read-only?)")
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
+        return JournalError(f"{text} (on a read-only file system? SQLite needs to write beside it: copy the directory)")
     return JournalError(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.cli.endings import Exit, fail, print_json, told_plainly
+from gateway.cli.endings import Exit, ending_of, fail, print_json, told_plainly
 from gateway.cli.options import (
     CHANNEL,
     TARGET,
@@ -26,21 +28,25 @@ from gateway.cli.options import (
 from gateway.cli.showing import STOCK_COLUMNS, console, key_text, plain, show_reservation, stock_row, table, when
 from stockade.client.ids import new_request_id
 from stockade.client.results import LineWanted, Refused, Reservation, Stock
-from stockade.v1 import warehouse_event_service_pb2
+from stockade.v1 import stock_key_pb2, warehouse_event_service_pb2
 
+QUANTITY_DIGITS_MAX = 18
+DAY_S = 86_400.0
 Sku = Annotated[str, typer.Argument(help="what is sold")]
 Warehouse = Annotated[str, typer.Argument(help="where it lies")]
 ReservationId = Annotated[str, typer.Argument(help="the reservation's id")]
 
 
 def parse_line(text: str) -> LineWanted:
-    """``SKU@WAREHOUSE=QUANTITY``, optionally ``LINE:`` before it. Raises ValueError saying what is missing."""
-    line_id, colon, rest = text.rpartition(":")
+    """``SKU@WAREHOUSE=QUANTITY``, optionally ``LINE:`` before it (a SKU with a colon needs one). Raises ValueError saying
+    what is missing.
+    """
+    line_id, colon, rest = text.partition(":") if ":" in text else ("", "", text)
     stock, equals, quantity = rest.rpartition("=")
     sku, at, warehouse_id = stock.rpartition("@")
     if not (equals and at and sku and warehouse_id and quantity.lstrip("-").isdigit()) or (colon and not line_id):
         raise ValueError(f"line {text!r}: write it as SKU@WAREHOUSE=QUANTITY, or LINE:SKU@WAREHOUSE=QUANTITY")
-    return LineWanted(sku, warehouse_id, int(quantity), line_id)
+    return LineWanted(sku, warehouse_id, _units(text, quantity), line_id)
 
 
 def parse_part(text: str) -> tuple[str, int]:
@@ -48,7 +54,14 @@ def parse_part(text: str) -> tuple[str, int]:
     line_id, equals, quantity = text.rpartition("=")
     if not (equals and line_id and quantity.isdigit()):
         raise ValueError(f"line {text!r}: write it as LINE=QUANTITY")
-    return line_id, int(quantity)
+    return line_id, _units(text, quantity)
+
+
+def _units(text: str, quantity: str) -> int:
+    """A whole number that fits into a message; whether it makes sense is the service's to say. Raises ValueError."""
+    if not quantity.isascii() or len(quantity) > QUANTITY_DIGITS_MAX:
+        raise ValueError(f"line {text!r}: the quantity must be a whole number of at most {QUANTITY_DIGITS_MAX} digits")
+    return int(quantity)
 
 
 def show_decision(result: Reservation | Refused, *, as_json: bool) -> None:
@@ -169,9 +182,12 @@ def explain(
         ("shortage", found.stock.shortage_quantity),
     ]
     table(f"{sku} @ {warehouse}", ("term", "units"), rows)
+    if found.stock.policy.selling_state == stock_key_pb2.SELLING_STATE_SUSPENDED:
+        console().print("selling is suspended: nothing is granted, whatever is there")
     if quantity:
-        answer = "would be granted" if found.would_succeed else "would be refused"
-        console().print(f"{quantity} units {answer}")
+        reason = "" if found.would_succeed else stock_key_pb2.RefusalReason.Name(found.refusal_reason)
+        answer = "would be granted" if found.would_succeed else "would be refused: "
+        console().print(f"{quantity:,} units {answer}{reason.removeprefix('REFUSAL_REASON_')}")
     if found.next_hold_expire_quantity:
         at = when(found.next_hold_expire_time.ToMilliseconds())
         console().print(f"the next hold ends at {at} and frees {found.next_hold_expire_quantity} units")
@@ -184,9 +200,16 @@ def explain(
 
 def reserve(
     lines: Annotated[
-        list[str], typer.Argument(help="SKU@WAREHOUSE=QUANTITY, one or more", metavar="SKU@WAREHOUSE=QTY…")
+        list[str],
+        typer.Argument(
+            help="[LINE:]SKU@WAREHOUSE=QUANTITY, one or more; a SKU with a colon needs a LINE",
+            metavar="SKU@WAREHOUSE=QTY…",
+        ),
     ],
-    ttl: Annotated[float | None, typer.Option("--ttl", help="seconds the hold lasts; default: the service's")] = None,
+    ttl: Annotated[
+        float | None,
+        typer.Option("--ttl", help="seconds the hold lasts; default: the service's", min=0.001, max=365 * DAY_S),
+    ] = None,
     confirm_now: Annotated[bool, typer.Option("--confirm", help="straight to CONFIRMED")] = False,
     fill_policy: Annotated[str, typer.Option("--fill", help="all_or_nothing, whole_lines or partial_quantities")] = "",
     admission: Annotated[str, typer.Option("--admission", help="when_covered, or always: promised elsewhere")] = "",
@@ -258,7 +281,7 @@ def release(
 
 def extend(
     reservation_id: ReservationId,
-    ttl: Annotated[float, typer.Argument(help="seconds from now")],
+    ttl: Annotated[float, typer.Argument(help="seconds from now", min=0.001, max=365 * DAY_S)],
     request_id: RequestId = None,
     target: Target = TARGET,
     token: Token = "",
@@ -424,7 +447,7 @@ def show_stock(result: Any, *, as_json: bool) -> None:
     if isinstance(result, Refused):
         fail(f"refused: {result.reason}, the version is {result.version}", Exit.REFUSED)
     if not isinstance(result, Stock):
-        fail(f"{result.reason}: {result.message}", Exit.FAILED)
+        fail(f"{result.reason}: {result.message}", ending_of(result.code, result.outcome))
 
 
 def suspend(
@@ -455,6 +478,15 @@ def resume(
         show_stock(client.resume((sku, warehouse), note=note), as_json=as_json)
 
 
+@contextlib.contextmanager
+def told_as_usage(path: Path) -> Iterator[None]:
+    """A file that cannot be written, as one line."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}", Exit.USAGE)
+
+
 def push_events(
     file: Annotated[
         Path, typer.Argument(help="JSON lines, each a WarehouseEvent; - for standard input", allow_dash=True)
@@ -474,6 +506,9 @@ def push_events(
         text = typer.get_text_stream("stdin") if str(file) == "-" else file.open(encoding="utf-8")
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}", Exit.USAGE)
+    if errors is not None:
+        with told_as_usage(errors):  # now, not when the events have been sent
+            errors.touch()
     happened = Timestamp()
     if occur_time:
         try:
@@ -504,8 +539,8 @@ def push_events(
             if not line.strip():
                 continue
             try:
-                event = json_format.ParseDict(json.loads(line), warehouse_event_service_pb2.WarehouseEvent())
-            except (ValueError, json_format.ParseError) as error:
+                event = json_format.Parse(line, warehouse_event_service_pb2.WarehouseEvent())
+            except (ValueError, TypeError, json_format.ParseError, RecursionError) as error:
                 note_failure(number, line.rstrip("\n"), "UNREADABLE", str(error))
                 continue
             event.source_id = event.source_id or source
@@ -521,7 +556,8 @@ def push_events(
                 flush()
         flush()
     if errors is not None and failed:
-        errors.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in failed), encoding="utf-8")
+        with told_as_usage(errors):
+            errors.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in failed), encoding="utf-8")
     if as_json:
         print_json({"outcomes": counts, "failed": failed})
     else:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, NoReturn
 
-import grpc
 import typer
 
 from stockade.client.errors import StockadeError
@@ -35,25 +34,19 @@ def fail(message: str, code: Exit) -> NoReturn:
     raise typer.Exit(int(code))
 
 
-def ending_of(error: StockadeError) -> Exit:
-    """Which exit code a failed call asks for."""
-    if error.code == grpc.StatusCode.NOT_FOUND:
+USAGE_CODES = ("INVALID_ARGUMENT", "ALREADY_EXISTS", "FAILED_PRECONDITION", "UNAUTHENTICATED", "PERMISSION_DENIED")
+UNAVAILABLE_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+
+
+def ending_of(code: str, outcome: str) -> Exit:
+    """Which exit code a call asks for that failed with this gRPC status."""
+    if code == "NOT_FOUND":
         return Exit.NOT_FOUND
-    if error.code in (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.FAILED_PRECONDITION,
-    ):
+    if code in USAGE_CODES:
         return Exit.USAGE
-    if error.outcome == "unknown":
+    if outcome == "unknown":
         return Exit.UNKNOWN
-    if error.code in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-    ):
-        return Exit.UNAVAILABLE
-    return Exit.FAILED
+    return Exit.UNAVAILABLE if code in UNAVAILABLE_CODES else Exit.FAILED
 
 
 @contextlib.contextmanager
@@ -62,7 +55,7 @@ def told_plainly(target: str, *, as_json: bool, request_id: str = "", reads: boo
     try:
         yield
     except StockadeError as error:
-        code = ending_of(error)
+        code = ending_of(error.code.name, error.outcome)
         if reads and code == Exit.UNKNOWN:
             code = Exit.UNAVAILABLE
         if as_json:
@@ -80,7 +73,7 @@ def told_plainly(target: str, *, as_json: bool, request_id: str = "", reads: boo
                 }
             )
             raise typer.Exit(int(code)) from None
-        for field, problem in error.violations.items():
+        for field, problem in error.violations.items() if len(error.violations) > 1 else ():  # one is in the message
             typer.echo(f"  {field}: {problem}", err=True)
         hint = ""
         if code == Exit.UNKNOWN:
@@ -89,7 +82,7 @@ def told_plainly(target: str, *, as_json: bool, request_id: str = "", reads: boo
                 if request_id
                 else " (it may have happened)"
             )
-        elif code == Exit.UNAVAILABLE:
+        elif code == Exit.UNAVAILABLE and not error.reason:  # nobody of ours answered
             hint = f" (is the service running at {target}?)"
         fail(f"{error.reason}: {error}{hint}" if error.reason else f"{error}{hint}", code)
     except ValueError as error:

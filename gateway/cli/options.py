@@ -23,7 +23,14 @@ Token = Annotated[
     str, typer.Option("--token", envvar="STOCKADE_TOKEN", help="bearer token", rich_help_panel="Connection")
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", help="seconds for the call with all its retries", rich_help_panel="Connection")
+    float,
+    typer.Option(
+        "--timeout",
+        help="seconds for the call with all its retries",
+        rich_help_panel="Connection",
+        min=0.01,
+        max=86_400,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of tables")]
 RequestId = Annotated[
@@ -43,5 +50,9 @@ TIMEOUT_S = 10.0
 
 
 def connect(target: str, channel: str, token: str, timeout_s: float) -> Client:
-    """A blocking client."""
+    """A blocking client. Raises ValueError for what cannot be sent."""
+    if not target.strip():
+        raise ValueError("--target: write it as HOST:PORT")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("--token: a bearer token has no line breaks and only ASCII characters")
     return Client(target, channel_id=channel, token=token, timeout_s=timeout_s)

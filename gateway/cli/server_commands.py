@@ -14,10 +14,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from gateway.cli.endings import Exit, fail, print_json, told_plainly
 from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, Token, connect
 from gateway.cli.showing import console, table, when
+
+UNREACHABLE = "unreachable"  # a host's state in GetClusterStatus
 
 
 def load(config: Path | None, **overrides: Any) -> Any:
@@ -36,14 +39,15 @@ def load(config: Path | None, **overrides: Any) -> Any:
 @contextlib.contextmanager
 def journal_told_plainly() -> Iterator[None]:
     """The journal's failures as one line."""
-    from actors.journal.port import JournalError
+    from actors.journal.port import JournalDamaged, JournalError, JournalMismatch, JournalMissing
 
+    endings = {JournalMissing: Exit.NOT_FOUND, JournalMismatch: Exit.USAGE, JournalDamaged: Exit.VERIFY_FAILED}
     try:
         yield
     except JournalError as error:
-        fail(str(error), Exit.FAILED)
+        fail(str(error), endings.get(type(error), Exit.UNAVAILABLE))
     except OSError as error:
-        fail(f"{error.filename or ''}: {error.strerror}", Exit.FAILED)
+        fail(f"{error.filename or ''}: {error.strerror}", Exit.UNAVAILABLE)
 
 
 @contextlib.contextmanager
@@ -95,7 +99,14 @@ def status(
                 found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
             )
         )
-        return
+    else:
+        _show_status(found, shards=shards)
+    silent = [host.host_id for host in found.hosts if host.state == UNREACHABLE]
+    if silent or not found.hosts:
+        fail(f"no answer from {', '.join(silent) or 'any shard host'}: the figures are without it", Exit.UNAVAILABLE)
+
+
+def _show_status(found: Any, *, shards: bool) -> None:
     actors = sum(shard.stock_actors for shard in found.shards)
     live = sum(shard.reservations for shard in found.shards)
     rows = [
@@ -122,7 +133,7 @@ def status(
             host.endpoint,
             str(host.pid),
             host.shards,
-            "" if host.accepts_claims else "refuses new claims: disk",
+            "" if host.accepts_claims or host.state == UNREACHABLE else "refuses new claims: disk",
         )
         for host in found.hosts
     ]
@@ -195,7 +206,7 @@ def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
     else:
         table("", ("", "", ""), [(name, "ok" if good else "PROBLEM", detail) for name, good, detail in checks])
     if not all(good for _, good, _ in checks):
-        raise typer.Exit(int(Exit.FAILED))
+        raise typer.Exit(int(Exit.UNAVAILABLE))
 
 
 def run_verify(data_dir: Path, dedupe_window_ms: int = 24 * 3600 * 1000) -> Any:
@@ -237,9 +248,8 @@ def show_verified(report: Any) -> None:
     table("journal verified", ("", ""), rows)
     for wrong in report.violations[:20]:
         key = wrong.stock_key.replace("\x1f", "/").strip("/")
-        console().print(
-            f"[red]shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}[/]: {wrong.message}"
-        )
+        where = f"shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}"
+        console().print(Text.assemble((where, "red"), f": {wrong.message}"))
 
 
 def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
@@ -306,13 +316,17 @@ def backup(
     """Copy the journal as it is now, also while a server writes it, with a manifest beside it."""
     from actors.runtime import offline
 
+    if destination.exists():
+        fail(f"{destination} exists already: a backup never overwrites one", Exit.USAGE)
+    if not destination.absolute().parent.is_dir():
+        fail(f"there is no directory {destination.parent} to put the backup in", Exit.USAGE)
     directory = Path(load(config, data_dir=data_dir).settings.data_dir)
     with journal_told_plainly(), bar("copying") as progress:
         manifest = offline.backup_journal(directory, destination, progress)
     if as_json:
         print_json({name: getattr(manifest, name) for name in manifest.__dataclass_fields__})
     else:
-        console().print(
+        typer.echo(
             f"{destination}: {manifest.size_bytes / 2**20:,.1f} MiB, timeline {manifest.timeline}, sha256 {manifest.sha256}"
         )
 
@@ -329,12 +343,14 @@ def restore(
     """Put a backup back, as a new timeline. The service must be stopped. What came after the backup is gone."""
     from actors.runtime import offline
 
+    if not source.is_file():
+        fail(f"there is no backup at {source}", Exit.NOT_FOUND)
     settings = load(config, data_dir=data_dir).settings
     with journal_told_plainly(), bar("restoring") as progress:
         restored = offline.restore_journal(settings, source, progress, replace=replace, say=typer.echo)
     if as_json:
         print_json({"timeline": restored.timeline, "put_aside": str(restored.put_aside or "")})
     else:
-        console().print(f"restored as timeline {restored.timeline}; start the service again")
+        typer.echo(f"restored as timeline {restored.timeline}; start the service again")
         if restored.put_aside:
-            console().print(f"the journal that was there lies in {restored.put_aside}")
+            typer.echo(f"the journal that was there lies in {restored.put_aside}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stockade.client.results import Reservation, Stock, StockKey
 
@@ -43,13 +44,14 @@ def key_text(key: StockKey) -> str:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table; numbers to the right."""
     rows = [list(row) for row in rows]
-    drawn = Table(title=title, title_justify="left")
+    # Text: a SKU may hold brackets or colons, which in a plain string would be markup
+    drawn = Table(title=Text(title) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int) and not isinstance(row[index], bool) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(
-            *[f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row]
+            *[Text(f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)) for cell in row]
         )
     console().print(drawn)
 

@@ -78,9 +78,12 @@ def working_directory(data_dir: Path | None, what: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f"stockade-{what}-") as made:
             yield Path(made)
         return
-    if data_dir.exists() and any(data_dir.iterdir()):
-        fail(f"--data-dir {data_dir}: it must be empty or not exist, the {what} starts from nothing", Exit.USAGE)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if any(data_dir.iterdir()):
+            fail(f"--data-dir {data_dir}: it must be empty or not exist, the {what} starts from nothing", Exit.USAGE)
+    except OSError as error:
+        fail(f"--data-dir {data_dir}: {error.strerror}", Exit.USAGE)
     yield data_dir.resolve()
 
 

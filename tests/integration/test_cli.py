@@ -109,7 +109,16 @@ async def test_a_no_is_exit_3_with_what_there_is(tmp_path: Path) -> None:
         (("reserve", "A@mian=1", "--channel", "web"), USAGE, "mian"),
         (("reserve", "A@main=1", "--channel", "wbe"), USAGE, "wbe"),
         (("reserve", "A@main=1", "--channel", "web", "--fill", "some"), USAGE, "ALL_OR_NOTHING"),
-        (("reserve", "A@main=1", "--channel", "web", "--admission", "always"), FAILED, "admission"),
+        (("reserve", "A@main=1", "--channel", "web", "--admission", "always"), USAGE, "admission"),
+        (("reserve", f"A@main={10**18}", "--channel", "web"), USAGE, "at most 18 digits"),
+        (("reserve", "A@main=²", "--channel", "web"), USAGE, "a whole number"),
+        (("reserve", "A@main=1", "--channel", "web", "--ttl", "1e300"), USAGE, "--ttl"),
+        (("reserve", "A@main=1", "--channel", "web", "--ttl", "nan"), USAGE, "--ttl"),
+        (("extend", "1-nope-0-1", "1e300"), USAGE, "ttl"),
+        (("status", "--timeout", "0"), USAGE, "--timeout"),
+        (("status", "--token", "two\nlines"), USAGE, "--token"),
+        (("policy", "set", "B", "mian", "--register"), USAGE, "mian"),
+        (("events", "push", "-", "--errors", "/nowhere/errors.jsonl"), USAGE, "cannot write"),
         (("confirm", "1-nope-0-1"), NOT_FOUND, "1-nope-0-1"),
         (("release", "no id at all"), NOT_FOUND, "no id at all"),
         (("stock", "A"), USAGE, "warehouse"),
@@ -131,6 +140,69 @@ def test_a_service_that_is_not_there_is_exit_5_for_reads_and_asks_to_look_for_it
     result = run("ats", "A@main", "--channel", "web", "--target", "127.0.0.1:1", "--timeout", "0.5")
     assert result.exit_code == UNAVAILABLE
     assert "is the service running at 127.0.0.1:1?" in result.stderr
+
+
+def test_a_service_that_is_not_there_has_done_nothing() -> None:
+    result = run("reserve", "A@main=1", "--target", "127.0.0.1:1", "--timeout", "0.5")
+    assert result.exit_code == UNAVAILABLE
+    assert "may have happened" not in result.stderr
+
+
+def test_an_empty_target_is_a_mistake_of_the_caller() -> None:
+    assert run("status", "--target", "").exit_code == USAGE
+
+
+def test_a_day_begins_in_a_directory_and_nowhere_else(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    result = run("demo", "--data-dir", str(file))
+    assert (result.exit_code, str(file) in result.stderr) == (USAGE, True)
+
+
+async def test_a_host_that_does_not_answer_is_said_and_its_figures_are_not_taken_for_true(tmp_path: Path) -> None:
+    async with service(tmp_path) as shop:
+        shell = Terminal(shop.target)
+        await shop.node.stop_host()
+        result = await shell.says("status", "--timeout", "1", ends=UNAVAILABLE)
+        assert "no answer from" in result.stderr
+        assert "refuses new claims" not in result.stdout
+        await shop.node.start_host()
+        await shell.says("status")
+
+
+async def test_a_sku_may_look_like_markup(tmp_path: Path) -> None:
+    async with service(tmp_path) as shop:
+        shell = Terminal(shop.target)
+        for sku in ("A[/]B", "[bold]C", ":smile:"):
+            await shop.receive(sku, 2)
+            for words in (("ats", f"{sku}@main"), ("stock", sku, "main"), ("explain", sku, "main", "5")):
+                assert sku in (await shell.says(*words)).stdout
+            assert sku in (await shell.says("reserve", f"0:{sku}@main=1", "--order", sku)).stdout
+            assert sku in (await shell.says("reserve", f"0:{sku}@main=9", ends=REFUSED)).stdout
+            assert sku in (await shell.says("reservations", "list")).stdout
+            await shop.count(sku, 0)
+            assert sku in (await shell.says("exceptions")).stdout
+
+
+async def test_an_explanation_says_why_it_would_be_no(tmp_path: Path) -> None:
+    async with terminal(tmp_path) as shell:
+        assert "10 units would be granted" in (await shell.says("explain", "A", "main", "10")).stdout
+        assert (
+            "11 units would be refused: INSUFFICIENT_STOCK" in (await shell.says("explain", "A", "main", "11")).stdout
+        )
+        await shell.says("suspend", "A", "main")
+        told = (await shell.says("explain", "A", "main", "1")).stdout
+        assert "1 units would be refused: SELLING_SUSPENDED" in told
+        assert "selling is suspended" in told
+
+
+async def test_lines_that_are_no_events_come_back_with_their_number(tmp_path: Path) -> None:
+    lines = ["null", "[1]", "7", '"text"', "{", "", '{"event_id": 5}', '{"bogus": 1}', "[" * 10_000]
+    async with terminal(tmp_path) as shell:
+        result = await shell.says("events", "push", "-", "--source", "wms", stdin="\n".join(lines) + "\n", ends=REFUSED)
+        assert [line.split()[:3] for line in result.stderr.splitlines() if line.startswith("line")] == [
+            ["line", f"{number}:", "UNREADABLE"] for number, line in enumerate(lines, 1) if line
+        ]
 
 
 async def test_a_repeated_request_id_repeats_its_answer(tmp_path: Path) -> None:
@@ -220,14 +292,14 @@ async def test_a_journal_is_verified_described_copied_and_put_back(tmp_path: Pat
         assert (beside.exit_code, json.loads(beside.stdout)["oversells"]) == (OK, 0)
         assert run("backup", str(file), "--data-dir", str(data)).exit_code == OK
         busy = run("restore", str(file), "--data-dir", str(data))
-        assert busy.exit_code == FAILED
+        assert busy.exit_code == UNAVAILABLE
         await shell.says("reserve", "A@main=5", "--channel", "web")
     info = json.loads(run("journal", "info", "--data-dir", str(data), "--json").stdout)
     assert info["records"] > 0
     assert run("journal", "compact", "--data-dir", str(data)).exit_code == OK
-    assert run("backup", str(file), "--data-dir", str(data)).exit_code == FAILED, "a backup never overwrites"
+    assert run("backup", str(file), "--data-dir", str(data)).exit_code == USAGE, "a backup never overwrites"
     there = run("restore", str(file), "--data-dir", str(data))
-    assert there.exit_code == FAILED
+    assert there.exit_code == USAGE
     cluster = info["header"]["cluster_id"]
     assert cluster in there.stderr, "the error says what --replace wants"
     restored = run("restore", str(file), "--data-dir", str(data), "--replace", cluster, "--json")
@@ -235,7 +307,7 @@ async def test_a_journal_is_verified_described_copied_and_put_back(tmp_path: Pat
     assert json.loads(restored.stdout.splitlines()[-1])["timeline"] != info["header"]["timeline"]
     assert run("verify", "--data-dir", str(data)).exit_code == OK
     nothing = run("verify", "--data-dir", str(tmp_path / "nothing"))
-    assert nothing.exit_code == FAILED
+    assert nothing.exit_code == NOT_FOUND
     assert "nothing" in nothing.stderr
 
 
@@ -247,7 +319,7 @@ def test_a_damaged_journal_is_exit_7_and_the_record_is_named(tmp_path: Path) -> 
     with contextlib.closing(apsw.Connection(str(file))) as connection:
         connection.execute("DELETE FROM records WHERE number = (SELECT MAX(number) - 1 FROM records)")
     result = run("verify", "--data-dir", str(tmp_path))
-    assert result.exit_code in (FAILED, VERIFY_FAILED)
+    assert result.exit_code == VERIFY_FAILED
     assert "record" in result.stdout + result.stderr
 
 
