@@ -2,7 +2,7 @@
 history.
 
 Whatever happens: every call ends exactly once, in time, each item with its own answer; what was said to be not done was
-never handed to a host; frames keep their bounds; at the end nothing is left behind.
+never handed to a host; no copy outlives its call; frames keep their bounds; at the end nothing is left behind.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class Walk:
         for frame in self.core.take_frames(self.now):
             assert frame.host_id in self.up
             assert sum(item[3] for item in frame.items) <= LINES_PER_FRAME_MAX
+            for part in frame.parts:
+                for index in part.indices:
+                    assert part.call.items[index][2] <= part.call.deadline, "a copy of a request may outlive it"
             self.under_way.append(frame)
         for host in self.up:
             frames = [*self.under_way, *(frame for frame, _ in self.decided)]
