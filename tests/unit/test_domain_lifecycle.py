@@ -6,6 +6,8 @@ import pytest
 
 from actors.domain.outcomes import Door, SellingState
 from actors.domain.rules import Rules
+from actors.journal.memory import MemoryJournal
+from actors.journal.verify import verify
 from tests.unit.world import World
 
 
@@ -68,6 +70,26 @@ class TestExpiry:
         world.pass_ms(5_000)
         assert world.state(held) == "EXPIRED"
         world.check_replay()
+
+    def test_an_extended_hold_gives_its_units_back_at_its_new_deadline_without_being_asked(self, world):
+        held = world.reserve(("A", 4), ttl_ms=1_000)
+        world.extend(held, 5_000)
+        world.pass_ms(1_000)
+        assert world.engine.wakeup_ms() == world.now_ms + 4_000
+        world.pass_ms(4_000)
+        assert world.ats("A") == 10
+
+    def test_a_clock_that_goes_back_brings_no_hold_back_and_no_record_before_the_last(self, world):
+        held = world.reserve(("A", 4), ttl_ms=1_000)
+        world.pass_ms(1_000)
+        world.now_ms -= 500
+        assert world.confirm(held).refusal == "RESERVATION_EXPIRED"
+        later = world.reserve(("A", 4), ttl_ms=1_000)
+        assert later.payload.create_time_ms == world.now_ms + 500
+        world.now_ms -= 500
+        world.restart()
+        assert world.engine.now_ms == later.payload.create_time_ms
+        assert verify(MemoryJournal(world.store)).violations == []
 
 
 class TestRelease:
