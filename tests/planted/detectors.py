@@ -1,0 +1,126 @@
+"""The checks that planted bugs are shown to, and how one is run in a copy of the tree.
+
+General checkers know promises, not bugs: random histories, walks and sweeps, each judged from outside. The tests of single
+things come after them, those of the bug's own area first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.planted.catalog import Bug
+
+PYTEST = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-q",
+    "-x",
+    "--no-header",
+    "--tb=line",
+    "--timeout=60",
+    "-p",
+    "no:cacheprovider",
+)
+DETECTOR_SECONDS_MAX = 600
+CAUGHT = (1, 2)  # exit codes: a test failed, a module could not even be imported; any other is our own mistake
+
+WALK = "tests/unit/test_gateway_core_walk.py"
+HISTORIES = "tests/unit/test_verify_random.py"
+CONFORMANCE = "tests/unit/test_journal_conformance.py"
+SQLITE = "tests/unit/test_journal_sqlite.py"
+POWER = f"{SQLITE}::test_a_power_cut_at_any_moment_keeps_what_was_acknowledged"
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """``command``: argv for a bug, a number of seeds and the tree. ``general``: it knows promises, not bugs."""
+
+    name: str
+    general: bool
+    command: Callable[[Bug | None, int, Path], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one detector said. ``evidence``: the seed or test that failed; empty when all was well."""
+
+    detector: str
+    caught: bool
+    seconds: float
+    evidence: str
+    output: str
+
+
+def histories(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
+    return (*PYTEST, f"{HISTORIES}::test_an_honest_history_passes_whole_and_compacted", "--seed", "1")
+
+
+def gateway_walk(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
+    return (*PYTEST, WALK)
+
+
+def conformance(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
+    return (*PYTEST, CONFORMANCE)
+
+
+def power_cuts(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
+    return (*PYTEST, POWER, "--seed", "1")
+
+
+def single_tests(bug: Bug | None, _seeds: int, tree: Path) -> Sequence[str]:
+    """Every test of single things, those of the bug's area first."""
+    general = (WALK, HISTORIES, CONFORMANCE)
+    every = [
+        str(path.relative_to(tree))
+        for folder in ("unit", "integration")
+        for path in sorted((tree / "tests" / folder).glob("test_*.py"))
+    ]
+    near = list(bug.tests) if bug is not None else []
+    files = dict.fromkeys([*near, *(path for path in every if path not in general)])
+    return (*PYTEST, "--deselect", POWER, *files)
+
+
+DETECTORS = (
+    Detector("random histories, judged by verify", True, histories),
+    Detector("random walks of the gateway", True, gateway_walk),
+    Detector("journal conformance", True, conformance),
+    Detector("power cuts", True, power_cuts),
+    Detector("tests of single things", False, single_tests),
+)
+
+
+def run(detector: Detector, bug: Bug | None, tree: Path, seeds: int) -> Finding:
+    """Run one detector in a copy of the tree. One that does not end in time has caught something too."""
+    paths = (str(tree), str(tree / "protos"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}
+    started_s = time.monotonic()
+    try:
+        done = subprocess.run(
+            detector.command(bug, seeds, tree), cwd=tree, env=environment, capture_output=True, text=True, check=False,
+            timeout=DETECTOR_SECONDS_MAX,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Finding(detector.name, True, time.monotonic() - started_s, f"no end in {DETECTOR_SECONDS_MAX} s", "")
+    output = done.stdout + done.stderr
+    if done.returncode not in (0, *CAUGHT):
+        raise RuntimeError(f"{detector.name} could not be run:\n{output}")
+    evidence = evidence_in(output) if done.returncode else ""
+    return Finding(detector.name, done.returncode != 0, time.monotonic() - started_s, evidence, output)
+
+
+def evidence_in(output: str) -> str:
+    """The test or seed that failed, as the detector named it."""
+    if found := re.search(r"^(?:FAILED|ERROR) (?:\S+/)?(\S+\.py(?:::\S+)?)", output, re.MULTILINE):
+        return found[1]
+    if found := re.search(r"--seed[= ](\d+)", output):
+        return f"seed {found[1]}"
+    lines = output.strip().splitlines()
+    return lines[-1][:100] if lines else "ended without a word"
