@@ -6,6 +6,7 @@ channels, sources and warehouses of the settings.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -18,7 +19,16 @@ _OTHER_SOURCE = "other"  # events of sources that the settings do not name: call
 class Metrics:
     """Counters of one gateway. The children that hot paths use are looked up once and kept."""
 
-    def __init__(self, *, name: str, version: str, build: str, sources: frozenset[str]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        build: str,
+        sources: frozenset[str],
+        warehouses: frozenset[str] = frozenset(),
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._decisions = Counter(
             "stockade_decisions", "Commands decided, by verb and outcome, as answered to callers", ["verb", "outcome"],
@@ -32,6 +42,11 @@ class Metrics:
             "stockade_events", "Warehouse events answered, by source and outcome", ["source", "outcome"],
             registry=self.registry,
         )  # fmt: skip
+        self._feed_age = Gauge(
+            "stockade_feed_age_seconds",
+            "Age of the newest event this gateway took, by when it occurred; of several gateways the least is true",
+            ["source", "warehouse"], registry=self.registry,
+        )  # fmt: skip
         self._pending = Gauge(
             "stockade_gateway_pending_lines", "Lines that wait in the gateway for a shard host", registry=self.registry
         )
@@ -44,6 +59,9 @@ class Metrics:
         info = Info("stockade_build", "What is running", registry=self.registry)
         info.info({"version": version, "build": build, "part": "gateway", "name": name})
         self._sources = sources
+        self._warehouses = warehouses
+        self._wall_s = wall_s
+        self._newest_ms: dict[tuple[str, str], int] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
         self._rpc_children: dict[tuple[str, str], Histogram] = {}
         self._event_children: dict[tuple[str, str], Counter] = {}
@@ -70,6 +88,13 @@ class Metrics:
             child = self._event_children[source, outcome] = self._events.labels(source, outcome)
         child.inc(count)
 
+    def heard(self, source_id: str, warehouse_id: str, occur_time_ms: int) -> None:
+        """An event of this time was applied, or had been before."""
+        if warehouse_id in self._warehouses:
+            feed = (source_id if source_id in self._sources else _OTHER_SOURCE, warehouse_id)
+            if occur_time_ms > self._newest_ms.get(feed, 0):
+                self._newest_ms[feed] = occur_time_ms
+
     def watch(
         self, *, pending_lines: Callable[[], float], links: Callable[[], float], retried: Callable[[], float]
     ) -> None:
@@ -80,4 +105,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""
+        now_s = self._wall_s()
+        for feed, newest_ms in self._newest_ms.items():
+            self._feed_age.labels(*feed).set(max(0.0, now_s - newest_ms / 1000))
         return generate_latest(self.registry)

@@ -180,7 +180,13 @@ async def start_gateway(
     sources = frozenset(
         source for each in config.warehouses.values() for told in each.sources.values() for source in told
     )
-    metrics = Metrics(name=config.name, version=config.version, build=config.build, sources=sources)
+    metrics = Metrics(
+        name=config.name,
+        version=config.version,
+        build=config.build,
+        sources=sources,
+        warehouses=frozenset(config.warehouses),
+    )
     metrics.watch(
         pending_lines=lambda: sum(links.core.pending_lines().values()),
         links=lambda: links.host_count,

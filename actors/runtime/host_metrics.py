@@ -23,6 +23,7 @@ GAUGES = {
     "recovery_seconds": ("stockade_recovery_seconds", "How long the last recovery took"),
     "recovered_events": ("stockade_recovered_events", "Events that the last recovery applied"),
     "queue_lines": ("stockade_queue_lines", "Lines that wait for a turn"),
+    "accepts_claims": ("stockade_accepts_claims", "1 while new claims are accepted; 0: the disk is below the floor"),
     "links": ("stockade_links", "Gateways connected to the host"),
     "clock_offset_ms": ("stockade_clock_offset_milliseconds", "Shard time minus wall time"),
 }

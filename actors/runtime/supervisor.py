@@ -17,6 +17,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.runtime.announcements import Announcer
+from actors.runtime.disk_floor import DiskFloor
 from actors.runtime.generations import Generation, end_generation, put_ray_to_rest, spawn_node
 from actors.runtime.leftovers import LeftoversRemain, clear_leftovers
 from actors.runtime.mending import Activate, EndGeneration, Stop, is_complete, next_actions
@@ -123,6 +124,7 @@ class Supervisor:
 
     def _prepare(self, held: contextlib.AsyncExitStack) -> None:
         self._data_dir = prepare_data_dir(self._settings.data_dir)
+        self._disk = DiskFloor(self._data_dir, self._settings.disk_floor_bytes)
         lock = ServeLock(self._data_dir)
         lock.acquire()
         held.callback(lock.release)
@@ -369,6 +371,8 @@ class Supervisor:
 
     def _look_at_the_clock(self) -> None:
         """Whoever is too late, too silent or too slow to stop is ended; Ray or the next generation replaces it."""
+        if told := self._disk.crossed():
+            self._announcer.say("disk", told)
         now, loop_now = time.monotonic(), asyncio.get_running_loop().time()
         for member in list(self._members):
             quiet_s = loop_now - member.heard_at

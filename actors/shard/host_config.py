@@ -9,6 +9,9 @@ EXIT_BUG = 71  # an invariant broke: the next owner replays
 EXIT_FENCED = 72  # another owner took a shard
 
 
+DISK_FLOOR_HYSTERESIS_BYTES = 64 * 1024 * 1024  # claims are accepted again this far above the floor
+
+
 @dataclass(frozen=True, slots=True)
 class HostConfig:
     """Plain and picklable. ``token``: what a gateway's hello must carry. Port 0: any free one."""
@@ -32,7 +35,7 @@ class HostConfig:
     compact_interval_ms: int = 10 * 60 * 1000
     housekeeping_interval_ms: int = 1_000
     disk_floor_bytes: int = 256 * 1024 * 1024  # below it new claims are refused; facts, releases and expiry go on
-    disk_floor_hysteresis_bytes: int = 64 * 1024 * 1024  # claims are accepted again this far above it
+    disk_floor_hysteresis_bytes: int = DISK_FLOOR_HYSTERESIS_BYTES
     explain_records_max: int = 200  # looked through for the events behind a stock key
     explain_events_max: int = 20
     late_link_bytes_max: int = 64 * 1024 * 1024  # unsent replies on a link whose gateway does not read: it is closed

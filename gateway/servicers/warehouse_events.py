@@ -13,6 +13,8 @@ from gateway.translate.events import EventRequests, fill_result
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
+HEARD = ("applied", "duplicate")  # outcomes that say how far the source's feed has come
+
 
 class WarehouseEventService:
     """See ``protos/stockade/v1/warehouse_event_service.proto``."""
@@ -29,7 +31,8 @@ class WarehouseEventService:
         check(findings)
         items = []
         failed: dict[int, CallFailed] = {}
-        told = [(event.source_id, event.event_id) for event in request.events]  # the digest takes the id out
+        # the digest takes the id out
+        told = [(event.source_id, event.event_id, event) for event in request.events]
         for index, event in enumerate(request.events):
             found = Findings()
             try:
@@ -45,10 +48,13 @@ class WarehouseEventService:
         replies = with_failures(await desk.change_many(items, rpc, size), failed)
         response = pb.IngestEventsResponse()
         outcomes: Counter[tuple[str, str]] = Counter()
-        for (source_id, event_id), reply in zip(told, replies, strict=True):
+        for (source_id, event_id, event), reply in zip(told, replies, strict=True):
             result = response.results.add()
             if reply[0] == OK:
-                outcomes[source_id, fill_result(result, desk.hosts.timeline, reply[2])] += 1
+                outcome = fill_result(result, desk.hosts.timeline, reply[2])
+                outcomes[source_id, outcome] += 1
+                if outcome in HEARD:
+                    desk.metrics.heard(source_id, event.stock_key.warehouse_id, event.occur_time.ToMilliseconds())
                 continue
             result.event_id = event_id
             result.error.CopyFrom(status_of(reply[1] if reply[0] == FAILED else failure_of(reply)))

@@ -9,8 +9,9 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from actors.domain.outcomes import Door
+from actors.domain.outcomes import Door, Fact
 from actors.domain.rules import Rules
+from actors.runtime.host_metrics import host_metrics_text
 from gateway.config import WarehouseConfig
 from stockade.v1 import admin_service_pb2 as admin_pb
 from stockade.v1 import availability_service_pb2 as availability_pb
@@ -262,6 +263,40 @@ async def test_every_fact_is_understood_and_a_duplicate_is_told():
             words.DISPOSITION_QUALITY_HOLD: 1,
             words.DISPOSITION_DAMAGED: 1,
         }
+
+
+async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
+    warehouses = {"main": WarehouseConfig(sources={Fact.RECEIPT: frozenset({"wms"})}), "overflow": WarehouseConfig()}
+    async with node(warehouses=warehouses) as (here, there):
+        old = told("old", receipt=event_pb.Receipt(quantity=5))
+        old.occur_time.FromSeconds(old.occur_time.seconds - 600)
+        elsewhere = told("x", receipt=event_pb.Receipt(quantity=1))
+        elsewhere.stock_key.warehouse_id = "nowhere"
+        await here.call(event_pb.IngestEventsRequest(events=[old, elsewhere]))
+        await here.call(reserve("r1"))
+        _, text = await here.get("/metrics")
+        age_s = [line for line in text.splitlines() if line.startswith("stockade_feed_age_seconds{")]
+        assert [line.rpartition(" ")[0] for line in age_s] == [
+            'stockade_feed_age_seconds{source="wms",warehouse="main"}'
+        ]
+        assert 600 <= float(age_s[0].rpartition(" ")[2]) < 660
+        both = text + host_metrics_text(there.host.status).decode()
+        for name in (
+            'stockade_decisions_total{outcome="granted",verb="reserve"} 1.0',
+            "stockade_rpc_duration_seconds_bucket{",
+            "stockade_commit_duration_seconds_bucket{",
+            "stockade_shard_queue_depth{",
+            "stockade_oversell_total 0.0",
+            "stockade_imposed_uncovered_units 0.0",
+            "stockade_shortage_units 0.0",
+            'stockade_events_total{outcome="applied",source="wms"} 1.0',
+            "stockade_journal_bytes ",
+            "stockade_dedupe_entries ",
+            "stockade_recovery_seconds ",
+            "stockade_build_info{",
+            "stockade_accepts_claims 1.0",
+        ):
+            assert name in both, name
 
 
 async def test_an_event_of_an_unknown_warehouse_is_rejected_on_record():
