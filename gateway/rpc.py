@@ -91,7 +91,7 @@ class Wrapper:
                 if type(request) is Unreadable:
                     raise invalid([Violation("", request.description)])
                 response = await behaviour(request, rpc)
-                if rpc.replayed or rpc.correlation_id:
+                if rpc.replayed or rpc.cause:
                     context.set_trailing_metadata(_trailers(rpc))
             except CallFailed as failure:
                 code = _fail(context, rpc, failure)
@@ -182,4 +182,6 @@ def _trailers(rpc: Rpc) -> tuple[tuple[str, str | bytes], ...]:
         trailers.append((REPLAYED_KEY, "true"))
     if rpc.correlation_id:
         trailers.append((CORRELATION_KEY, rpc.correlation_id))
+    if rpc.cause and rpc.cause[2]:
+        trailers.append((TRACEPARENT_KEY, rpc.cause[2]))
     return tuple(trailers)

@@ -129,6 +129,26 @@ def test_a_data_directory_that_cannot_be_written_is_a_clear_error(make_serve: St
     assert "cannot be written" in serve.said()
 
 
+def test_a_read_only_disk_is_a_clear_error_and_harms_nothing(
+    make_serve: StartServe, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(100)
+    serve = make_serve()
+    serve.data_dir = disk / "data"
+    serve.start()
+    serve.wait_serving()
+    assert serve.terminate() == 0
+    remounted = ["mount", "-o", "remount,ro", str(disk)]
+    subprocess.run(remounted, check=True)
+    serve.start()
+    assert serve.wait_exit() == 5
+    assert "cannot be written: Read-only file system" in serve.said()
+    subprocess.run([*remounted[:2], "remount,rw", str(disk)], check=True)
+    serve.start()
+    serve.wait_serving()
+    assert serve.terminate() == 0
+
+
 def test_wrong_settings_are_a_usage_error(make_serve: StartServe) -> None:
     serve = make_serve(environment={"STOCKADE_GATEWAYS": "none"})
     serve.start()

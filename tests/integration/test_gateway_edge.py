@@ -107,6 +107,7 @@ async def test_a_replayed_answer_says_so_in_the_trailers_and_the_correlation_id_
         await call
         trailers = dict(await call.trailing_metadata())
         assert (trailers["stockade-replayed"], trailers["x-correlation-id"]) == ("true", "c-1")
+        assert trailers["traceparent"] == "00-ab-cd-01"
         assert here.host.seen[0][4] == ["", "c-1", "00-ab-cd-01"]
 
 

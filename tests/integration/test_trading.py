@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = sorted(ROOT.parent.glob("*/data/online_retail*.csv.gz"))
 REAL_FILE = Path(os.environ.get("STOCKADE_RETAIL_FILE", BESIDE[0] if BESIDE else "online_retail.csv.gz"))
 SLICE_LINES = 6_000
+LARGEST_INVOICE, LARGEST_INVOICE_LINES = "573585", 1_114
 TRADING = {"channels": {name: {} for name in retail_plan.CHANNELS}, "warehouses": ",".join(retail_plan.WAREHOUSES)}
 
 # one line of every kind that the layout knows, and what it means for stock
@@ -136,6 +137,18 @@ async def test_a_slice_of_the_real_orders_replays_and_the_oracle_agrees(tmp_path
     assert report.lines_read == SLICE_LINES
     assert abs(report.refusal_rate - 0.03) <= 0.01
     assert max(len(order.lines) for order in plan.orders) > 500
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason=f"{REAL_FILE.name} is not here")
+async def test_the_largest_real_order_is_served_whole(tmp_path: Path) -> None:
+    lines = [line for line in read_retail_lines(REAL_FILE) if line.invoice == LARGEST_INVOICE]
+    assert len(lines) == LARGEST_INVOICE_LINES
+    plan = retail_plan.make_plan(lines, 1, 0.0)
+    (order,) = plan.orders
+    report = await replayed(plan, tmp_path)
+    assert (report.differences, report.lines_refused) == ([], 0)
+    assert report.units_granted == sum(line.quantity for line in lines if line.meaning is Meaning.SALE)
+    assert report.order_lines == len(order.lines)
 
 
 async def test_the_oracle_sees_a_single_unit_that_is_not_where_it_should_be(tmp_path: Path, seed: int) -> None:

@@ -26,7 +26,6 @@ from tests.integration.withstand_world import Service, granted, refused, service
 pytestmark = pytest.mark.timeout(120)
 
 RESERVE = "/stockade.v1.ReservationService/ReserveStock"
-INGEST = "/stockade.v1.WarehouseEventService/IngestEvents"
 INT64_MAX = 2**63 - 1
 
 
@@ -173,28 +172,32 @@ async def test_what_a_warehouse_sends_wrong_is_rejected_on_record_and_blocks_nob
             key = StockKey(sku="A", warehouse_id=warehouse_id)
             return event_pb.WarehouseEvent(source_id="wms", event_id=event_id, stock_key=key, occur_time=now, **fact)
 
+        later_version = event("a fact of a later version")
+        later_version.MergeFromString(bytes([30 << 3 & 0x7F | 0x80 | 2, 30 >> 4, 0]))  # field 30, empty
         sent = [
             event("good", receipt=event_pb.Receipt(quantity=5)),
             event("no fact"),
+            later_version,
             event("elsewhere", "nowhere", receipt=event_pb.Receipt(quantity=5)),
             event("as of", stock_count=event_pb.StockCount(quantity=3, as_of_source_sequence=7)),
             event("also good", receipt=event_pb.Receipt(quantity=1)),
         ]
         results = {one.event_id: one for one in await shop.ingest(*sent)}
         assert [results[name].outcome for name in ("good", "also good")] == ["APPLIED", "APPLIED"]
-        assert {name: results[name].outcome for name in ("no fact", "elsewhere", "as of")} == {
+        assert {
+            name: results[name].outcome for name in ("no fact", "a fact of a later version", "elsewhere", "as of")
+        } == {
             "no fact": "REJECTED",
+            "a fact of a later version": "REJECTED",
             "elsewhere": "REJECTED",
             "as of": "REJECTED",
         }
         assert results["elsewhere"].reason == "UNKNOWN_WAREHOUSE"
         assert results["as of"].reason == "AS_OF_NOT_SUPPORTED"
+        assert results["no fact"].reason == results["a fact of a later version"].reason == "UNKNOWN_FACT"
         assert await shop.available("A") == 6
-        malformed = await raw(
-            shop, INGEST, event_pb.IngestEventsRequest(events=[event("x", receipt=event_pb.Receipt(quantity=-5))])
-            .SerializeToString(),
-        )  # fmt: skip
-        assert malformed is None or "quantity" in malformed.details()
+        (malformed,) = await shop.ingest(event("x", receipt=event_pb.Receipt(quantity=-5)))
+        assert (malformed.outcome, "receipt.quantity" in malformed.reason) == ("FAILED", True), malformed
         assert await shop.available("A") == 6
 
 
