@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos import table
-from tests.chaos.run import ChaosRun, Load, Result
+from tests.chaos.run import ChaosRun, Load, Result, history_path, rejudge
 from tests.chaos.schedule import endless_faults, ten_faults
 
 
@@ -28,6 +28,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=None, help="made anew; default: a temporary one")
     parser.add_argument("--json", type=Path, default=None, help="the table as JSON; default: beside the data directory")
     parser.add_argument("--keep", action="store_true", help="keep the data directory of a green run, too")
+    parser.add_argument("--judge", action="store_true", help="only judge again what a run left at --data-dir")
     return parser.parse_args(arguments)
 
 
@@ -37,6 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     again = f"python -m tests.chaos {'--ten' if options.ten else f'--minutes {options.minutes:g}'} --seed {seed}"
     parent = Path(tempfile.mkdtemp(prefix="stockade-chaos-")) if options.data_dir is None else options.data_dir.parent
     data_dir = options.data_dir or parent / "data"
+    if options.judge:
+        judged = Result(seed)
+        rejudge(data_dir, judged, say)
+        tell(judged)
+        return 1 if judged.problems else 0
     if data_dir.exists():
         print(f"{data_dir} exists; the run wants a data directory of its own", file=sys.stderr)
         return 2
@@ -53,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if not options.keep:
         shutil.rmtree(data_dir, ignore_errors=True)
-        data_dir.with_name(f"{data_dir.name}.out").unlink(missing_ok=True)
+        for beside in (data_dir.with_name(f"{data_dir.name}.out"), history_path(data_dir)):
+            beside.unlink(missing_ok=True)
     say("green")
     return 0
 

@@ -10,13 +10,14 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar
 
 from stockade import AsyncClient, StockadeError
 from stockade.client.calls import Call
-from tests.simulation.history import Operation
+from tests.simulation.history import NOT_DONE, UNKNOWN, Operation
 from tests.simulation.history_client import answered, attempted, failed
 
 T = TypeVar("T")
@@ -63,11 +64,13 @@ class Memory:
                 now = time.monotonic()
                 if not error.retryable:
                     failed(operations, error, now)
+                    be_modest(operations)
                     self.errors[f"{method} {error.reason or error.code.name}"] += 1
                     raise
                 self.failures += 1
                 if now - sent_at > ANSWERED_WITHIN_S:
                     failed(operations, error, now)
+                    be_modest(operations)
                     self.given_up.append(
                         f"{method} of {who} was not answered within {ANSWERED_WITHIN_S:.0f} s: {error}"
                     )
@@ -77,6 +80,7 @@ class Memory:
             now = time.monotonic()
             if operations:
                 answered(operations, answer, now)
+                be_modest(operations)
             if method in RESERVES:
                 self.reserves.append((now, sent_at, connection.number))
             return answer
@@ -99,3 +103,10 @@ class Memory:
         first, last = bisect_left(self.reserves, (since,)), bisect_left(self.reserves, (until,))
         moments = [answered_at for answered_at, _, _ in self.reserves[first:last]]
         return max(after - before for before, after in pairwise([since, *moments, until]))
+
+
+def be_modest(operations: Iterable[Operation]) -> None:
+    """ "Not done" is the word of the last attempt alone: an earlier one, whose answer was lost, may have done it."""
+    for operation in operations:
+        if operation.status == NOT_DONE:
+            operation.status = UNKNOWN

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import pickle
 import random
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -16,13 +18,14 @@ from actors.runtime.settings import load_settings
 from stockade import AsyncClient
 from tests.chaos import table
 from tests.chaos.asking import ANSWERED_WITHIN_S, Connection, GivenUp, Memory
-from tests.chaos.faults import Injector, Measured, NotHealed, passing
+from tests.chaos.faults import Injector, Measured, passing
 from tests.chaos.judging import Say, judge
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.schedule import Fault
 from tests.chaos.shoppers import KEYS, WAREHOUSES, Market, Shopper
 from tests.chaos.warehouses import Warehouse
 from tests.e2e.serving import Serve
+from tests.simulation.history import Operation
 
 CONNECTIONS = 4
 PULSE_PAUSE_S = 0.1
@@ -68,7 +71,7 @@ class Result:
 
 
 class ChaosRun:
-    """``data_dir`` must not exist. ``seconds_max``: no fault begins later, 0: all faults are inflicted."""
+    """One run on ``data_dir``, which must not exist. Beside it: what serve said, and the history."""
 
     def __init__(self, data_dir: Path, seed: int, load: Load, say: Say) -> None:
         self._data_dir = data_dir
@@ -81,7 +84,10 @@ class ChaosRun:
         self._told_at = 0.0
 
     async def run(self, faults: Iterable[Fault], seconds_max: float = 0.0) -> Result:
-        """Serve, load, inflict, heal, stop, judge. What goes wrong is in the result."""
+        """Serve, load, inflict, heal, stop, judge. What goes wrong is in the result.
+
+        ``seconds_max``: no fault begins later; 0: all of them are inflicted.
+        """
         result, memory = self._result, self._memory
         serve = Serve(self._data_dir, ENVIRONMENT)
         proxy = LinkProxy(lambda: host_port(serve), random.Random(self._seed))
@@ -103,8 +109,8 @@ class ChaosRun:
             proxy.close()
             await asyncio.to_thread(serve.end)
         self._note_answers(proxy)
-        if not result.problems or isinstance(self._memory.operations, list):
-            await self._judge()
+        write_history(self._data_dir, memory.operations)
+        await asyncio.to_thread(rejudge, self._data_dir, result, self._say)
         return result
 
     async def _inflict(
@@ -191,13 +197,33 @@ class ChaosRun:
             "link_spoilt": proxy.spoilt,
         }
 
-    async def _judge(self) -> None:
-        rules = load_settings(environment=ENVIRONMENT).settings.rules()
-        started = time.monotonic()
-        judgement = await asyncio.to_thread(judge, self._data_dir, self._memory.operations, rules, self._say)
-        self._result.problems += judgement.problems
-        self._result.figures |= judgement.figures
-        self._result.figures["judged_s"] = round(time.monotonic() - started, 1)
+
+def rejudge(data_dir: Path, result: Result, say: Say) -> None:
+    """Ask the judges about a run whose data directory and history are there; what they say goes into ``result``."""
+    rules = load_settings(environment=ENVIRONMENT).settings.rules()
+    started = time.monotonic()
+    judgement = judge(data_dir, read_history(data_dir), rules, say)
+    result.problems += judgement.problems
+    result.figures |= judgement.figures
+    result.figures["judged_s"] = round(time.monotonic() - started, 1)
+
+
+def history_path(data_dir: Path) -> Path:
+    """Where a run's history lies: beside the data directory."""
+    return data_dir.with_name(f"{data_dir.name}.history")
+
+
+def write_history(data_dir: Path, operations: list[Operation]) -> None:
+    """Keep what was asked and answered, so that the judges can be asked again."""
+    with gzip.open(history_path(data_dir), "wb", compresslevel=1) as file:
+        pickle.dump(operations, file)
+
+
+def read_history(data_dir: Path) -> list[Operation]:
+    """What ``write_history`` wrote: a file of our own, never anybody else's."""
+    with gzip.open(history_path(data_dir), "rb") as file:
+        operations: list[Operation] = pickle.load(file)
+    return operations
 
 
 def host_port(serve: Serve) -> int | None:
@@ -205,6 +231,3 @@ def host_port(serve: Serve) -> int | None:
     state = serve.ready()
     host = state["processes"].get("host") if state is not None else None
     return int(host["frame_port"]) if host is not None and "frame_port" in host else None
-
-
-__all__ = ["ENVIRONMENT", "ChaosRun", "Load", "NotHealed", "Result"]
