@@ -58,7 +58,7 @@ def refusal(timeline: str, view: Sequence[Any]) -> stock_key_pb2.Refusal:
     for line_id, key, requested, available, why in shortages:
         message.shortages.add(
             line_id=line_id,
-            stock_key=stock_key(key),
+            stock_key=stock_key(key) if key else None,  # a line that has no claim lies nowhere
             requested_quantity=requested,
             available_quantity=available,
             reason=why,

@@ -90,6 +90,27 @@ async def test_the_life_of_a_reservation():
         assert (shown.order_reference, shown.lines[0].released_quantity) == ("SO-1", 4)
 
 
+async def test_a_line_that_has_nothing_open_is_refused_by_its_id():
+    async with node(Rules(doors={"main": Door.ORDER_MANAGEMENT})) as (here, _):
+        await receive(here, 10)
+        held = (await here.call(reserve("r1", 4))).reservation
+        own = {"reservation_id": held.reservation_id}
+        nowhere = pb.ReleaseLine(line_id="7", quantity=1)
+        why = pb.RELEASE_REASON_CUSTOMER_CANCELLED
+        refusal = (
+            await here.call(pb.ReleaseReservationRequest(request_id="r2", lines=[nowhere], reason=why, **own))
+        ).refusal
+        assert refusal.reason == words.REFUSAL_REASON_QUANTITY_EXCEEDS_OPEN
+        assert [(short.line_id, short.requested_quantity) for short in refusal.shortages] == [("7", 1)]
+        await here.call(pb.ConfirmReservationRequest(request_id="r3", **own))
+        shipped = pb.FulfillLine(line_id="0", quantity=3)
+        await here.call(pb.FulfillReservationRequest(request_id="r4", shipment_id="s1", lines=[shipped], **own))
+        fewer = pb.LineRequest(line_id="0", stock_key=key(), quantity=2)
+        refusal = (await here.call(pb.AmendReservationRequest(request_id="r5", target_lines=[fewer], **own))).refusal
+        assert refusal.reason == words.REFUSAL_REASON_BELOW_FULFILLED
+        assert [(short.line_id, short.requested_quantity) for short in refusal.shortages] == [("0", 3)]
+
+
 async def test_the_last_unit_is_sold_once_to_200_concurrent_buyers():
     async with node() as (here, _):
         await receive(here, 1)
