@@ -380,6 +380,7 @@ class Supervisor:
             overdue = member.state is not MemberState.STOPPED and now > self._stop_deadlines.get(member.pid, now)
             if silent or overdue:
                 self._note_trouble(f"{member.role} (pid {member.pid}) does not answer", "it is ended")
+                member.state = MemberState.FAILED  # whatever it said last: it serves no more
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member.pid, signal.SIGKILL)
         generation = self._generations.get(self._newest)

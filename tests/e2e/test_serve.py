@@ -196,6 +196,7 @@ async def test_a_host_that_hangs_is_ended_and_replaced(make_serve: StartServe) -
     assert (await shop.reserve("r-1", "A", 1)).reservation_id
     state = await asyncio.to_thread(serve.wait_serving)
     assert state["host_pid"] != stopped_pid
+    assert serve.said().count("mended:") == 1, "it was called mended before the host was replaced"
     await shop.close()
     assert serve.terminate() == 0
 
