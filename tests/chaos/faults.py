@@ -14,7 +14,7 @@ from typing import Any
 from actors.runtime.processes import ProcessId, is_running, process_id
 from tests.chaos.asking import Memory
 from tests.chaos.proxy import LinkProxy
-from tests.chaos.schedule import CUT, DELAY, HOLD, KILL, LINK, PAUSE, REFUSED, STOP, Fault
+from tests.chaos.schedule import CUT, DELAY, HOLD, KILL, LINK, PAUSE, REFUSED, STOP, STRAND, Fault
 from tests.e2e.serving import Serve
 
 LOOK_INTERVAL_S = 0.02
@@ -108,6 +108,8 @@ class Injector:
             proxy.delay_ms = fault.delay_ms
         elif fault.how == HOLD:
             proxy.hold(direction)
+        elif fault.how == STRAND:
+            proxy.strand(direction)
         else:
             spoilt = proxy.spoilt
             proxy.spoil(direction, fault.how)

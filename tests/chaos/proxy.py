@@ -1,6 +1,6 @@
 """A TCP proxy between gateways and shard host that spoils what passes. It knows bytes, not frames.
 
-Weather lasts until it is changed (``hold``, ``delay_ms``, ``refusing``); a spoiler strikes once, the next bytes of a
+Weather lasts until it is changed (``hold``, ``strand``, ``delay_ms``, ``refusing``); a spoiler strikes once, the next bytes of a
 direction, and ends that connection or leaves it to the two sides to notice. What is held is delivered late, not lost, as
 TCP would: a request that its gateway gave up long ago still reaches the host.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tests.chaos.schedule import BOTH_WAYS, FLIP, GARBAGE, TO_GATEWAY, TO_HOST, TRUNCATE
 
@@ -22,6 +22,22 @@ CONNECT_WITHIN_S = 2.0
 def directions(which: str) -> tuple[str, ...]:
     """The two directions, or one."""
     return (TO_HOST, TO_GATEWAY) if which == BOTH_WAYS else (which,)
+
+
+class Gates:
+    """Whether bytes of one connection get through, by direction."""
+
+    def __init__(self) -> None:
+        self.of = {TO_HOST: asyncio.Event(), TO_GATEWAY: asyncio.Event()}
+        self.open()
+
+    def open(self) -> None:
+        for gate in self.of.values():
+            gate.set()
+
+    def close(self, which: Iterable[str]) -> None:
+        for direction in which:
+            self.of[direction].clear()
 
 
 class LinkProxy:
@@ -36,12 +52,11 @@ class LinkProxy:
         self.holding = 0  # pieces that wait for fair weather now
         self._upstream = upstream
         self._draw = draw
-        self._open = {TO_HOST: asyncio.Event(), TO_GATEWAY: asyncio.Event()}
+        self._holding: tuple[str, ...] = ()  # directions in which new connections are held
+        self._gates: set[Gates] = set()  # of the connections there are
         self._spoilers: dict[str, str] = {}  # direction → what happens to the next bytes
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
-        for gate in self._open.values():
-            gate.set()
 
     async def start(self) -> None:
         """Listen on a free port of loopback."""
@@ -61,8 +76,13 @@ class LinkProxy:
 
     def hold(self, which: str) -> None:
         """Let nothing through in a direction until ``calm``."""
-        for direction in directions(which):
-            self._open[direction].clear()
+        self._holding = directions(which)
+        self.strand(which)
+
+    def strand(self, which: str) -> None:
+        """The same for the connections that there are; whoever connects anew gets through."""
+        for gates in self._gates:
+            gates.close(directions(which))
 
     def spoil(self, which: str, how: str) -> None:
         """GARBAGE, FLIP or TRUNCATE for the next bytes in a direction."""
@@ -73,13 +93,14 @@ class LinkProxy:
         """Fair weather: what was held goes on, spoilers that met nothing are called off."""
         self.delay_ms, self.refusing = 0, False
         self._spoilers.clear()
-        for gate in self._open.values():
-            gate.set()
+        self._holding = ()
+        for gates in self._gates:
+            gates.open()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a gateway, until either side ends it."""
         port = self._upstream()
-        ends = [writer]
+        ends, gates = [writer], Gates()
         self._writers.add(writer)
         try:
             if port is None or self.refusing:
@@ -89,20 +110,28 @@ class LinkProxy:
             ends.append(host_writer)
             self._writers.add(host_writer)
             self.connections += 1
-            await asyncio.gather(self._pump(reader, host_writer, TO_HOST), self._pump(host_reader, writer, TO_GATEWAY))
+            self._gates.add(gates)
+            gates.close(self._holding)
+            await asyncio.gather(
+                self._pump(reader, host_writer, gates, TO_HOST), self._pump(host_reader, writer, gates, TO_GATEWAY)
+            )
         except (OSError, TimeoutError):
             return
         finally:
+            self._gates.discard(gates)
             for one in ends:
                 self._writers.discard(one)
                 one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gates: Gates, direction: str
+    ) -> None:
         """Until the one side is done; the other is told when it has what came before."""
+        gate = gates.of[direction]
         with contextlib.suppress(OSError):
             while chunk := await reader.read(READ_BYTES_MAX):
                 self.holding += 1
-                await self._open[direction].wait()
+                await gate.wait()
                 self.holding -= 1
                 if self.delay_ms:
                     await asyncio.sleep(self.delay_ms / 1000)
@@ -114,7 +143,7 @@ class LinkProxy:
                 await writer.drain()
                 if how == TRUNCATE:
                     break
-        await self._open[direction].wait()
+        await gate.wait()
         writer.close()
 
     def _spoilt(self, chunk: bytes, how: str) -> bytes:

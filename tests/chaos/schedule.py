@@ -31,6 +31,7 @@ CUT = "cut"  # every connection is reset
 REFUSED = "refused"  # for a while nobody gets through to the host
 DELAY = "delay"
 HOLD = "hold"  # half-open: nothing gets through, nobody is told; what was held arrives late
+STRAND = "strand"  # the same for the connections there are; new ones work, so a retry overtakes what is held
 GARBAGE = "garbage"  # bytes of chance among the frames
 FLIP = "flip"  # one bit of a frame is another
 TRUNCATE = "truncate"  # the connection ends in the middle of a frame
@@ -41,6 +42,9 @@ LINK_FAULTS = (
     (HOLD, TO_HOST),
     (HOLD, TO_GATEWAY),
     (HOLD, BOTH_WAYS),
+    (STRAND, TO_HOST),
+    (STRAND, TO_GATEWAY),
+    (STRAND, BOTH_WAYS),
     (GARBAGE, TO_HOST),
     (GARBAGE, TO_GATEWAY),
     (FLIP, TO_HOST),
@@ -48,7 +52,7 @@ LINK_FAULTS = (
     (TRUNCATE, TO_HOST),
     (TRUNCATE, TO_GATEWAY),
 )
-LASTING = (REFUSED, DELAY, HOLD)
+LASTING = (REFUSED, DELAY, HOLD, STRAND)
 
 DELAY_MS = (20, 2_500)
 
@@ -89,7 +93,7 @@ class Temper:
     silence_ms: tuple[int, ...]
 
 
-SHORT = Temper(quiet_s=(0.5, 1.5), pause_s=((1.0, 1.0, 4.0),), silence_ms=(20_000,))
+SHORT = Temper(quiet_s=(0.5, 1.5), pause_s=((1.0, 1.0, 6.0),), silence_ms=(20_000,))
 LONG = Temper(
     quiet_s=(1.0, 6.0),
     pause_s=((0.6, 1.0, 8.0), (0.25, 8.0, 30.0), (0.15, 30.0, 90.0)),
@@ -108,7 +112,7 @@ def ten_faults(seed: int) -> list[Fault]:
         (KILL, draw.choice(TOGETHER), ""),
         (PAUSE, ("host",), ""),
         (PAUSE, (draw.choice(("gateway-0", "gateway-1", "directory", "raylet", "gcs", "serve")),), ""),
-        (LINK, (draw.choice((TO_HOST, TO_GATEWAY, BOTH_WAYS)),), HOLD),
+        (LINK, (draw.choice((TO_HOST, TO_GATEWAY, BOTH_WAYS)),), draw.choice((HOLD, STRAND))),
         (LINK, (BOTH_WAYS,), draw.choice((CUT, REFUSED, DELAY))),
         (LINK, (draw.choice((TO_HOST, TO_GATEWAY)),), draw.choice((GARBAGE, FLIP, TRUNCATE))),
     ]

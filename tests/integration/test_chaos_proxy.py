@@ -16,7 +16,7 @@ from actors.runtime.wiring import InProcessNode, new_memory_store
 from stockade import AsyncClient, Reservation
 from stockade.client import facts
 from tests.chaos.proxy import LinkProxy
-from tests.chaos.schedule import BOTH_WAYS, CUT, FLIP, GARBAGE, HOLD, TO_GATEWAY, TO_HOST, TRUNCATE
+from tests.chaos.schedule import BOTH_WAYS, CUT, FLIP, GARBAGE, HOLD, STRAND, TO_GATEWAY, TO_HOST, TRUNCATE
 
 WITHIN_S = 10.0
 
@@ -91,6 +91,21 @@ async def test_what_is_held_arrives_late_even_from_a_caller_who_has_gone(seed, d
         await until(lambda: echo.got == b"hello")
 
 
+async def test_who_is_stranded_waits_while_others_get_through(seed):
+    async with proxied(seed) as (echo, proxy):
+        _, stranded = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await until(lambda: proxy.connections == 1)
+        proxy.strand(TO_HOST)
+        stranded.write(b"late")
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert echo.got == b"hello"
+        proxy.calm()
+
+        await until(lambda: echo.got == b"hellolate")
+
+
 async def test_a_cut_resets_the_connection_and_a_refusal_lets_nobody_through(seed):
     async with proxied(seed) as (echo, proxy):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -125,16 +140,17 @@ async def test_a_spoiler_strikes_once(seed, how):
         assert len(echo.got) == 10 if how == FLIP else echo.got.endswith(b"helloagain")
 
 
-@pytest.mark.parametrize("how", [GARBAGE, FLIP, TRUNCATE, CUT, HOLD])
+@pytest.mark.parametrize("how", [GARBAGE, FLIP, TRUNCATE, CUT, HOLD, STRAND])
 async def test_a_node_whose_gateways_reach_its_host_through_the_proxy_decides_each_id_once(seed, how):
     async with node_behind_a_proxy(seed) as (node, proxy), AsyncClient(node.target, timeout_s=30.0) as client:
         received = facts.Told("wms", "receipt", ("A", "main"), node.host.engine.now_ms)
         await client.ingest([facts.receipt(received, 10)])
-        for number in range(4):
+        rounds = 1 if how == STRAND else 4  # a gateway gives a silent link up after four seconds
+        for number in range(rounds):
             if how == CUT:
                 proxy.cut()
-            elif how == HOLD:
-                proxy.hold(BOTH_WAYS)
+            elif how in (HOLD, STRAND):
+                (proxy.hold if how == HOLD else proxy.strand)(BOTH_WAYS)
             else:
                 proxy.spoil((TO_HOST, TO_GATEWAY)[number % 2], how)
             calling = client.reserve([("A", "main", 1)], request_id=f"r-{number}", channel_id="web")
@@ -145,8 +161,8 @@ async def test_a_node_whose_gateways_reach_its_host_through_the_proxy_decides_ea
                 proxy.calm()
             assert isinstance(await asking, Reservation)
 
-        assert (await client.availability(("A", "main"), channel_id="web")).available_quantity == 6
-        assert proxy.spoilt == (4 if how in (GARBAGE, FLIP, TRUNCATE) else 0)
+        assert (await client.availability(("A", "main"), channel_id="web")).available_quantity == 10 - rounds
+        assert proxy.spoilt == (rounds if how in (GARBAGE, FLIP, TRUNCATE) else 0)
 
 
 @asynccontextmanager
