@@ -198,9 +198,10 @@ def _repeat_entry(
     turn: Turn, home: ShardState, channel_id: str, digest: bytes, entry: Entry, *, is_reserve: bool
 ) -> Reply:
     kind = entry.answer[0]
+    if kind == ANSWER_TOMBSTONE and is_reserve:  # a first answer, of now
+        here = turn.books.shards.get(entry.shard, home)
+        return refused(RefusalReason.RESERVATION_RELEASED, turn.position(here), state=RELEASED)
     position = (entry.shard, entry.epoch, entry.sequence, entry.time_ms)
-    if kind == ANSWER_TOMBSTONE and is_reserve:
-        return refused(RefusalReason.RESERVATION_RELEASED, position, state=RELEASED)
     if entry.digest != digest:
         return _reused(entry.key.split("\x1f")[2])
     if kind == ANSWER_TOMBSTONE_RELEASE:

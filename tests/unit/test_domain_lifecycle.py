@@ -126,6 +126,14 @@ class TestRelease:
         world.restart()
         assert world.reserve(("A", 4), request="x").refusal == "RESERVATION_RELEASED"
 
+    def test_a_late_reserve_is_refused_with_all_that_its_release_and_others_had_seen(self, world):
+        released = world.release_by_request("x", "A")
+        late = world.reserve(("A", 4), request="x")
+        assert (late.refusal, late.replayed) == ("RESERVATION_RELEASED", False)
+        assert late.reply[2].position[:3] == released.payload.position[:3]
+        since = world.reserve(("A", 4))
+        assert world.reserve(("A", 4), request="x").reply[2].position[:3] == since.payload.position[:3]
+
 
 class TestVersions:
     def test_the_expected_one_or_a_refusal(self, world):
