@@ -90,7 +90,10 @@ class ShardHost:
         clock: ShardClock | None = None,
         end_process: EndProcess = end_this_process,
         progress: Progress | None = None,
+        thread_factory: Callable[[asyncio.AbstractEventLoop], JournalThread] = JournalThread,
+        own_process: bool = True,
     ) -> None:
+        """``own_process``: the process is this host's alone, so the garbage collector is tuned for it."""
         self.config = config
         self.state = "starting"
         self.statistics = HostStatistics()
@@ -99,10 +102,12 @@ class ShardHost:
         self._clock = clock or ShardClock(wall_ms, monotonic_ms)
         self._end_process = end_process
         self._progress = progress
+        self._thread_factory = thread_factory
+        self._own_process = own_process
         self._queue = TurnQueue(config)
         self._asking_status: list[tuple[Batch, int]] = []
         self._filter = EntryFilter()
-        self._links: set[HostLink] = set()
+        self._links: dict[HostLink, None] = {}  # a dict, not a set: its order is the same in every run
         self._committing: AppliedTurn | None = None
         self._waiting: AppliedTurn | None = None
         self._resolving = False
@@ -133,7 +138,7 @@ class ShardHost:
     async def start(self) -> HostRoute:
         """Open the journal, recover, journal the ownership, listen. Raises ``JournalError`` and says why."""
         self._loop = loop = asyncio.get_running_loop()
-        self._thread = JournalThread(loop)
+        self._thread = self._thread_factory(loop)
         self.state = "recovering"
         started_s = time.monotonic()
         try:
@@ -144,16 +149,17 @@ class ShardHost:
             raise
         self.statistics.recovery_seconds = time.monotonic() - started_s
         self.statistics.recovered_events = events
-        gc.collect()
-        gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
-        gc.disable()
+        if self._own_process:
+            gc.collect()
+            gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
+            gc.disable()
         owner = LinkOwner(
             self.config,
             welcome=self._welcome,
             accept=self._accept,
             now_ms=self._now,
             opened=self._opened,
-            closed=self._links.discard,
+            closed=self._closed,
         )
         self._server = await loop.create_server(lambda: HostLink(owner), self.config.address, self.config.port)
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -200,11 +206,11 @@ class ShardHost:
             return
         self._draining = True
         self.state = "draining"
-        deadline = time.monotonic() + drain_s
-        while not self._quiet() and time.monotonic() < deadline and not self._ended:
+        deadline = self._loop.time() + drain_s
+        while not self._quiet() and self._loop.time() < deadline and not self._ended:
             self._idle.clear()
             try:
-                await asyncio.wait_for(self._idle.wait(), max(0.01, deadline - time.monotonic()))
+                await asyncio.wait_for(self._idle.wait(), max(0.01, deadline - self._loop.time()))
             except TimeoutError:
                 break
         self._server.close()
@@ -215,7 +221,8 @@ class ShardHost:
             link.close("the host stops")
         self._ended = True
         await self._close_journal()
-        gc.enable()
+        if self._own_process:
+            gc.enable()
         self.state = "stopped"
 
     async def _close_journal(self) -> None:
@@ -234,8 +241,11 @@ class ShardHost:
     def _opened(self, link: HostLink) -> bool:
         if len(self._links) >= self.config.links_max or self._draining:
             return False
-        self._links.add(link)
+        self._links[link] = None
         return True
+
+    def _closed(self, link: HostLink) -> None:
+        self._links.pop(link, None)
 
     def _welcome(self, message: Sequence[Any]) -> bytes:
         engine = self._engine
@@ -446,7 +456,7 @@ class ShardHost:
             self._housekeeping = self._loop.call_later(self.config.housekeeping_interval_ms / 1000, self._keep_house)
 
     def _keep_house(self) -> None:
-        if self._quiet():
+        if self._own_process and self._quiet():
             if gc.get_count()[0] <= GC_OBJECTS_MAX:
                 gc.collect(0)  # everything made since the last time; what is older is frozen
             gc.freeze()  # a burst that would take too long to walk is only frozen: live state is without cycles
