@@ -16,9 +16,10 @@ from typing import NamedTuple
 import apsw
 
 from actors.journal.codec import FORMAT_VERSION, MINIMUM_READER_VERSION
-from actors.journal.disk import BALLAST_BYTES, OPENING_BYTES, Ballast, free_bytes, sync_directory
+from actors.journal.disk import BALLAST_BYTES, OPENING_BYTES, Ballast, free_bytes
 from actors.journal.lock import JournalLock
 from actors.journal.port import Header, JournalDamaged, JournalError, JournalMismatch
+from actors.journal.settling import settle
 from actors.journal.sqlite import SqliteJournal
 from actors.journal.sqlite_schema import DATABASE_FILE, connect_reader, connect_writer, create_file
 from actors.journal.witness import WitnessFile, compare
@@ -69,6 +70,7 @@ def open_journal(
         _create(path, wanted, now_ms, new_id, vfs)
     if free_bytes(directory) < OPENING_BYTES:
         ballast.release()
+    settle(path)
     journal = SqliteJournal(connect_writer(path, vfs), path, lock, witness, ballast)
     try:
         check_wanted(journal.header, wanted, path)
@@ -101,7 +103,7 @@ def open_read_only(directory: Path) -> SqliteJournal:
 
 
 def _create(path: Path, wanted: Wanted, now_ms: int, new_id: Callable[[], str], vfs: str | None) -> None:
-    """Make the whole file under another name first: there is never half a journal."""
+    """Make the whole file under another name first: there is never half a journal. ``settle`` makes its name durable."""
     header = Header(
         cluster_id=wanted.cluster_id or new_id(),
         timeline=new_id(),
@@ -116,8 +118,6 @@ def _create(path: Path, wanted: Wanted, now_ms: int, new_id: Callable[[], str], 
     create_file(temporary, header, vfs)
     try:
         temporary.rename(path)
-        sync_directory(path.parent)
-        sync_directory(path.parent.parent)
     except OSError as error:
         raise JournalError(f"the journal {path} could not be made: {error.strerror}") from error
 
