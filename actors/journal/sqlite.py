@@ -367,7 +367,10 @@ class SqliteJournal:
         [(free,)] = self._rows("PRAGMA freelist_count", ())
         [(pages,)] = self._rows("PRAGMA page_count", ())
         if free * VACUUM_FREE_SHARE > pages:
-            self._rows(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})", ())
+            try:
+                self._connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES_MAX})").fetchall()
+            except apsw.Error as error:
+                self._fail(error, "free pages could not be given back")
 
     def checkpoint(self) -> None:
         self._writable()
