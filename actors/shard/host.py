@@ -36,6 +36,7 @@ from actors.shard.host_links import Batch, HostLink, LinkOwner
 from actors.shard.journal_thread import JournalThread
 from actors.shard.messages import ANY_SHARD
 from actors.shard.recovery import Progress, recover
+from actors.shard.shapes import fits
 from actors.shard.snapshot import Snapshotter
 from actors.shard.statistics import HostStatistics
 from actors.shard.turns import TurnQueue, Waiting, stock_key_of
@@ -276,12 +277,10 @@ class ShardHost:
             if shard_id not in shards and shard_id != ANY_SHARD:
                 batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
                 continue
-            try:
-                key = stock_key_of(item)
-            except (IndexError, TypeError, KeyError):
+            if not fits(item):
                 batch.answer(index, error(ErrorReason.INVALID_FIELD, "the item's body does not fit its verb"))
                 continue
-            if not self._queue.offer(Waiting(item, batch, index, key)):
+            if not self._queue.offer(Waiting(item, batch, index, stock_key_of(item))):
                 self.statistics.overloaded += 1
                 detail = "too much is waiting for this stock key or its shard"
                 batch.answer(index, error(ErrorReason.OVERLOADED, detail, self.config.overloaded_retry_ms))

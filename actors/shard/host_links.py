@@ -16,7 +16,7 @@ from actors.domain.answers import Reply, error
 from actors.domain.outcomes import ErrorReason
 from actors.shard import frames
 from actors.shard.host_config import HostConfig
-from actors.shard.messages import FrameKind
+from actors.shard.messages import HOST_ITEMS_MAX, FrameKind
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +122,8 @@ class HostLink(asyncio.Protocol):
                 raise frames.FrameError("an item is [verb, shard, deadline_ms, weight, cause, body]")
             if not (type(item[0]) is int and type(item[1]) is int and type(item[2]) is int and type(item[3]) is int):
                 raise frames.FrameError("an item's verb, shard, deadline and weight are integers")
-            if item[3] < 1:
-                raise frames.FrameError("an item weighs at least 1")
+            if not 1 <= item[3] <= HOST_ITEMS_MAX:
+                raise frames.FrameError(f"an item weighs 1 to {HOST_ITEMS_MAX} lines")
         batch = Batch(self, message[1], len(items))
         self._unanswered += 1
         if items:

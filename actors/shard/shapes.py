@@ -1,0 +1,199 @@
+"""Whether an item's body fits its verb: the types, sizes and ranges that the domain's rules build on.
+
+Gateways check what callers sent, field by field, and say what is wrong. This is the host's own guard: a gateway with a bug,
+or of another version, must not end a host, nor put into the journal what replay and ``verify`` cannot read. It names no field.
+More fields than are known do not fit: a newer gateway sends them only to hosts that know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.domain.commands import COMMANDS, Verb
+from actors.domain.keys import UNIT_SEPARATOR
+from actors.domain.outcomes import Disposition, Fact
+from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
+
+Check = Callable[[Any], bool]
+
+WHOLE_MAX = 2**62  # of numbers that nothing else bounds: sums of two still fit into 64 bits
+TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
+DURATION_MS_MAX = 315_576_000_000_000  # 10,000 years
+DISPOSITIONS = frozenset(map(int, Disposition))
+
+_LINE = (str, str, int, int)
+_RESERVE = (str, bytes, str, list, int, bool, int, int, str, str, str, list)
+
+
+def fits(item: Sequence[Any]) -> bool:
+    """Whether the engine may be given this item, whose own fields are of the right types already."""
+    verb, _, _, _, cause, body = item
+    if cause and not (type(cause) is list and len(cause) == 3 and all(map(_text, cause))):  # noqa: PLR2004
+        return False
+    if verb == Verb.RESERVE:
+        return _reserve(body)
+    fields = _FIELDS.get(verb)
+    if fields is None:
+        return False
+    if not _REQUIRED[verb] <= len(body) <= len(fields):
+        return False
+    if not all(check(value) for check, value in zip(fields, body, strict=False)):
+        return False
+    return verb != Verb.INGEST or _details(body[7], body[8])
+
+
+def _reserve(body: Sequence[Any]) -> bool:
+    """The hot path, most of it in C."""
+    count = len(body)
+    if tuple(map(type, body)) != _RESERVE[:count] or count < _REQUIRED[Verb.RESERVE] or count > len(_RESERVE):
+        return False
+    if not (0 <= body[4] <= DURATION_MS_MAX and _identifier(body[0]) and _identifier(body[2])):
+        return False
+    if not (1 <= body[6] <= 3 and 1 <= body[7] <= 2):  # noqa: PLR2004  FillPolicy and Admission
+        return False
+    lines = body[3]
+    return bool(lines) and all(map(_line, lines)) and (count < len(_RESERVE) or not body[11] or _pairs(body[11]))
+
+
+# --- one value --------------------------------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _identifier(value: Any) -> bool:
+    return type(value) is str and value != "" and UNIT_SEPARATOR not in value
+
+
+def _no_or_identifier(value: Any) -> bool:
+    return type(value) is str and UNIT_SEPARATOR not in value
+
+
+def _key(value: Any) -> bool:
+    return type(value) is str and value.count(UNIT_SEPARATOR) == 2  # noqa: PLR2004
+
+
+def _no_or_key(value: Any) -> bool:
+    return value == "" or _key(value)
+
+
+def _digest(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _within(least: int, most: int) -> Check:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+_whole = _within(-WHOLE_MAX, WHOLE_MAX)
+_count = _within(0, WHOLE_MAX)
+_time = _within(0, TIME_MS_MAX)
+_duration = _within(0, DURATION_MS_MAX)
+_units = _within(1, QUANTITY_PER_LINE_MAX)
+_stock_units = _within(1, ON_HAND_MAX)
+_stock_units_or_none = _within(0, ON_HAND_MAX)
+_delta = _within(-ON_HAND_MAX, ON_HAND_MAX)
+_policy = _within(-1, ON_HAND_MAX)
+_selling = _within(0, 2)
+_page_size = _within(0, 100_000)
+
+
+def _disposition(value: Any) -> bool:
+    return type(value) is int and value in DISPOSITIONS
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------------
+
+
+def _list_of(check: Check) -> Check:
+    return lambda value: type(value) is list and all(map(check, value))
+
+
+def _tuple_of(*checks: Check) -> Check:
+    def fits_all(value: Any) -> bool:
+        return (
+            type(value) is list
+            and len(value) == len(checks)
+            and all(check(part) for check, part in zip(checks, value, strict=True))
+        )
+
+    return fits_all
+
+
+def _line(line: Any) -> bool:
+    return (
+        type(line) is list
+        and tuple(map(type, line)) == _LINE
+        and 1 <= line[2] <= QUANTITY_PER_LINE_MAX
+        and 0 <= line[3] <= line[2]
+        and line[0] != ""
+        and line[1].count(UNIT_SEPARATOR) == 2  # noqa: PLR2004
+    )
+
+
+_pairs = _list_of(_tuple_of(_text, _text))
+_numbers = _list_of(_whole)
+
+
+def _promise(value: Any) -> bool:
+    return value == [] or _four_texts(value)
+
+
+_four_texts = _tuple_of(_no_or_identifier, _no_or_identifier, _no_or_identifier, _no_or_identifier)
+
+
+# --- whole bodies -----------------------------------------------------------------------------------------------------------
+
+_REQUEST = (_identifier, _digest)
+_FIELDS: dict[int, tuple[Check, ...]] = {
+    Verb.CONFIRM: (*_REQUEST, _identifier, _no_or_identifier, _count),
+    Verb.RELEASE: (
+        *_REQUEST, _no_or_identifier, _no_or_identifier, _no_or_identifier, _list_of(_tuple_of(_identifier, _units)), _count,
+        _text,
+    ),
+    Verb.EXTEND: (*_REQUEST, _identifier, _duration),
+    Verb.AMEND: (*_REQUEST, _identifier, _list_of(_line), _list_of(_identifier), _count),
+    Verb.FULFILL: (
+        *_REQUEST, _identifier, _identifier, _list_of(_tuple_of(_identifier, _units, _no_or_identifier)), _flag, _time,
+    ),
+    Verb.GET_RESERVATION: (_identifier,),
+    Verb.LIST_RESERVATIONS: (_no_or_identifier, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
+    Verb.GET_AVAILABILITY: (_no_or_identifier, _list_of(_key)),
+    Verb.EXPLAIN_AVAILABILITY: (_no_or_identifier, _key, _count),
+    Verb.GET_STOCK: (_key,),
+    Verb.LIST_STOCK: (_no_or_identifier, _flag, _page_size, _text),
+    Verb.LIST_EXCEPTIONS: (_numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
+    Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text),
+    Verb.SET_STOCK_POLICY: (*_REQUEST, _key, _policy, _policy, _text, _count, _selling),
+    Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
+    Verb.INGEST: (
+        _identifier, _no_or_identifier, _identifier, _count, _time, _key, _digest, _count, _list_of(lambda _: True),
+        _no_or_identifier, _no_or_identifier, _no_or_identifier, _time, _pairs, _within(0, 1_000),
+    ),
+}  # fmt: skip
+_REQUIRED = {verb: len(command._fields) - len(command._field_defaults) for verb, command in COMMANDS.items()}
+
+_DETAILS: dict[int, Check] = {
+    Fact.RECEIPT: _tuple_of(_stock_units, _disposition, _text, _text),
+    Fact.PICK: _tuple_of(_stock_units, _promise),
+    Fact.UNPICK: _tuple_of(_stock_units, _promise),
+    Fact.SHIPMENT: _tuple_of(_stock_units, _identifier, _promise, _flag, _disposition),
+    Fact.ADJUSTMENT: _tuple_of(_delta, _disposition, _text, _text),
+    Fact.STOCK_COUNT: _tuple_of(_stock_units_or_none, _disposition, _count, _flag, _flag),
+    Fact.DISPOSITION_CHANGE: _tuple_of(_stock_units, _disposition, _disposition),
+    Fact.TRANSFER_DISPATCH: _tuple_of(_stock_units, _identifier, _text, _identifier, _disposition),
+    Fact.TRANSFER_RECEIPT: _tuple_of(_stock_units, _identifier, _text, _identifier, _flag, _disposition),
+    Fact.CUSTOMER_RETURN: _tuple_of(_stock_units, _disposition, _promise, _text),
+}
+
+
+def _details(fact: int, details: Sequence[Any]) -> bool:
+    """An unknown fact is rejected on record, whatever its details are."""
+    check = _DETAILS.get(fact)
+    return check is None or check(details)
