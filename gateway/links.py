@@ -185,6 +185,7 @@ class HostLinks:
     def heard(self, host_id: str, message: Sequence[Any]) -> None:
         """A message from a welcomed host; the connection calls ``flush_after`` when it has passed all it read."""
         if message[0] == _REPLY:
+            frames.check_reply(message)
             self.core.receive(host_id, message[1], message[2], message[3], self.now())
         elif message[0] == _GOODBYE:
             log.warning("shard host %s said goodbye: %s", host_id, message[1])

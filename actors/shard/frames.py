@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import msgpack
 
+from actors.domain.answers import ERROR, ReplyStatus
 from actors.shard.messages import FrameKind
 
 FRAME_BYTES_MAX = 1024 * 1024  # a turn's worth of items; larger batches are several frames
@@ -24,6 +25,7 @@ FRAME_VERSION = 1
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
+_STATUSES = frozenset(map(int, ReplyStatus))
 _LENGTH = struct.Struct(">I")
 _HEAD = struct.Struct(">BI")
 _OVERHEAD = _HEAD.size
@@ -138,7 +140,32 @@ def read_welcome(message: Sequence[Any]) -> Welcome:
         raise FrameError(f"refused: {message[1]}")
     if message[0] != FrameKind.WELCOME or len(message) < len(Welcome._fields):
         raise FrameError("no welcome")
-    return Welcome(*message[: len(Welcome._fields)])
+    said = Welcome(*message[: len(Welcome._fields)])
+    texts = (said.cluster_id, said.timeline, said.host_id)
+    numbers = (said.protocol, said.host_time_ms)
+    if not (all(type(text) is str for text in texts) and all(type(number) is int for number in numbers)):
+        raise FrameError("a welcome that does not say who and when")
+    if not (_whole_numbers(said.shards) and _whole_numbers(said.epochs)):
+        raise FrameError("a welcome's shards and epochs must be numbers")
+    return said
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
+
+
+def check_reply(message: Sequence[Any]) -> None:
+    """Raises FrameError unless it is a whole reply frame. What the payloads hold is their readers' business."""
+    if len(message) < 4 or type(message[1]) is not int or type(message[2]) is not int:  # noqa: PLR2004
+        raise FrameError("a reply frame is [REPLY, frame_id, host_time_ms, [reply, …]]")
+    replies = message[3]
+    if not isinstance(replies, list):
+        raise FrameError("a reply frame holds a list of replies")
+    for reply in replies:
+        if not isinstance(reply, list) or len(reply) < 3 or type(reply[0]) is not int or reply[0] not in _STATUSES:  # noqa: PLR2004
+            raise FrameError("a reply is [status, …]")
+        if reply[0] == ERROR and not (len(reply) > 3 and type(reply[1]) is int and type(reply[3]) is int):  # noqa: PLR2004
+            raise FrameError("an error is [ERROR, reason, detail, retry_after_ms]")
 
 
 class FrameDecoder:

@@ -180,3 +180,44 @@ def test_a_goodbye_instead_of_a_welcome_gives_its_reason():
         frames.read_welcome(message)
     with pytest.raises(FrameError, match="no welcome"):
         frames.read_welcome([5, 1])
+
+
+@pytest.mark.parametrize(
+    "welcome",
+    [
+        [2, 1, "c", "t", "h", "now", [0], [1]],
+        [2, 1, "c", "t", 7, 5, [0], [1]],
+        [2, 1, "c", "t", "h", 5, 9, [1]],
+        [2, 1, "c", "t", "h", 5, ["0"], [1]],
+        [2, 1, "c", "t", "h", 5, [0], [None]],
+    ],
+)
+def test_a_welcome_of_other_types_is_none(welcome):
+    with pytest.raises(FrameError, match="welcome"):
+        frames.read_welcome(welcome)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        [5, 1],
+        [5, "1", 5, []],
+        [5, 1, None, []],
+        [5, 1, 5, 7],
+        [5, 1, 5, [7]],
+        [5, 1, 5, [[0]]],
+        [5, 1, 5, [[9, False, None]]],
+        [5, 1, 5, [[[], False, None]]],
+        [5, 1, 5, [[2, 11, "no hint"]]],
+        [5, 1, 5, [[2, "11", "", 0]]],
+    ],
+)
+def test_a_reply_frame_that_is_not_whole_is_refused(message):
+    with pytest.raises(FrameError, match=r"reply|error"):
+        frames.check_reply(message)
+
+
+def test_a_whole_reply_frame_passes():
+    frames.check_reply(
+        [5, 1, 5, [[0, False, None], [1, True, [1, [], 0, 0, []]], [2, 11, "", 0], [2, 5, "", 100, "unknown"]]]
+    )
