@@ -7,6 +7,7 @@ it ``BadRequest`` or ``RetryInfo``. A business "no" is not an error: refusals ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from actors.domain.outcomes import ErrorReason
 from gateway.config import VIOLATION_CHARACTERS_MAX, VIOLATIONS_BYTES_MAX
 
 ERROR_DOMAIN = "stockade"
+_FIELD_PATH = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 NOT_DONE = "not_done"  # nothing happened, nothing will
 UNKNOWN = "unknown"  # it may have happened; the same request id settles it
 
@@ -140,8 +142,14 @@ def failure_of(reply: Sequence[Any]) -> CallFailed:
     # what a host says of a bug of ours stays inside
     detail = "" if reason in (ErrorReason.INTERNAL, ErrorReason.WRONG_OWNER) else str(reply[2])
     outcome = reply[4] if len(reply) > 4 else ""
-    violations = (Violation("", detail),) if reason is ErrorReason.INVALID_FIELD else ()
+    violations = (_violation(detail),) if reason is ErrorReason.INVALID_FIELD else ()
     return CallFailed(reason, detail, outcome=outcome, retry_after_ms=reply[3], violations=violations)
+
+
+def _violation(detail: str) -> Violation:
+    """A shard says what is wrong as ``field: description``."""
+    field, colon, description = detail.partition(": ")
+    return Violation(field, description) if colon and _FIELD_PATH.fullmatch(field) else Violation("", detail)
 
 
 def code_of(failure: CallFailed) -> grpc.StatusCode:

@@ -102,3 +102,10 @@ def test_every_bad_field_is_named() -> None:
         ("lines[0].quantity", "is 0"),
     ]
     assert status.message == "request_id: is required (and 1 more)"
+
+
+def test_what_a_shard_finds_invalid_is_named_by_its_field() -> None:
+    reply = (ERROR, int(ErrorReason.INVALID_FIELD), "lines: '2' is not a line of this reservation", 0)
+    assert failure_of(reply).violations == (Violation("lines", "'2' is not a line of this reservation"),)
+    unnamed = (ERROR, int(ErrorReason.INVALID_FIELD), "the item's body does not fit its verb", 0)
+    assert failure_of(unnamed).violations == (Violation("", "the item's body does not fit its verb"),)

@@ -435,3 +435,10 @@ def test_a_foreign_page_token_is_a_bad_field(token: str) -> None:
     found = Findings()
     read_token(token, ["web"], found)
     assert [violation.field for violation in found] == ["page_token"]
+
+
+def test_a_shortage_of_a_line_that_has_no_stock_key_is_told_without_one() -> None:
+    """Found by fuzzing: releasing an unknown line, or amending a line below what was shipped, was INTERNAL."""
+    view = views.RefusalView(int(outcomes.RefusalReason.BELOW_FULFILLED), [["7", "", 2, 0, 10]], 2, 3, PLACE)
+    shortage = answers.refusal("t1", view).shortages[0]
+    assert (shortage.line_id, shortage.HasField("stock_key"), shortage.requested_quantity) == ("7", False, 2)
