@@ -265,11 +265,13 @@ def _release_found(turn: Turn, home: ShardState, command: Release, reservation: 
 
 def _release_by_request_id(turn: Turn, home: ShardState, command: Release) -> Reply:
     """Release a reserve whose answer was never seen; one not seen here leaves a tombstone that refuses it when it comes."""
+    if command.request_id == command.reserve_request_id:  # both would be spent, the one under the other's key
+        return error(ErrorReason.INVALID_FIELD, "request_id: is that of the reserve: the release needs one of its own")
     key = request_key(command.channel_id, command.reserve_request_id)
     spender = turn.spender(key)
     if isinstance(spender, Reservation):
         if spender.request_id != command.reserve_request_id:
-            detail = f"request_id {command.reserve_request_id!r} is that of another call, not of a reserve"
+            detail = f"reserve.request_id: {command.reserve_request_id!r} is that of another call, not of a reserve"
             return error(ErrorReason.INVALID_FIELD, detail)
         return _release_found(turn, turn.books.home_of(spender), command, spender)
     again = repeat(turn, home, command.channel_id, command.request_id, command.digest)

@@ -173,6 +173,8 @@ class ReservationRequests:
         home = 0
         if target == "reserve":
             channel_id, reserve_request_id, home = self._reserve_key(request.reserve, findings)
+            if request_id and request_id == reserve_request_id:
+                findings.add("request_id", "is that of the reserve: the release needs one of its own")
         elif target == "reservation_id":
             reservation_id = request.reservation_id
             findings.id("reservation_id", reservation_id)
