@@ -15,7 +15,8 @@ import msgpack
 
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
-from actors.journal.port import EntryRow
+from actors.journal.port import EntryRow, JournalDamaged
+from actors.shard.stored_types import UNREADABLE, check_entity
 
 
 class Tag(IntEnum):
@@ -259,8 +260,14 @@ def reservation_rows(reservation: Reservation, shard: int, lines: Sequence[Seque
 
 def read_reservation_row(row: EntryRow) -> Reservation:
     """An ended reservation from its row; ``final_lines`` says how its lines ended."""
-    fields, lines = unpack(row.payload)
-    reservation = decode_reservation(fields)
+    try:
+        fields, lines = unpack(row.payload)
+        check_entity(Tag.RESERVATION, fields)
+        if not isinstance(lines, list):
+            raise TypeError("its lines are none")
+        reservation = decode_reservation(fields)
+    except UNREADABLE as fault:
+        raise JournalDamaged(f"the row {row.key!r} cannot be understood: {fault!r}") from fault
     reservation.final_lines = lines
     return reservation
 
@@ -272,7 +279,12 @@ def entry_row(entry: Entry) -> EntryRow:
 
 def read_entry_row(row: EntryRow) -> Entry:
     """A dedupe entry from its row."""
-    return decode_entry(unpack(row.payload))
+    try:
+        fields = unpack(row.payload)
+        check_entity(Tag.ENTRY, fields)
+        return decode_entry(fields)
+    except UNREADABLE as fault:
+        raise JournalDamaged(f"the row {row.key!r} cannot be understood: {fault!r}") from fault
 
 
 # --- whole shards -----------------------------------------------------------------------------------------------------------

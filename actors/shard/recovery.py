@@ -28,6 +28,7 @@ from actors.shard.encoding import (
     unpack,
 )
 from actors.shard.engine import Engine, TurnResult
+from actors.shard.stored_types import UNREADABLE, check_entity, check_event
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,16 @@ def _load_slices(journal: Journal, books: Books, shard: ShardState, snapshot: Sn
     """Load a snapshot; the sequence at which each entity stands, ended ones included."""
     placed: dict[tuple[int, Any], int] = {}
     for part in journal.read_slices(snapshot):
-        for tag, key, fields in unpack(part.payload):
-            identity = (tag, tuple(key) if isinstance(key, list) else key)
-            placed[identity] = part.sequence
-            if fields is not None:
-                _place(books, shard, tag, fields)
+        try:
+            for tag, key, fields in unpack(part.payload):
+                identity = (tag, tuple(key) if isinstance(key, list) else key)
+                placed[identity] = part.sequence
+                if fields is not None:
+                    check_entity(tag, fields)
+                    _place(books, shard, tag, fields)
+        except UNREADABLE as fault:
+            where = f"shard {shard.id}: slice {part.slice_number} of snapshot {snapshot.snapshot_id}"
+            raise JournalDamaged(f"{where} cannot be understood: {fault!r}") from fault
     shard.sequence = snapshot.lowest_sequence
     shard.record_number = snapshot.lowest_record_number
     reservations = sorted(shard.reservations.values(), key=lambda reservation: reservation.number)
@@ -146,16 +152,23 @@ def _replay(
                     f"shard {shard.id}: record {record.number} with first sequence {record.first_sequence} follows "
                     f"record {shard.record_number} with last sequence {shard.sequence}"
                 )
-            for _, events in decode_groups(record.payload):
-                for kind, *fields in events:
-                    event = EVENT_KINDS[kind](*fields)
-                    if shard.strict:
-                        apply_event(books, shard, event, record.time_ms)
-                    else:
-                        _apply_part(books, shard, kind, event, record.time_ms, placed)
-                        if shard.sequence == highest:
-                            _make_whole(shard)
-                    applied += 1
+            try:
+                for _, events in decode_groups(record.payload):
+                    for kind, *fields in events:
+                        check_event(kind, fields)
+                        event = EVENT_KINDS[kind](*fields)
+                        if shard.strict:
+                            apply_event(books, shard, event, record.time_ms)
+                        else:
+                            _apply_part(books, shard, kind, event, record.time_ms, placed)
+                            if shard.sequence == highest:
+                                _make_whole(shard)
+                        applied += 1
+            except UNREADABLE as fault:
+                where = f"shard {shard.id}: record {record.number}"
+                raise JournalDamaged(
+                    f"{where} cannot be replayed after sequence {shard.sequence}: {fault!r}"
+                ) from fault
             if shard.sequence != record.first_sequence + record.event_count - 1:
                 raise JournalDamaged(f"shard {shard.id}: record {record.number} does not hold the events it counts")
             shard.record_number = record.number

@@ -1,0 +1,75 @@
+"""Whether what was read from the journal has the types that were written: events, and entities of snapshots and rows.
+
+A checksum tells that bytes are the ones that were written, not that the writer was sane, nor that it wrote this format. What
+is not so is damage, said with its place by the caller; nothing is mended or guessed here, and no amounts are judged: that is
+``verify``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_origin, get_type_hints
+
+from actors.domain.events import EVENT_KINDS
+
+# What decoding or applying raises when a part is missing, of another type, unknown, or at odds with what came before.
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError)
+
+Types = tuple[type, ...]
+
+
+def _types_of(event: type[Any]) -> Types:
+    hints = get_type_hints(event)
+    return tuple(list if get_origin(hints[name]) is not None else hints[name] for name in event._fields)
+
+
+EVENT_TYPES: dict[int, Types] = {kind: _types_of(event) for kind, event in EVENT_KINDS.items()}
+_LINES_AT = {30: 7, 33: 1}  # ReservationOpened, ReservationAmended
+_LINE: Types = (str, str, int, int)
+
+# By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
+ENTITY_TYPES: tuple[Types, ...] = (
+    (int, str, int, int, int, int),
+    (str, int, list, int, int, int, str, int, list),
+    (str, str, str, str, bool, list),
+    (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
+    (str, bytes, list, int, int, int, int),
+    (str, list, int, list, int, int, int),
+)
+_CLAIM: Types = (str, int, int, int, int, int, int, int, int)
+_PAIR: Types = (int, int)
+_ADRIFT: Types = (str, int)
+_OPENED: tuple[Types, ...] = ((int, int, int, list), (int, int, int, type(None)))
+_STOCK, _CLAIMS, _RESERVATION = 1, 2, 3
+
+
+def check_event(kind: int, fields: Sequence[Any]) -> None:
+    """Raises ValueError unless an event's fields are of its kind's types; KeyError for an unknown kind."""
+    types = EVENT_TYPES[kind]
+    if tuple(map(type, fields)) != types[: len(fields)]:
+        raise ValueError(f"an event of kind {kind} with fields of other types: {_shown(fields)}")
+    if kind in _LINES_AT and not _all_of(fields[_LINES_AT[kind]], _LINE):
+        raise ValueError(f"an event of kind {kind} with lines that are none: {_shown(fields)}")
+
+
+def check_entity(tag: int, fields: Sequence[Any]) -> None:
+    """Raises ValueError unless an entity's fields are of its tag's types."""
+    if not 0 <= tag < len(ENTITY_TYPES):
+        raise ValueError(f"an entity of unknown tag {tag}")
+    good = tuple(map(type, fields)) == ENTITY_TYPES[tag]
+    if good and tag == _STOCK:
+        good = _all_of(fields[2], _PAIR) and _all_of(fields[8], _ADRIFT)
+    elif good and tag == _CLAIMS:
+        good = bool(fields[5]) and _all_of(fields[5], _CLAIM)
+    elif good and tag == _RESERVATION:
+        good = _all_of(fields[11], _LINE) and tuple(map(type, fields[18])) in _OPENED
+    if not good:
+        raise ValueError(f"an entity of tag {tag} with fields of other types: {_shown(fields)}")
+
+
+def _all_of(parts: Any, types: Types) -> bool:
+    return isinstance(parts, list) and all(type(part) is list and tuple(map(type, part)) == types for part in parts)
+
+
+def _shown(fields: Sequence[Any]) -> str:
+    return repr(list(fields))[:200]
