@@ -40,7 +40,9 @@ class Ledger:
         self._window_ms = window_ms
         self._balances: dict[Any, Balance] = {}
         self._group: set[Any] = set()
-        self._spent: dict[bytes, tuple[int, int, int]] = {}  # digest of key → time, shard, record number
+        self._spent: dict[
+            bytes, tuple[int, int, int, bytes]
+        ] = {}  # digest of key → time, shard, record number, content
         self._distrusted: set[int] = set()
 
     def claims(self, reservation_id: str, line: LineOf, cause: Sequence[Any], where: Where, units: Units) -> None:
@@ -84,13 +86,20 @@ class Ledger:
                 del self._balances[key]
         self._group.clear()
 
-    def spend(self, key: str, where: Where) -> str:
-        """An id was spent; where it was spent before, empty for the first time."""
+    def spend(self, key: str, where: Where, content: bytes = b"") -> str:
+        """An id was spent; where it was spent before, empty for the first time.
+
+        ``content``: of a warehouse event. A source that uses an id again for an event of another shard is not at odds
+        with anything: its id is known at its stock key's shard, and the other event is another fact.
+        """
         digest = hashlib.blake2b(key.encode(), digest_size=12).digest()
         before = self._spent.get(digest)
-        self._spent[digest] = (where.time_ms, where.shard, where.record_number)
         if before is None or where.time_ms >= before[0] + self._window_ms:
+            self._spent[digest] = (where.time_ms, where.shard, where.record_number, content)
             return ""
+        if content and where.shard != before[1] and content != before[3]:
+            return self.spend(f"{key}\x1f{where.shard}", where)
+        self._spent[digest] = (where.time_ms, where.shard, where.record_number, content)
         return f"shard {before[1]}, record {before[2]}"
 
     def distrust(self, shard: int) -> None:

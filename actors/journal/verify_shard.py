@@ -400,15 +400,15 @@ class ShardWalk:
 
     # --- ids and exceptions -------------------------------------------------------------------------------------------
 
-    def _spend(self, key: str) -> None:
-        before = self._ledger.spend(key, self._where()) if self.trusted else ""
+    def _spend(self, key: str, content: bytes = b"") -> None:
+        before = self._ledger.spend(key, self._where(), content) if self.trusted else ""
         if before:
             self._fault("request id", key, f"was spent already, in {before}")
 
     def _entry_spent(self, event: Sequence[Any]) -> None:
-        _, key, _, answer = event
+        _, key, digest, answer = event
         self.entries.add(key)
-        self._spend(key)
+        self._spend(key, digest if key[:1] == "e" else b"")
         if key[:1] == "s" and answer and answer[0] == ANSWER_SHIPMENT:
             stock_key = "\x1f".join(key.split("\x1f")[1:4])
             booked = self.stock.group.shipment_entries

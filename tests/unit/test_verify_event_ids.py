@@ -1,0 +1,21 @@
+"""A source that gives one id to two events: what ``verify`` says of the journal is about the service, not about the source."""
+
+from __future__ import annotations
+
+from actors.domain.keys import stock_key
+from actors.journal.memory import MemoryJournal
+from actors.journal.verify import verify
+from actors.shard.placement import shard_of
+from tests.unit.world import SHARDS, World
+
+
+def test_an_event_id_used_again_in_another_shard_is_no_violation():
+    """Found by fuzzing: the id is known at its stock key's shard, and there it is another fact."""
+    world = World()
+    skus = {shard_of(stock_key("main", sku), SHARDS): sku for sku in "ABCDEFGH"}.values()
+    assert len(skus) > 1
+    told = [world.receive(sku, 5, event="e1").outcome for sku in skus]
+    assert set(told) == {"APPLIED"}
+    assert world.receive(next(iter(skus)), 7, event="e1").reason == "EVENT_ID_REUSED"
+    report = verify(MemoryJournal(world.store))
+    assert report.ok, report.violations
