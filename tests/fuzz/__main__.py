@@ -9,8 +9,6 @@ from pathlib import Path
 from tests.fuzz import running
 from tests.fuzz.targets import TARGETS
 
-FOUND = Path("fuzz-found")
-
 
 def main() -> int:
     """Exit code 1 when something broke."""
@@ -19,7 +17,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", type=Path, help="run this one input and show what happens")
-    parser.add_argument("--found", type=Path, default=FOUND, help="where inputs that broke something are written")
+    parser.add_argument(
+        "--found", type=Path, default=running.FOUND, help="where inputs that broke something are written"
+    )
     given = parser.parse_args()
     unknown = [name for name in given.targets if name not in TARGETS]
     if unknown:

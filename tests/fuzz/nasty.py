@@ -77,7 +77,9 @@ def spoiled_value(random: Random, given: Any) -> Any:
             parts.append(value(random, 1))
         return parts
     if isinstance(given, int) and not isinstance(given, bool) and random.random() < 0.6:
-        return random.choice((number(random), given + 1, given - 1, -given))
+        return random.choice(
+            (number(random), min(given + 1, 2**64 - 1), max(given - 1, -(2**63)), max(-given, -(2**63)))
+        )
     if isinstance(given, str) and random.random() < 0.6:
         return text(random)
     return value(random)

@@ -19,6 +19,7 @@ from tests.fuzz.guard import ErrorLogged, Hang, bounded
 from tests.fuzz.registry import Random, Target
 
 CORPUS = Path(__file__).parent / "corpus"
+FOUND = Path("fuzz-found")  # in the working directory; not kept by git
 POOL_MAX = 200
 SHRINK_RUNS_MAX = 400
 SHRINK_SECONDS_MAX = 15.0
