@@ -100,12 +100,13 @@ def _page(
 def list_stock(turn: Turn, command: ListStock) -> Reply:
     """Stock actors by shard and key. OK payload: ``Page`` of ``StockView``."""
 
+    filtered = bool(command.warehouse_id) or command.only_shortage
+    looked_at = SCANNED_PER_PAGE_MAX if filtered else command.page_size + 1
+
     def within(shard: ShardState, after: str) -> Iterator[tuple[str, StockActor | None]]:
-        keys = nsmallest(
-            command.page_size + 1, (key for key in shard.stock if key > after and wanted(shard.stock[key]))
-        )
-        for key in keys:
-            yield key, shard.stock[key]
+        for key in nsmallest(looked_at, (key for key in shard.stock if key > after)):
+            actor = shard.stock[key]
+            yield key, actor if not filtered or wanted(actor) else None
 
     def wanted(actor: StockActor) -> bool:
         if command.warehouse_id and split_stock_key(actor.key).warehouse_id != command.warehouse_id:

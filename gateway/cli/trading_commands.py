@@ -133,7 +133,7 @@ def demo(
         table(
             "the trading day",
             ("", ""),
-            [(name, f"{value:,.2f}" if isinstance(value, float) else value) for name, value in day_driver_rows],
+            [(name, _figure(name, value)) for name, value in day_driver_rows],
         )
         _show_latencies(report.latencies_ms)
         show_verified(verified)
@@ -215,7 +215,7 @@ def replay(
         table(
             "the replay",
             ("", ""),
-            [(name, f"{value:,.4f}" if isinstance(value, float) else value) for name, value in rows],
+            [(name, _figure(name, value)) for name, value in rows],
         )
         _show_latencies(report.latencies_ms)
         if verified is not None:
@@ -225,6 +225,13 @@ def replay(
                 f"[bold green]proved[/]: the service agrees with the oracle on all {report.stock_keys:,} stock keys"
             )
     _end(failures, data_dir is not None, data_dir)
+
+
+def _figure(name: str, value: Any) -> Any:
+    """A figure of a report as people read it."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:.2%}" if name.endswith(("share", "rate")) else f"{value:,.1f}"
 
 
 def _show_latencies(latencies: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.domain import reading
 from actors.domain.commands import Verb
 from tests.unit.world import World
 
@@ -33,6 +34,9 @@ LISTS: dict[str, Callable[[World, int], list[str]]] = {
         one.exception_id for one in pages(world, Verb.LIST_EXCEPTIONS, [], "", "", [], size=size)
     ],
     "stock": lambda world, size: [one.stock_key for one in pages(world, Verb.LIST_STOCK, "", False, size=size)],
+    "stock of a warehouse with a shortage": lambda world, size: [
+        one.stock_key for one in pages(world, Verb.LIST_STOCK, "main", True, size=size)
+    ],
 }
 
 
@@ -68,6 +72,20 @@ def test_pages_of_every_size_hold_everything_once(listed: str, recovered: bool) 
     assert len(whole) == len(set(whole)) >= len(SKUS)
     for size in (1, 3, 7):
         assert LISTS[listed](world, size) == whole
+
+
+@pytest.mark.parametrize("listed", LISTS)
+def test_a_page_looks_at_a_bounded_number_of_things(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = traded()
+    whole = LISTS[listed](world, 1000)
+    monkeypatch.setattr(reading, "SCANNED_PER_PAGE_MAX", 2)
+    assert LISTS[listed](world, 1000) == whole
+
+
+def test_a_sparse_filter_gets_a_short_page_and_a_place_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SCANNED_PER_PAGE_MAX", 4)
+    page = traded().one([int(Verb.LIST_STOCK), -1, 0, 1, [], ["elsewhere", False, 10, ""]]).payload
+    assert (list(page.items), page.next_page_token != "") == ([], True)
 
 
 @pytest.mark.parametrize("verb", [Verb.LIST_RESERVATIONS, Verb.LIST_EXCEPTIONS, Verb.LIST_STOCK])
