@@ -30,6 +30,7 @@ from actors.domain.views import exception_view, reservation_view, stock_view
 
 HELD = int(ReservationState.HELD)
 SCANNED_PER_PAGE_MAX = 20_000  # entities looked at for one page; a sparse filter gets a short page and a token
+LINES_PER_PAGE_MAX = 4_000  # of reservations, as many as a turn has: long orders come in shorter pages
 
 T = TypeVar("T")
 
@@ -79,11 +80,12 @@ def _page(
     token: str,
     page_size: int,
     within: Callable[[ShardState, str], Iterable[tuple[str, T | None]]],
+    lines_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[list[T], str]:
     """Walk the shards; ``within`` gives (place, entity or None when filtered out) of a shard after a place, in order."""
     first_shard, place = _start(token)
     found: list[T] = []
-    scanned = 0
+    scanned = lines = 0
     for shard_id in sorted(turn.books.shards):
         if shard_id < first_shard:
             continue
@@ -92,7 +94,8 @@ def _page(
             scanned += 1
             if entity is not None:
                 found.append(entity)
-            if len(found) >= page_size or scanned >= SCANNED_PER_PAGE_MAX:
+                lines += lines_of(entity)
+            if len(found) >= page_size or scanned >= SCANNED_PER_PAGE_MAX or lines >= LINES_PER_PAGE_MAX:
                 return found, f"{shard_id}:{here}"
     return found, ""
 
@@ -143,7 +146,7 @@ def list_reservations(turn: Turn, command: ListReservations) -> Reply:
             return False
         return not command.states or reservation.state in command.states
 
-    found, token = _page(turn, command.page_token, command.page_size, within)
+    found, token = _page(turn, command.page_token, command.page_size, within, lambda one: len(one.lines))
     views = [reservation_view(turn, reservation, books.home_of(reservation)) for reservation in found]
     return ok(Page(views, token))
 

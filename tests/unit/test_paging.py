@@ -88,6 +88,15 @@ def test_a_sparse_filter_gets_a_short_page_and_a_place_to_go_on(monkeypatch: pyt
     assert (list(page.items), page.next_page_token != "") == ([], True)
 
 
+def test_long_orders_come_in_shorter_pages() -> None:
+    world = World()
+    world.receive("A", 100_000)
+    orders = [world.reserve(*[("A", 1, str(line)) for line in range(1_500)]).id for _ in range(5)]
+    first = world.one([int(Verb.LIST_RESERVATIONS), -1, 0, 1, [], ["", "", "", [], 1000, ""]]).payload
+    assert [one.reservation_id for one in first.items] == orders[:3]
+    assert LISTS["reservations"](world, 1000) == orders
+
+
 @pytest.mark.parametrize("verb", [Verb.LIST_RESERVATIONS, Verb.LIST_EXCEPTIONS, Verb.LIST_STOCK])
 @pytest.mark.parametrize("token", ["nonsense", "0:nonsense", "99999:1", ":", "-1:-1", "0:²"])
 def test_a_place_that_no_page_ended_at_is_no_bug(verb: Verb, token: str) -> None:
