@@ -33,6 +33,7 @@ __all__ = [
     "is_running",
     "process_id",
     "reap_orphans",
+    "stop_with_parent",
     "wait_for_exit",
 ]
 
@@ -108,6 +109,11 @@ def become_subreaper() -> None:
 def die_with_parent() -> None:
     """For a child between fork and exec: the kernel sends it SIGKILL when the thread that started it ends."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop_with_parent() -> None:
+    """As ``die_with_parent``, with SIGTERM: for a child that has something to finish."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def reap_orphans(spared: Iterable[int]) -> None:

@@ -43,9 +43,18 @@ def write_settings(
 def local_service(settings: Path, data_dir: Path) -> Iterator[str]:
     """Start ``stockade serve`` with these settings; its gRPC endpoint. Stopped cleanly at the end."""
     log_path = data_dir / "serve.out"
+    from actors.runtime.processes import stop_with_parent  # a killed demo must not leave a service behind
+
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(settings)]
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=stop_with_parent,  # noqa: PLW1509  one system call, no lock
+        )
     try:
         yield _wait_until_ready(process, data_dir, log_path)
     finally:

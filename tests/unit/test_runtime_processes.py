@@ -64,6 +64,30 @@ def test_marked_processes_are_found_and_ended_and_no_others(tmp_path: Path) -> N
         other.wait()
 
 
+def start_parent(program: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+PARENT = """
+import subprocess, sys, time
+from actors.runtime.processes import {how}
+print(subprocess.Popen(["sleep", "60"], preexec_fn={how}).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["die_with_parent", "stop_with_parent"])
+async def test_a_child_does_not_outlive_a_killed_parent(how: str) -> None:
+    parent = start_parent(PARENT.format(how=how))
+    assert parent.stdout is not None
+    child = process_id(int(parent.stdout.readline()))
+    assert child is not None and is_running(child)
+    parent.kill()
+    parent.communicate()
+    await asyncio.wait_for(wait_for_exit(child.pid), 5)
+    assert not is_running(child)
+
+
 def test_a_reused_pid_is_not_ended() -> None:
     sleeper = start_sleeper("reused")
     try:
