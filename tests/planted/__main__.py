@@ -1,5 +1,7 @@
 """``python -m tests.planted [NAME…]``: put each planted bug into a copy of the tree and show what catches it, how soon.
 
+Seconds are of CPU, all checkers asked until then included.
+
 First every check runs on an unharmed copy: a check that fails there catches nothing. Exit code 1 when that happens, when a
 bug is caught by nothing, or when too few are caught by the general checkers.
 """
@@ -37,7 +39,7 @@ def findings_of(bug: Bug | None, detectors: Sequence[Detector], seeds: int) -> l
 
 
 def cell(findings: Sequence[Finding], *, general: bool) -> str:
-    """What the checkers of one kind said of a bug: the first that caught it, after how long, by which seed or test."""
+    """What the checkers of one kind said of a bug: the first that caught it, by which seed or test, after how much CPU."""
     names = {detector.name for detector in DETECTORS if detector.general == general}
     spent_s = 0.0
     for finding in findings:

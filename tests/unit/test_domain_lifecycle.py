@@ -60,6 +60,15 @@ class TestExpiry:
         assert world.state(held) == "EXPIRED"
         world.check_replay()
 
+    def test_what_got_a_grace_gives_its_units_back_without_being_asked(self, world):
+        world.reserve(("A", 4), ttl_ms=1_000)
+        world.now_ms += 60_000
+        world.restart()
+        world.pass_ms(1)
+        assert world.ats("A") == 6
+        world.pass_ms(world.rules.takeover_grace_ms)
+        assert world.ats("A") == 10
+
     def test_extend_moves_it_later_never_earlier_and_within_a_lifetime(self, world):
         held = world.reserve(("A", 4), ttl_ms=10_000)
         assert world.extend(held, 5_000).payload.expire_time_ms == world.now_ms + 10_000
