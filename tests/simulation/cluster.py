@@ -88,6 +88,10 @@ class SimulatedHost:
             await cluster.directory.register(route)
             await cluster.loop.pass_time(REGISTER_INTERVAL_S)
 
+    def shard_time_ms(self) -> int:
+        """What the host's clock shows, for who wants to hit a deadline."""
+        return self.cluster.wall_ms() + self.wall_offset_ms
+
     async def stop_gently(self) -> None:
         await self.host.stop(2.0)
         self.cluster.ended(self, 0, "stopped")

@@ -6,6 +6,7 @@ above all, is ``actors.journal.memory``'s own. ``Disk.archive`` keeps each recor
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from actors.journal.codec import record_checksum
 from actors.journal.memory import MemoryJournal, MemoryStore
 from actors.journal.port import CompactResult, EntryRow, JournalError, Record, ShardHead, Snapshot, SnapshotSlice
 from actors.shard.journal_thread import Done, JournalThread
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import PROCESS, SimulatedLoop
 
 
 @dataclass(slots=True)
@@ -41,6 +42,13 @@ class Disk:
         self.faults = DiskFaults()
         self.note = note
         self.appends = 0
+        self.threads: list[SimulatedJournalThread] = []
+
+    def others_may_land(self) -> None:
+        """What other processes have under way may be done right now: within a takeover that is the last moment for it."""
+        for thread in self.threads:
+            if self.draw.random() < 0.5 and thread.hurry():
+                self.note("lands at the last moment")
 
     def struck(self, chance: float) -> bool:
         return chance > 0 and self.draw.random() < chance
@@ -84,6 +92,10 @@ class SimulatedJournal(MemoryJournal):
                 if disk.store.heads[record.shard].record_number > number:
                     disk.archive.records[record.shard].append((record, record_checksum(record)))
 
+    def take_over(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        self._disk.others_may_land()
+        return super().take_over(shards)
+
     def check(self, heads: Sequence[ShardHead]) -> None:
         self._may_fail()
         super().check(heads)
@@ -118,7 +130,9 @@ class SimulatedJournalThread(JournalThread):
         self._disk = disk
         self._waiting: deque[tuple[Callable[[], Any], Done]] = deque()
         self._running: Callable[[], Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._told_s = 0.0
+        disk.threads.append(self)
 
     def submit(self, work: Callable[[], Any], done: Done) -> None:
         self._waiting.append((work, done))
@@ -131,18 +145,33 @@ class SimulatedJournalThread(JournalThread):
     def crash(self) -> None:
         """The process died: what the journal was just doing may have been done, what waited was not."""
         running, self._running = self._running, None
+        self._disk.threads.remove(self)
         self._waiting.clear()
         if running is not None and self._disk.draw.random() < 0.5:
             self._disk.note("in flight at the crash, and done")
             with suppress(Exception):
                 running()
 
+    def hurry(self) -> bool:
+        """Do at once what is under way, if anything is; whether it was done."""
+        timer: Any = self._timer
+        if timer is None:
+            return False
+        process = timer._context.get(PROCESS)
+        if process is None or process.stopped:
+            return False
+        work, done = timer._args
+        timer.cancel()
+        timer._context.run(self._run_job, work, done)
+        return True
+
     def _begin(self) -> None:
         work, done = self._waiting.popleft()
         self._running = work
-        self._loop.call_later(self._disk.delay_s(), self._run_job, work, done)
+        self._timer = self._loop.call_later(self._disk.delay_s(), self._run_job, work, done)
 
     def _run_job(self, work: Callable[[], Any], done: Done) -> None:
+        self._timer = None
         result: Any = None
         error: BaseException | None = None
         try:

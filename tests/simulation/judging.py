@@ -25,6 +25,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.trace import Attempt, Recording
 
 HELD = int(ReservationState.HELD)
+DUE_SLACK_MS = 2_000
 POSITION_AT = {
     int(Verb.RESERVE): 5, int(Verb.INGEST): 2, int(Verb.GET_AVAILABILITY): 1, int(Verb.GET_STOCK): 13,
     int(Verb.REGISTER_STOCK): 13, int(Verb.SET_STOCK_POLICY): 13, int(Verb.SET_SELLING): 13,
@@ -42,7 +43,9 @@ def judge(cluster: Cluster, recording: Recording) -> Iterator[str]:
     for name, store in (("the whole journal", whole), ("the compacted journal", cluster.disk.store)):
         report = verify(MemoryJournal(store))
         yield from (f"{name}: {violation}" for violation in report.violations)
-    yield from _replayed(cluster, whole)
+    if cluster.current.host.state == "serving":
+        yield from _replayed(cluster, whole)
+        yield from _due(cluster)
     yield from _answers(recording, whole)
 
 
@@ -57,6 +60,15 @@ def _replayed(cluster: Cluster, whole: MemoryStore) -> Iterator[str]:
             yield f"shard {shard}: a full replay is not the live state"
         if canonical_state(from_snapshots, shard) != expected:
             yield f"shard {shard}: snapshot and tail are not the live state"
+
+
+def _due(cluster: Cluster) -> Iterator[str]:
+    """Nobody had to ask for what is held to be given back at its deadline."""
+    engine = cluster.current.host.engine
+    latest_ms = engine.now_ms - cluster.plan.rules.takeover_grace_ms - DUE_SLACK_MS
+    for reservation in engine.books.reservations.values():
+        if reservation.state == HELD and reservation.expire_time_ms < latest_ms:
+            yield f"{reservation.id} is held, and was due {engine.now_ms - reservation.expire_time_ms} ms ago"
 
 
 def replay(store: MemoryStore, rules: Rules, *, use_snapshots: bool) -> Books:

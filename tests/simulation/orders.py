@@ -30,6 +30,7 @@ class Known:
     channel: str
     order: str
     lines: list[list[Any]]  # as asked
+    expire_time_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -136,10 +137,16 @@ class Orders:
         self.memory.sent.append(Sent(channel, request_id, shard))
         return self._item(Verb.RESERVE, shard, [request_id, digest_of(channel, fields), channel, *fields], len(lines))
 
+    def expiring(self, after_ms: int, before_ms: int) -> Known | None:
+        """A hold whose first deadline is within these times."""
+        held = [one for one in self.memory.reservations[-30:] if after_ms < one.expire_time_ms < before_ms]
+        return self.draw.choice(held) if held else None
+
     def confirm(self) -> Item | None:
         known = self.known()
-        if known is None:
-            return None
+        return self.confirm_of(known) if known is not None else None
+
+    def confirm_of(self, known: Known) -> Item:
         order = self.draw.choice(("", f"P-{self.name}-{self._count}"))
         known.order = known.order or order
         return self._of_reservation(Verb.CONFIRM, known.reservation_id, order, self.draw.choice((0, 0, 0, 1)))

@@ -21,13 +21,14 @@ HOUR_MS = 3600 * 1000
 KINDS = (
     "reserve", "reserve many", "confirm", "release", "release by request", "extend", "amend", "fulfill",
     "get reservation", "get availability", "get stock", "explain", "lists", "same twice", "reuse",
+    "last moment",
     "receipt", "pick", "unpick", "shipment", "adjustment", "count", "disposition", "dispatch", "transfer", "return",
     "policy", "selling", "register",
 )  # fmt: skip
 USUAL = {
     "reserve": 30.0, "reserve many": 3, "confirm": 12, "release": 6, "release by request": 3, "extend": 3, "amend": 6,
     "fulfill": 4, "get reservation": 5, "get availability": 6, "get stock": 3, "explain": 2, "lists": 1, "same twice": 2,
-    "reuse": 1, "receipt": 8, "pick": 4, "unpick": 2, "shipment": 6, "adjustment": 2, "count": 1, "disposition": 1.5,
+    "reuse": 1, "last moment": 2, "receipt": 8, "pick": 4, "unpick": 2, "shipment": 6, "adjustment": 2, "count": 1, "disposition": 1.5,
     "dispatch": 1, "transfer": 1, "return": 1, "policy": 1.5, "selling": 0.7, "register": 0.5,
 }  # fmt: skip
 

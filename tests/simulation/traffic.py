@@ -67,7 +67,7 @@ class Outside:
     def _learn(self, item: Sequence[Any], reply: Sequence[Any] | None) -> None:
         if item[0] == Verb.RESERVE and reply is not None and reply[0] == OK and not reply[1]:
             body = item[5]
-            self.memory.reservations.append(Known(reply[2][0], body[2], body[8], body[3]))
+            self.memory.reservations.append(Known(reply[2][0], body[2], body[8], body[3], reply[2][4]))
 
     async def settle(self, client: str, item: Item, draw: random.Random) -> Sequence[Any] | None:
         """Ask until it is answered: only when nothing fails any more."""
@@ -105,12 +105,30 @@ class Client:
             await self._pursue([self._orders.reserve() for _ in range(self._draw.randint(2, 8))])
         elif kind in ("same twice", "reuse"):
             await self._race(kind)
+        elif kind == "last moment":
+            await self._hit_a_deadline()
         elif kind in FACTS:
             await self._pursue([self._orders.fact(kind) for _ in range(self._draw.choice((1, 1, 1, 3)))])
         else:
             item = getattr(self._orders, kind.replace(" ", "_"))()
             if item is not None:
                 await self._pursue([item])
+
+    async def _hit_a_deadline(self) -> None:
+        """Confirm a hold so that it arrives at its deadline, as exactly as one can: a millisecond before, at it, or after."""
+        loop, draw = self._cluster.loop, self._draw
+        now_ms = self._cluster.current.shard_time_ms()
+        known = self._orders.expiring(now_ms + 20, now_ms + 6_000)
+        if known is None:
+            return
+        await loop.pass_time((known.expire_time_ms - now_ms) / 1000 - 0.02)
+        now_ms = self._cluster.current.shard_time_ms()  # it may have been another host's, or slewed
+        left_s = (known.expire_time_ms - now_ms) / 1000 - draw.uniform(0.0, 0.004)
+        await loop.pass_time(min(1.0, max(0.0, left_s)))
+        for _ in range(3):
+            await self._outside.send(
+                self.name, [self._orders.confirm_of(known)], draw.choice(self._work.timeout_ms), draw
+            )
 
     async def _race(self, kind: str) -> None:
         """The same request twice at once, or its id with other content."""
