@@ -146,11 +146,8 @@ def _reserve_lines(turn: Turn, item_shard: ShardState, command: Reserve) -> Repl
                 expire_due_on(turn, plan.actor)
     granted, shortages, reason = _fill(command, plans)
     if reason is not None:
-        books = turn.books
-        seen = {books.shard_of(key) for key in plans} - {item_shard.id}
-        others = [turn.position(books.shards[shard]) for shard in sorted(seen) if shard in books.shards]
-        position = turn.position(item_shard)
-        refusal = refused(reason, position, shortages=shortages, other_positions=others)
+        others = _others(turn, plans, item_shard)
+        refusal = refused(reason, turn.position(item_shard), shortages=shortages, other_positions=others)
         return _spend_refusal(turn, item_shard, command, refusal)
     return _grant(turn, item_shard, command, plans, granted, replaced)
 
@@ -290,8 +287,6 @@ def _grant(  # noqa: PLR0913  the parts of one decision
     )
     as_asked = command.admission == WHEN_COVERED and replaced is None and all(line[2] == line[3] for line in lines)
     reservation = turn.books.reservations[reservation_id]
-    others = {plan.actor.shard.id: plan.actor.shard for plan in plans.values() if plan.actor is not None}
-    others.pop(home.id, None)
     return ok(
         Granted(
             reservation_id,
@@ -301,9 +296,16 @@ def _grant(  # noqa: PLR0913  the parts of one decision
             expire_time_ms,
             turn.position(home),
             None if as_asked else line_views(turn, reservation),
-            [turn.position(shard) for shard in others.values()],
+            _others(turn, plans, home),
         )
     )
+
+
+def _others(turn: Turn, plans: dict[str, KeyPlan], home: ShardState) -> list[tuple[int, int, int, int]]:
+    """One position for every shard but the home in which units were looked for, found or not."""
+    books = turn.books
+    shards = {books.shard_of(key) for key in plans} - {home.id}
+    return [turn.position(books.shards[shard]) for shard in sorted(shards) if shard in books.shards]
 
 
 def _grant_key(turn: Turn, command: Reserve, plan: KeyPlan, granted: list[int], reservation_id: str) -> None:
