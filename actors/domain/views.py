@@ -37,7 +37,7 @@ def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[An
     """The lines with their claims' quantities as they are now; ``lines``: those of an earlier decision, whose granted
     quantities are shown."""
     if reservation.final_lines is not None:
-        return [LineView(*line) for line in reservation.final_lines]
+        return _final_views([LineView(*line) for line in reservation.final_lines], lines)
     views = []
     stock = turn.books.stock
     reservation_id = reservation.id
@@ -62,6 +62,19 @@ def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[An
                     claim.imposed > 0,
                 )
             )
+    return views
+
+
+def _final_views(final: list[LineView], lines: Sequence[Sequence[Any]] | None) -> list[LineView]:
+    """How the lines ended; ``lines``: those of an earlier decision. What it granted and the last decision has no entry of
+    was released."""
+    if lines is None:
+        return final
+    ended = {(view.line_id, view.stock_key): view for view in final}
+    views = []
+    for line_id, key, requested, granted in lines:
+        view = ended.get((line_id, key)) or LineView(line_id, key, requested, granted, 0, granted, 0, 0, 0, False)
+        views.append(view._replace(requested_quantity=requested, granted_quantity=granted))
     return views
 
 
@@ -140,10 +153,8 @@ def tombstone_view(
     turn: Turn, channel_id: str, home: ShardState, position: Sequence[int] | None = None
 ) -> ReservationView:
     """What a release by request id answers for a reserve that was not seen: no id, no lines, RELEASED."""
-    now = turn.now_ms
-    return ReservationView(
-        "", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, now, position or turn.position(home), ()
-    )
+    place = position or turn.position(home)
+    return ReservationView("", channel_id, "", "", RELEASED, 0, (), (), 0, 0, 0, place[3], place, ())
 
 
 def repeat(
