@@ -98,6 +98,7 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
     shard = actor.shard
     claims = promised_claims(actor, promise)
     left = shipment.quantity
+    unpicked = shipment.quantity  # of it, what was not picked for one of the claims
     told: dict[str, list[int]] = {}  # reservation id → [fulfilled, released]
     for position, claim in enumerate(claims):
         units = min(left, claim.open)
@@ -105,15 +106,15 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
         # what is shipped beyond the open units was picked adrift for one of these claims, or is an excess of the last
         gone = min(left, max(units, claim.picked)) if not last else left
         if gone:
+            unpicked -= min(gone, claim.picked)
             turn.emit(shard, ClaimFulfilled(actor.key, claim.reservation_id, claim.line_id, units, gone))
             told.setdefault(claim.reservation_id, [0, 0])[0] += units
             left -= gone
     fulfilled = sum(counts[0] for counts in told.values())
-    if promise and not claims:
-        text = promise_text(promise)
-        adrift = min(shipment.quantity, (actor.adrift or {}).get(text, 0))
-        if adrift:
-            turn.emit(shard, AdriftPicked(actor.key, text, -adrift))
+    text = promise_text(promise)  # picked under it before a claim was known, or without a promise at all
+    adrift = min(unpicked, (actor.adrift or {}).get(text, 0))
+    if adrift:
+        turn.emit(shard, AdriftPicked(actor.key, text, -adrift))
     turn.emit(
         shard,
         OnHandChanged(
