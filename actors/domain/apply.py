@@ -410,7 +410,7 @@ def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: in
     entry.epoch = shard.epoch
     entry.sequence = shard.sequence
     shard.entries[event.entry_key] = entry
-    if event.entry_key[0] == "c":
+    if event.entry_key[0] in "ce":
         books.request_ids[event.entry_key] = entry
     books.entries_spent.append((time_ms, shard.id, event.entry_key))
 
@@ -551,7 +551,7 @@ def rebuild_indices(books: Books) -> None:
             elif reservation.state != CONFIRMED:
                 ended.append((reservation.end_time_ms, reservation.id))
         for entry in shard.entries.values():
-            if entry.key[0] == "c":
+            if entry.key[0] in "ce":
                 books.request_ids[entry.key] = entry
             spent_entries.append((entry.time_ms, shard.id, entry.key))
         for exception in shard.exceptions.values():

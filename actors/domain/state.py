@@ -329,7 +329,7 @@ class Books:
         self.shards: dict[int, ShardState] = {}
         self.stock: dict[str, StockActor] = {}
         self.reservations: dict[str, Reservation] = {}
-        self.request_ids: dict[str, Reservation | Entry] = {}  # identity.request_key → who spent it
+        self.request_ids: dict[str, Reservation | Entry] = {}  # identity.request_key, event_key → who spent it
         self.orders: dict[str, list[str]] = {}  # identity.order_key → reservation ids in memory
         self.deadlines: list[tuple[int, int, str]] = []  # heap: (deadline ms, shard, reservation id), lazily cleaned
         self.ended: deque[tuple[int, str]] = deque()  # (end time ms, reservation id)

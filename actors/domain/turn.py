@@ -131,9 +131,9 @@ class Turn:
         return self.read_entry(row)
 
     def entry(self, shard: ShardState, key: str) -> Entry | None:
-        """An entry of that shard, in memory or read back."""
-        entry = shard.entries.get(key)
-        if entry is not None:
-            return entry
+        """An entry of that shard, or (a warehouse event's id is one for all) of any here, in memory or read back."""
+        known = self.books.request_ids.get(key) if key[0] == "e" else shard.entries.get(key)
+        if isinstance(known, Entry):
+            return known
         row = self.found.get(key)
         return self.read_entry(row) if row is not None else None

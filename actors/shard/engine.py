@@ -129,7 +129,9 @@ class Engine:
                 details = body[8]
                 line = (body[10] if len(body) > 10 else "") or (details[2][3] if details[2] else "")
                 keys.append(shipment_key(body[5], details[1], line))
-            return [key for key in keys if shard is not None and key not in shard.entries]
+            return [
+                key for key in keys if shard is not None and key not in shard.entries and key not in books.request_ids
+            ]
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
         if verb == Verb.GET_RESERVATION:
