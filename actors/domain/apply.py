@@ -169,11 +169,26 @@ def index_order(actor: StockActor, claim: Claim) -> None:
     ids = actor.orders.setdefault(order_key(claim.channel_id, claim.order_reference), [])
     if claim.reservation_id not in ids:
         ids.append(claim.reservation_id)
+        if len(ids) > 1:  # oldest first, however late an order got its reference
+            ids.sort(key=lambda reservation_id: actor.claims[reservation_id].sequence)
+
+
+def unindex_order(actor: StockActor, claim: Claim) -> None:
+    """The claim is not found by its order reference any more."""
+    if claim.order_reference and actor.orders is not None:
+        order = order_key(claim.channel_id, claim.order_reference)
+        ids = [other for other in actor.orders.get(order, ()) if other != claim.reservation_id]
+        if ids:
+            actor.orders[order] = ids
+        else:
+            actor.orders.pop(order, None)
 
 
 def _claim_confirmed(_books: Books, shard: ShardState, event: ClaimConfirmed, _time_ms: int) -> None:
     actor = shard.stock[event.stock_key]
     first = actor.claims[event.reservation_id]
+    if event.order_reference:
+        unindex_order(actor, first)
     for claim in first.chain():
         if not claim.confirmed:
             units = claim.open
@@ -250,13 +265,7 @@ def _claims_forgotten(_books: Books, shard: ShardState, event: ClaimsForgotten, 
     first = actor.claims.pop(event.reservation_id)
     for claim in first.chain():
         assert claim.open == 0 and claim.picked == 0, "forgot a claim that is alive"  # noqa: PT018  one fact
-        if claim.order_reference and actor.orders is not None:
-            order = order_key(claim.channel_id, claim.order_reference)
-            ids = [other for other in actor.orders.get(order, ()) if other != event.reservation_id]
-            if ids:
-                actor.orders[order] = ids
-            else:
-                actor.orders.pop(order, None)
+        unindex_order(actor, claim)
 
 
 # --- reservations ---------------------------------------------------------------------------------------------------------
