@@ -142,10 +142,10 @@ class Span(NamedTuple):
 class Effect:
     """One decision that the journal holds, whoever was told of it.
 
-    ``kind``: command · expiry (of ``reservation_id``) · owned (``shard``, ``grace_until_ms``) · housekeeping (``forgotten``:
-    claims that left memory, (key, reservation_id); ``retired``: reservations that did). Only a command has ``identity``:
+    ``kind``: command · expiry (of ``reservation_id``) · owned (``shard``, ``grace_until_ms``) · forgotten (the claims
+    of ``reservation_id`` on ``key`` left memory) · retired (``reservation_id`` did). Only a command has ``identity``:
 
-        ("request", channel_id, request_id) · ("event", shard, source_id, event_id) · ("operator", request_id, key)
+        ("request", channel_id, request_id) · ("event", source_id, event_id) · ("operator", request_id, key)
     """
 
     kind: str
@@ -160,8 +160,7 @@ class Effect:
     lines: tuple[tuple[str, Key, int, int], ...] = ()  # of a reserve: line_id, key, requested, granted
     answer: tuple[Any, ...] = ()  # of an event: outcome, shortage, exception_id, reject_reason
     grace_until_ms: int = 0
-    forgotten: list[tuple[Key, str]] = field(default_factory=list)
-    retired: list[str] = field(default_factory=list)
+    key: Key = ("", "")
 
 
 @dataclass(slots=True)
@@ -173,7 +172,12 @@ class JournalFacts:
     last_sequences: dict[int, int]
     epochs: dict[int, list[tuple[int, int]]]  # shard → [(first sequence of the epoch's first record, epoch), …]
     channels: dict[str, str]  # reservation id → channel
-    problems: list[str] = field(default_factory=list)  # gaps, epochs that went back, ids spent twice in one place
+    problems: list[str] = field(
+        default_factory=list
+    )  # gaps, epochs or times that went back, effects that hang in the air
+    # What the events add up to: [granted, fulfilled, released, expired, picked] of claims in memory; units on hand.
+    claims: dict[tuple[Key, str, str], list[int]] = field(default_factory=dict)  # (key, reservation id, line id)
+    on_hand: dict[tuple[Key, str], int] = field(default_factory=dict)  # (key, disposition)
 
 
 @dataclass(slots=True)

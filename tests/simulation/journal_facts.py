@@ -17,6 +17,8 @@ from tests.simulation.history import Effect, JournalFacts, Key, Span
 RECORDS_PER_READ = 1_000
 
 SHARD_OWNED = 1
+ON_HAND_CHANGED = 12
+CLAIM_GRANTED, CLAIM_CONFIRMED, CLAIM_RELEASED, CLAIM_EXPIRED, CLAIM_FULFILLED, CLAIM_PICKED = range(20, 26)
 CLAIMS_FORGOTTEN = 26
 RESERVATION_OPENED = 30
 RESERVATION_ENDED = 35
@@ -41,6 +43,7 @@ VERBS = {
     32: "set_selling",
     40: "ingest",
 }
+DISPOSITIONS = {1: "SELLABLE", 2: "QUALITY_HOLD", 3: "DAMAGED", 4: "EXPIRED", 5: "RECALLED"}
 OUTCOMES = {1: "APPLIED", 2: "DUPLICATE", 3: "DEFERRED", 4: "REJECTED"}
 
 
@@ -70,6 +73,8 @@ class FactsReader:
     def __init__(self, timeline: str) -> None:
         self._facts = JournalFacts(timeline, [], {}, {}, {})
         self._numbers: dict[int, int] = {}
+        self._times: dict[int, int] = {}
+        self._claims: dict[tuple[Key, str], dict[str, list[int]]] = {}  # (key, reservation id) → line id → units
         self._commands: dict[Any, Effect] = {}  # (cause, time) → the command or expiry whose groups are being joined
         self._events: dict[Any, list[tuple[Effect, frozenset[str]]]] = {}  # … → warehouse events and whom they name
         self._homes: list[tuple[Any, int, Span, frozenset[str]]] = []  # groups that such events left at homes
@@ -89,8 +94,14 @@ class FactsReader:
                 facts.problems.append(f"shard {shard}: record {record.number} is of epoch {record.epoch}, an older one")
             epochs.append((record.first_sequence, record.epoch))
         self._numbers[shard] = record.number
+        if record.time_ms < self._times.get(shard, 0):
+            facts.problems.append(f"shard {shard}: record {record.number} is of an earlier time than the one before")
+        self._times[shard] = record.time_ms
         sequence = record.first_sequence
         for cause, events in decode_groups(record.payload):
+            for event in events:
+                if event[0] in (ON_HAND_CHANGED, *range(20, 27)):
+                    self._add_up(event)
             self._group(record, cause, events, Span(record.epoch, sequence, sequence + len(events) - 1))
             sequence += len(events)
         facts.last_sequences[shard] = sequence - 1
@@ -121,6 +132,27 @@ class FactsReader:
             effect.verb = VERBS[kind]
             self._spent(effect, record, events)
 
+    def _add_up(self, event: Sequence[Any]) -> None:
+        """Units of claims and on hand."""
+        kind, key = event[0], plain_key(event[1])
+        if kind == ON_HAND_CHANGED:
+            disposition = (key, DISPOSITIONS[event[3]])
+            self._facts.on_hand[disposition] = self._facts.on_hand.get(disposition, 0) + event[4]
+            return
+        lines = self._claims.setdefault((key, event[2]), {})
+        if kind == CLAIM_EXPIRED:
+            for claim in lines.values():
+                claim[3] += claim[0] - claim[1] - claim[2] - claim[3]
+        elif kind == CLAIMS_FORGOTTEN:
+            del self._claims[(key, event[2])]
+        elif kind != CLAIM_CONFIRMED:
+            claim = lines.setdefault(event[3], [0, 0, 0, 0, 0])
+            if kind == CLAIM_FULFILLED:
+                claim[1] += event[4]
+                claim[4] -= min(claim[4], event[5])
+            else:
+                claim[{CLAIM_GRANTED: 0, CLAIM_RELEASED: 2, CLAIM_PICKED: 4}[kind]] += event[4]
+
     def _joined(self, record: Record, cause: Sequence[Any], span: Span, kind: str) -> Effect:
         """The effect of this cause and time, with the group's span; a second group in one shard is another effect."""
         key = (record.time_ms, tuple(cause))
@@ -133,11 +165,16 @@ class FactsReader:
         return effect
 
     def _housekeeping(self, record: Record, events: list[Any], span: Span) -> None:
-        kept = Effect("housekeeping", record.time_ms, {record.shard: span}, home=record.shard)
-        kept.forgotten = [(plain_key(event[1]), event[2]) for event in events if event[0] == CLAIMS_FORGOTTEN]
-        kept.retired = [event[1] for event in events if event[0] == RESERVATION_RETIRED]
-        if kept.forgotten or kept.retired:
-            self._facts.effects.append(kept)
+        for sequence, event in enumerate(events, span.first):
+            spans = {record.shard: Span(record.epoch, sequence, sequence)}
+            left = Effect("forgotten", record.time_ms, spans, home=record.shard)
+            if event[0] == CLAIMS_FORGOTTEN:
+                left.key, left.reservation_id = plain_key(event[1]), event[2]
+            elif event[0] == RESERVATION_RETIRED:
+                left.kind, left.reservation_id = "retired", event[1]
+            else:
+                continue
+            self._facts.effects.append(left)
 
     def _event(self, record: Record, cause: Sequence[Any], events: list[Any], span: Span) -> None:
         """A warehouse event: decided where its id is spent; a home in another shard is only told."""
@@ -179,7 +216,7 @@ class FactsReader:
         elif letter == "o":
             effect.identity, effect.digest = ("operator", parts[0], plain_key("\x1f".join(parts[1:]))), event[2]
         elif letter == "e":
-            effect.identity, effect.digest = ("event", record.shard, *parts[:2]), event[2]
+            effect.identity, effect.digest = ("event", *parts[:2]), event[2]
             _, outcome, shortage, exception_id, reason = event[3]
             effect.answer = (OUTCOMES[outcome], shortage, exception_id, reason)
         else:
@@ -196,6 +233,8 @@ class FactsReader:
             else:
                 self._facts.problems.append(f"shard {shard}: sequence {span.first}: told by an event that is nowhere")
         self._homes = []
+        for (key, reservation_id), lines in self._claims.items():
+            self._facts.claims.update({(key, reservation_id, line_id): units for line_id, units in lines.items()})
         for effect in self._facts.effects:
             if effect.kind == "command" and not effect.identity:
                 where = ", ".join(f"{shard}:{span.first}" for shard, span in effect.spans.items())

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from actors.domain.outcomes import Fact
 from stockade.client.calls import Calls
 from stockade.client.facts import Told, promise, shipment
-from tests.simulation.history import OK, Operation, Place
+from tests.simulation.history import OK, Place
 from tests.simulation.history_client import attempted as attempted_by_client
-from tests.simulation.history_frames import answered, attempted
 from tests.simulation.journal_facts import journal_facts
-from tests.unit.world import World
-
-
-class RecordingWorld(World):
-    """A world that keeps an operation of every item it was given."""
-
-    def __init__(self) -> None:
-        self.operations: list[Operation] = []
-        super().__init__()
-
-    def step(self, *items: list[Any], accept_claims: bool = True) -> list[Any]:
-        begun = [attempted("world", item, float(len(self.operations))) for item in items]
-        answers = super().step(*items, accept_claims=accept_claims)
-        for operation, answer in zip(begun, answers, strict=True):
-            answered(operation, answer.reply, "t1", float(len(self.operations)) + 0.5)
-        self.operations += begun
-        return answers
+from tests.simulation.recording import RecordingWorld
 
 
 def a_day() -> RecordingWorld:
@@ -80,8 +61,8 @@ def test_what_the_journal_alone_knows_is_there():
     effects = journal_facts(world.journal).effects
 
     assert [effect.reservation_id for effect in effects if effect.kind == "expiry"] == [order.id]
-    forgotten = [one for effect in effects for one in effect.forgotten]
-    assert forgotten == [(("main", "shoe"), order.id)]
+    left = [(effect.kind, effect.key[1]) for effect in effects if effect.kind in ("forgotten", "retired")]
+    assert left == [("forgotten", "shoe"), ("retired", "")]
     assert len([effect for effect in effects if effect.kind == "owned"]) == 64
 
 

@@ -1,0 +1,220 @@
+"""What the model knows: stock keys with their claims, reservations, spent ids. Sums are made anew each time they are asked for.
+
+The words and formulas are those of the design's model, written down a second time in the plainest way; nothing is shared with
+the service. Keys are (warehouse_id, sku); promises are () or (reservation_id, channel_id, order_reference, line_id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.history import Key
+
+HELD, CONFIRMED, FULFILLED, RELEASED, EXPIRED = "HELD", "CONFIRMED", "FULFILLED", "RELEASED", "EXPIRED"
+SELLABLE = "SELLABLE"
+ON_HAND_MAX = 10**15
+LINES_MAX = 2000
+
+# When several reasons apply the first one is given.
+REASONS = (
+    "UNKNOWN_STOCK_KEY",
+    "RESERVATION_EXPIRED",
+    "RESERVATION_RELEASED",
+    "RESERVATION_FULFILLED",
+    "RESERVATION_ALREADY_CONFIRMED",
+    "RESERVATION_NOT_CONFIRMED",
+    "VERSION_MISMATCH",
+    "FULFILLED_BY_WAREHOUSE",
+    "QUANTITY_EXCEEDS_OPEN",
+    "BELOW_FULFILLED",
+    "LIFETIME_EXCEEDED",
+    "SELLING_SUSPENDED",
+    "LIMIT_PER_ORDER",
+    "INSUFFICIENT_STOCK",
+)
+
+
+def first_reason(reasons: list[str]) -> str:
+    """The one that precedes the others."""
+    return min(reasons, key=REASONS.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the rules depend on. ``order_management_ships``: warehouses where order management tells of shipments."""
+
+    catalog_open: bool = True
+    order_management_ships: frozenset[str] = frozenset()
+    lifetime_ms_max: int = 24 * 3600 * 1000
+    dedupe_window_ms: int = 24 * 3600 * 1000
+    ttl_ms_default: int = 15 * 60 * 1000
+    takeover_grace_ms: int = 2_000
+
+
+class Claim:
+    """What one line of a reservation has on one stock key."""
+
+    __slots__ = (
+        "channel_id", "confirmed", "expired", "fulfilled", "granted", "imposed", "line_id", "order_reference", "picked",
+        "released", "reservation_id", "uncovered",
+    )  # fmt: skip
+
+    def __init__(self, reservation: Reservation, line_id: str) -> None:
+        self.reservation_id = reservation.id
+        self.channel_id = reservation.channel_id
+        self.order_reference = reservation.order_reference
+        self.line_id = line_id
+        self.confirmed = reservation.state == CONFIRMED
+        self.granted = self.fulfilled = self.released = self.expired = 0
+        self.picked = self.imposed = self.uncovered = 0
+
+    @property
+    def open(self) -> int:
+        """Units not ended yet."""
+        return self.granted - self.fulfilled - self.released - self.expired
+
+
+@dataclass(slots=True, eq=False)
+class Stock:
+    """One stock key."""
+
+    key: Key
+    on_hand: dict[str, int] = field(default_factory=dict)
+    safety_stock: int = 0
+    selling_state: str = "OPEN"
+    max_quantity_per_order: int = 0
+    base_unit: str = ""
+    policy_version: int = 1
+    claims: dict[str, dict[str, Claim]] = field(default_factory=dict)  # reservation id → line id → claim
+    live: dict[tuple[str, str], Claim] = field(default_factory=dict)  # those with open or picked units
+    adrift: dict[tuple[str, ...], int] = field(default_factory=dict)  # promise without line → picked for no known claim
+    orders: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # (channel, order) → reservation ids
+    arrivals: dict[str, int] = field(default_factory=dict)  # reservation id → its place among those claimed here
+    booked: dict[tuple[str, str], int] = field(default_factory=dict)  # (shipment id, document line) → quantity
+    shortage_exception: str = ""
+
+    def on_hand_of(self, disposition: str) -> int:
+        """Units there in that condition."""
+        return self.on_hand.get(disposition, 0)
+
+    def claim(self, reservation_id: str, line_id: str) -> Claim | None:
+        """That line's claim here."""
+        return self.claims.get(reservation_id, {}).get(line_id)
+
+    def touched(self, claim: Claim) -> None:
+        """A claim changed: it is worth counting while a unit of it is open or picked."""
+        if claim.open or claim.picked:
+            self.live[(claim.reservation_id, claim.line_id)] = claim
+        else:
+            self.live.pop((claim.reservation_id, claim.line_id), None)
+
+    def held(self) -> int:
+        return sum([claim.open for claim in self.live.values() if not claim.confirmed])
+
+    def confirmed(self) -> int:
+        return sum([claim.open for claim in self.live.values() if claim.confirmed])
+
+    def claimed(self) -> int:
+        return sum([claim.open for claim in self.live.values()])
+
+    def picked(self) -> int:
+        return sum([claim.picked for claim in self.live.values()]) + sum(self.adrift.values())
+
+    def picked_adrift(self) -> int:
+        beyond = sum([max(0, claim.picked - claim.open) for claim in self.live.values() if claim.picked])
+        return beyond + sum(self.adrift.values())
+
+    def headroom(self) -> int:
+        """Cover less claims; may be negative."""
+        cover = self.on_hand_of(SELLABLE) - self.picked_adrift() - self.safety_stock
+        return cover - self.claimed()
+
+    def available(self) -> int:
+        """ATS."""
+        return max(0, self.headroom()) if self.selling_state == "OPEN" else 0
+
+    def shortage(self) -> int:
+        return max(0, self.claimed() - (self.on_hand_of(SELLABLE) - self.picked_adrift()))
+
+    def seen(self) -> dict[str, Any]:
+        """As an answer shows it."""
+        return {
+            "key": self.key,
+            "on_hand": {disposition: units for disposition, units in self.on_hand.items() if units},
+            "held": self.held(),
+            "confirmed": self.confirmed(),
+            "picked": self.picked(),
+            "picked_adrift": self.picked_adrift(),
+            "shortage": self.shortage(),
+            "safety_stock": self.safety_stock,
+            "selling_state": self.selling_state,
+            "max_quantity_per_order": self.max_quantity_per_order,
+            "base_unit": self.base_unit,
+            "policy_version": self.policy_version,
+            "available": self.available(),
+        }
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """The home's record. ``lines``: (line_id, key, requested, granted at the last decision)."""
+
+    id: str
+    channel_id: str
+    request_id: str
+    state: str
+    customer_id: str = ""
+    order_reference: str = ""
+    version: int = 1
+    lines: list[tuple[str, Key, int, int]] = field(default_factory=list)
+    fulfilled_units: int = 0
+    create_time_ms: int = 0
+    expire_time_ms: int = 0
+    confirm_time_ms: int = 0
+    end_time_ms: int = 0
+    retired_lines: tuple[Any, ...] | None = None  # how its lines ended, once claims of it left memory
+    in_memory: bool = True
+
+    @property
+    def live(self) -> bool:
+        return self.state in (HELD, CONFIRMED)
+
+
+@dataclass(slots=True)
+class Spent:
+    """An id and the first decision under it: what a repeat with the same content gets."""
+
+    verb: str
+    arguments: Mapping[str, Any]
+    digest: bytes
+    status: str
+    answer: dict[str, Any]
+    reservation_id: str = ""
+    tombstone: bool = False  # a release by request id came before this reserve
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the model says: ok, refused or error (then ``answer["error"]``)."""
+
+    status: str
+    answer: dict[str, Any]
+    replayed: bool = False
+    changed: bool = False  # something was journaled: a yes, or a refusal that spends its id
+
+
+def refused(
+    reason: str, reservation: Reservation | None = None, shortages: Iterable[Any] = (), version: int = 0
+) -> Outcome:
+    """A business "no"."""
+    state = reservation.state if reservation is not None else ""
+    version = reservation.version if reservation is not None else version
+    answer = {"reason": reason, "state": state, "version": version, "shortages": tuple(shortages)}
+    return Outcome("refused", answer)
+
+
+def failed(reason: str) -> Outcome:
+    """The call failed."""
+    return Outcome("error", {"error": reason})

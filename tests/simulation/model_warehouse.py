@@ -1,0 +1,310 @@
+"""The model's rules of units that come and go: ten warehouse facts, picks, and shipments by either door.
+
+A fact is applied even when it is inconvenient; rejected is only what cannot be understood. A shipment is known by warehouse,
+shipment id, stock key and document line (or line id): told again with the same quantity it is a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.history import Key
+from tests.simulation.model_state import (
+    HELD,
+    ON_HAND_MAX,
+    RELEASED,
+    SELLABLE,
+    Claim,
+    Outcome,
+    Reservation,
+    Stock,
+    failed,
+    refused,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.model import Model
+
+FACTS = frozenset(
+    (
+        "RECEIPT", "PICK", "UNPICK", "SHIPMENT", "ADJUSTMENT", "STOCK_COUNT", "DISPOSITION_CHANGE", "TRANSFER_DISPATCH",
+        "TRANSFER_RECEIPT", "CUSTOMER_RETURN",
+    )
+)  # fmt: skip
+INTO = frozenset(("RECEIPT", "TRANSFER_RECEIPT", "CUSTOMER_RETURN"))
+OUT_OF = frozenset(("TRANSFER_DISPATCH",))
+
+
+def told(outcome: str, shortage: int = 0, exception: str = "", reason: str = "") -> Outcome:
+    """What became of an event."""
+    answer = {"outcome": outcome, "shortage": shortage, "exception_id": exception, "reject_reason": reason}
+    return Outcome("ok", answer, changed=True)
+
+
+def reject(model: Model, reason: str, shortage: int = 0) -> Outcome:
+    """It cannot be understood: somebody must look."""
+    return told("REJECTED", shortage, model.new_exception(), reason)
+
+
+def ingest(model: Model, event: Mapping[str, Any], now_ms: int) -> Outcome:
+    """A warehouse fact."""
+    key, fact, details = event["key"], event["fact"], event["details"]
+    reason = event["reject_reason"] or _misunderstood(model, event, now_ms)
+    stock = model.stock.get(key)
+    if not reason and stock is None and not model.settings.catalog_open:
+        reason = "UNKNOWN_STOCK_KEY"
+    if not reason and stock is not None and not _fits(stock, details):
+        reason = "QUANTITY_OUT_OF_RANGE"
+    if reason:
+        return reject(model, reason)
+    if stock is None:
+        stock = model.stock[key] = Stock(key)
+    exception = ""
+    if fact == "SHIPMENT":
+        promise = details["promise"]
+        line = event["document_line"] or (promise[3] if promise else "")
+        identity = (details["shipment_id"], line)
+        quantity = details["quantity"]
+        if identity in stock.booked:
+            if stock.booked[identity] == quantity:
+                return told("DUPLICATE", stock.shortage())
+            return reject(model, "SHIPMENT_MISMATCH", stock.shortage())
+        close, disposition = details["close_remainder"], details["disposition"]
+        exception = ship(model, stock, promise, identity, quantity, now_ms, close=close, disposition=disposition)
+    elif fact == "PICK":
+        _pick(stock, details["promise"], details["quantity"])
+    elif fact == "UNPICK":
+        _unpick(stock, details["promise"], details["quantity"])
+    else:
+        _move(stock, fact, details)
+    model.watch(stock)
+    return told("APPLIED", stock.shortage(), exception or stock.shortage_exception)
+
+
+def _misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
+    fact, details = event["fact"], event["details"]
+    if fact not in FACTS:
+        return "UNKNOWN_FACT"
+    if event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
+        return "TOO_OLD"
+    if fact == "STOCK_COUNT" and not details["take_as_now"]:
+        return "AS_OF_NOT_SUPPORTED"
+    if fact == "SHIPMENT" and details["promise"] and _order_management_ships(model, event["key"]):
+        return "FULFILLED_BY_ORDER_MANAGEMENT"
+    return ""
+
+
+def _order_management_ships(model: Model, key: Key) -> bool:
+    return key[0] in model.settings.order_management_ships
+
+
+def _fits(stock: Stock, details: Mapping[str, Any]) -> bool:
+    quantity = abs(details.get("quantity", details.get("delta", 0)))
+    highest = max([0, *(abs(units) for units in stock.on_hand.values())])
+    return highest + quantity <= ON_HAND_MAX
+
+
+def _change(stock: Stock, disposition: str, delta: int) -> None:
+    stock.on_hand[disposition] = stock.on_hand_of(disposition) + delta
+
+
+def _move(stock: Stock, fact: str, details: Mapping[str, Any]) -> None:
+    if fact == "ADJUSTMENT":
+        _change(stock, details["disposition"], details["delta"])
+    elif fact == "STOCK_COUNT":
+        counted = details["quantity"]
+        if details["disposition"] == SELLABLE and not details["includes_picked"]:
+            counted += stock.picked()
+        stock.on_hand[details["disposition"]] = counted
+    elif fact == "DISPOSITION_CHANGE":
+        _change(stock, details["from_disposition"], -details["quantity"])
+        _change(stock, details["to_disposition"], details["quantity"])
+    else:
+        sign = 1 if fact in INTO else -1
+        _change(stock, details["disposition"], sign * details["quantity"])
+
+
+# --- picks and shipments ----------------------------------------------------------------------------------------------------
+
+
+def _promised(stock: Stock, promise: tuple[str, ...]) -> list[Claim]:
+    """The claims that a promise means, oldest first."""
+    if not promise:
+        return []
+    reservation_id, channel_id, order_reference, line_id = promise
+    ids = [reservation_id]
+    if not reservation_id:
+        ids = sorted(stock.orders.get((channel_id, order_reference), ()), key=stock.arrivals.__getitem__)
+    claims = [claim for one in ids for claim in stock.claims.get(one, {}).values()]
+    return [claim for claim in claims if not line_id or claim.line_id == line_id]
+
+
+def _pile(promise: tuple[str, ...]) -> tuple[str, ...]:
+    """What is picked for no known claim lies under its promise, whatever the line."""
+    return promise[:3]
+
+
+def _take_adrift(stock: Stock, promise: tuple[str, ...], most: int) -> None:
+    pile = _pile(promise)
+    left = stock.adrift.get(pile, 0) - min(most, stock.adrift.get(pile, 0))
+    stock.adrift[pile] = left
+    if not left:
+        del stock.adrift[pile]
+
+
+def _pick(stock: Stock, promise: tuple[str, ...], quantity: int) -> None:
+    claims = _promised(stock, promise)
+    if not claims:
+        stock.adrift[_pile(promise)] = stock.adrift.get(_pile(promise), 0) + quantity
+        return
+    left = quantity
+    for claim in claims:
+        units = left if claim is claims[-1] else min(left, max(0, claim.open - claim.picked))
+        claim.picked += units
+        stock.touched(claim)
+        left -= units
+
+
+def _unpick(stock: Stock, promise: tuple[str, ...], quantity: int) -> None:
+    left = quantity
+    for claim in _promised(stock, promise):
+        units = min(left, claim.picked)
+        claim.picked -= units
+        stock.touched(claim)
+        left -= units
+    _take_adrift(stock, promise, left)
+
+
+def ship(
+    model: Model,
+    stock: Stock,
+    promise: tuple[str, ...],
+    identity: tuple[str, str],
+    quantity: int,
+    now_ms: int,
+    *,
+    close: bool = False,
+    disposition: str = SELLABLE,
+) -> str:
+    """Units left the building: booked whatever the claims say; the exception that this opens, or "".
+
+    Each claim gives what is open of it, and takes what was picked for it along; an excess leaves on account of the last.
+    """
+    claims = _promised(stock, promise)
+    fulfilled: dict[str, int] = {}
+    released: dict[str, int] = {}
+    left, off_the_pile = quantity, quantity
+    for claim in claims:
+        units = min(left, claim.open)
+        gone = left if claim is claims[-1] else min(left, max(units, claim.picked))
+        if gone:
+            off_the_pile -= min(claim.picked, gone)
+            claim.picked -= min(claim.picked, gone)
+            claim.fulfilled += units
+            stock.touched(claim)
+            fulfilled[claim.reservation_id] = fulfilled.get(claim.reservation_id, 0) + units
+            left -= gone
+    _take_adrift(stock, promise, off_the_pile)
+    _change(stock, disposition, -quantity)
+    for claim in claims if close else ():
+        if claim.open:
+            released[claim.reservation_id] = released.get(claim.reservation_id, 0) + claim.open
+            claim.released += claim.open
+            stock.touched(claim)
+    stock.booked[identity] = quantity
+    exception = model.new_exception() if promise and sum(fulfilled.values()) < quantity else ""
+    for reservation_id in {**fulfilled, **released}:
+        tell_home(model, reservation_id, fulfilled.get(reservation_id, 0), released.get(reservation_id, 0), now_ms)
+    model.watch(stock)
+    return exception
+
+
+def tell_home(model: Model, reservation_id: str, fulfilled: int, released: int, now_ms: int) -> None:
+    """The home follows what its stock keys say."""
+    if fulfilled + released:
+        reservation = model.reservations[reservation_id]
+        reservation.fulfilled_units += fulfilled
+        reservation.version += 1
+        model.end_if_nothing_is_open(reservation, RELEASED, now_ms)
+
+
+# --- the order management's door --------------------------------------------------------------------------------------------
+
+
+def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
+    """A shipment told by order management."""
+    reservation = model.reservations[asked["reservation_id"]]
+    if not reservation.in_memory:
+        return refused(f"RESERVATION_{reservation.state}", reservation)
+    parts = _parts(model, asked, reservation)
+    if parts is None:
+        return failed("INVALID_FIELD")
+    new, again, mismatched, exceeding = [], 0, 0, []
+    told_now: dict[tuple[Key, str], int] = {}
+    open_left = {(stock.key, claim.line_id): claim.open for stock, claim in model.claims_of(reservation)}
+    for stock, line_id, document_line, units in parts:
+        if not _order_management_ships(model, stock.key):
+            return refused("FULFILLED_BY_WAREHOUSE", reservation)
+        identity = (asked["shipment_id"], document_line)
+        booked = told_now.get((stock.key, document_line), stock.booked.get(identity))
+        if booked is not None:
+            again += booked == units
+            mismatched += booked != units
+            continue
+        told_now[(stock.key, document_line)] = units
+        new.append((stock, line_id, identity, units))
+        left = open_left[(stock.key, line_id)]
+        open_left[(stock.key, line_id)] = left - units
+        if units > left:
+            exceeding.append((line_id, stock.key, units, left, "QUANTITY_EXCEEDS_OPEN"))
+    only_again = again and not new and not mismatched
+    no = None if only_again else model.ended(reservation)
+    if no is None and reservation.state == HELD:
+        no = refused("RESERVATION_NOT_CONFIRMED", reservation)
+    if no is None and exceeding:
+        no = refused("QUANTITY_EXCEEDS_OPEN", reservation, exceeding)
+    if no is not None:
+        return no
+    for stock, line_id, identity, units in new:
+        ship(model, stock, (reservation.id, "", "", line_id), identity, units, now_ms)
+    for _ in range(mismatched):
+        model.new_exception()
+    if asked["close_remainder"] and not mismatched:
+        _close(model, reservation, now_ms)
+    return Outcome("ok", model.seen(reservation), changed=True)
+
+
+def _parts(
+    model: Model, asked: Mapping[str, Any], reservation: Reservation
+) -> list[tuple[Stock, str, str, int]] | None:
+    """(stock, line id, document line, units) of every part; None for a line that the reservation has not."""
+    claims = model.claims_of(reservation)
+    if not asked["lines"]:
+        return [(stock, claim.line_id, claim.line_id, claim.open) for stock, claim in claims if claim.open]
+    parts = []
+    for line_id, quantity, document_line in asked["lines"]:
+        entries = [(stock, claim) for stock, claim in claims if claim.line_id == line_id]
+        if not entries:
+            return None
+        left = quantity
+        for place, (stock, claim) in enumerate(entries, 1):
+            units = left if place == len(entries) else min(left, claim.open)
+            if units:
+                parts.append((stock, line_id, document_line or line_id, units))
+                left -= units
+    return parts
+
+
+def _close(model: Model, reservation: Reservation, now_ms: int) -> None:
+    released = 0
+    touched = []
+    for stock, claim in model.claims_of(reservation):
+        if claim.open:
+            released += claim.open
+            claim.released += claim.open
+            stock.touched(claim)
+            touched.append(stock)
+    tell_home(model, reservation.id, 0, released, now_ms)
+    for stock in touched:
+        model.watch(stock)
