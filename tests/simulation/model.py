@@ -193,19 +193,14 @@ class Model:
 
     def forget_claims(self, key: Key, reservation_id: str) -> None:
         """Ended claims left memory: a promise that names them is not known any more."""
-        stock, reservation = self.stock[key], self.reservations[reservation_id]
-        if reservation.retired_lines is None:
-            reservation.retired_lines = self.lines_seen(reservation)
+        stock = self.stock[key]
         for claim in stock.claims.pop(reservation_id).values():
             stock.live.pop((claim.reservation_id, claim.line_id), None)
             stock.orders.get((claim.channel_id, claim.order_reference), set()).discard(reservation_id)
 
     def retire(self, reservation_id: str) -> None:
         """An ended reservation left memory: its lines stay as they ended."""
-        reservation = self.reservations[reservation_id]
-        reservation.in_memory = False
-        if reservation.retired_lines is None:
-            reservation.retired_lines = self.lines_seen(reservation)
+        self.reservations[reservation_id].in_memory = False
 
     # --- shared by the rules ------------------------------------------------------------------------------------------------
 
@@ -213,10 +208,9 @@ class Model:
         """Its claims in the order of its lines."""
         found = []
         for line_id, key, _, _ in reservation.lines:
-            stock = self.stock.get(key)
-            claim = stock.claim(reservation.id, line_id) if stock is not None else None
-            if stock is not None and claim is not None:
-                found.append((stock, claim))
+            claim = reservation.claims.get((line_id, key))
+            if claim is not None:
+                found.append((self.stock[key], claim))
         return found
 
     def end(self, reservation: Reservation, otherwise: str, now_ms: int) -> None:
@@ -247,29 +241,21 @@ class Model:
     def lines_seen(self, reservation: Reservation, lines: Any = None) -> tuple[LineSeen, ...]:
         """Lines as an answer shows them; ``lines``: those of an earlier decision, with what became of them since."""
         seen = []
-        retired = {(line.line_id, line.key): line for line in reservation.retired_lines or ()}
+        last = {(line_id, key) for line_id, key, _, _ in reservation.lines}
         for line_id, key, requested, granted in lines if lines is not None else reservation.lines:
-            stock = self.stock.get(key)
-            claim = stock.claim(reservation.id, line_id) if stock is not None else None
-            ended = retired.get((line_id, key))
-            if ended is not None:
-                seen.append(ended._replace(requested=requested, granted=granted))
-                continue
+            claim = reservation.claims.get((line_id, key))
             if claim is None:
-                moved = granted if retired else 0  # an amend took all of it away again
-                seen.append(LineSeen(line_id, key, requested, granted if lines is not None else 0, released=moved))
-                continue
-            seen.append(
-                LineSeen(
-                    line_id, key, requested, claim.granted if lines is None else granted, claim.fulfilled, claim.released,
-                    claim.expired, claim.picked, claim.uncovered, claim.imposed > 0,
-                )
-            )  # fmt: skip
+                seen.append(LineSeen(line_id, key, requested, granted))
+            elif not reservation.in_memory and (line_id, key) not in last:
+                seen.append(LineSeen(line_id, key, requested, granted, released=granted))  # an amend took it all away
+            else:
+                shown = claim.granted if lines is None else granted
+                ended = (claim.fulfilled, claim.released, claim.expired, claim.picked)
+                seen.append(LineSeen(line_id, key, requested, shown, *ended, claim.uncovered, claim.imposed > 0))
         return tuple(seen)
 
     def seen(self, reservation: Reservation) -> dict[str, Any]:
         """A reservation as an answer shows it."""
-        lines = reservation.retired_lines
         return {
             "reservation_id": reservation.id,
             "channel_id": reservation.channel_id,
@@ -277,7 +263,7 @@ class Model:
             "order_reference": reservation.order_reference,
             "state": reservation.state,
             "version": reservation.version,
-            "lines": lines if lines is not None else self.lines_seen(reservation),
+            "lines": self.lines_seen(reservation),
             "create_time_ms": reservation.create_time_ms,
             "expire_time_ms": reservation.expire_time_ms,
             "confirm_time_ms": reservation.confirm_time_ms,

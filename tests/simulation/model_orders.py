@@ -185,7 +185,7 @@ def add_units(stock: Stock, reservation: Reservation, line_id: str, units: int, 
     stock.arrivals.setdefault(reservation.id, len(stock.arrivals))
     claim = lines.get(line_id)
     if claim is None:
-        claim = lines[line_id] = Claim(reservation, line_id)
+        claim = lines[line_id] = reservation.claims[(line_id, stock.key)] = Claim(reservation, line_id)
     claim.granted += units
     claim.imposed += imposed
     claim.uncovered += uncovered

@@ -174,8 +174,8 @@ class Reservation:
     expire_time_ms: int = 0
     confirm_time_ms: int = 0
     end_time_ms: int = 0
-    retired_lines: tuple[Any, ...] | None = None  # how its lines ended, once claims of it left memory
     in_memory: bool = True
+    claims: dict[tuple[str, Key], Claim] = field(default_factory=dict)  # (line id, key) → its claim there
 
     @property
     def live(self) -> bool:
