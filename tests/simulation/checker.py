@@ -214,7 +214,7 @@ class Judge:
             if step.repeats is not None:
                 self._add("idempotency", "given again, and nobody decided it", operation)
             return
-        outcome = self.model.repeat(identity, spent, operation.verb, arguments, operation.digest)
+        outcome = self.model.repeat(identity, spent, operation.verb, arguments, operation.digest, operation.home)
         assert outcome is not None
         if outcome.changed or outcome.status != operation.status:
             self._add("answer", f"given again: {outcome.status}", operation, outcome.answer, operation.answer)

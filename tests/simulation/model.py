@@ -41,6 +41,7 @@ class Model:
         self.owned: dict[int, tuple[int, int]] = {}  # shard → (owned since, grace until)
         self.homes: dict[str, int] = {}  # reservation id → shard, where the caller told it
         self.exceptions = 0
+        self.exceptions_open: dict[int, int] = {}  # by shard
 
     # --- one call ---------------------------------------------------------------------------------------------------------
 
@@ -62,7 +63,7 @@ class Model:
             return failed("RESERVATION_NOT_FOUND")
         spent = self.spent.get(identity)
         if spent is not None:
-            again = self.repeat(identity, spent, verb, arguments, digest)
+            again = self.repeat(identity, spent, verb, arguments, digest, shard)
             if again is not None:
                 return again
         outcome = self._decide(verb, arguments, now_ms, new_id, shard)
@@ -75,13 +76,13 @@ class Model:
             self.homes[new_id] = shard
             return model_orders.reserve(self, arguments, now_ms, new_id)
         if verb == "ingest":
-            return model_warehouse.ingest(self, arguments, now_ms)
+            return model_warehouse.ingest(self, arguments, now_ms, shard)
         if verb == "fulfill":
             return model_warehouse.fulfill(self, arguments, now_ms)
         if verb == "release_by_request":
             return self._release_by_request(arguments, now_ms)
         if verb in POLICIES:
-            return POLICIES[verb](self, arguments)
+            return POLICIES[verb](self, arguments, shard)
         return model_orders.VERBS[verb](self, arguments, now_ms)
 
     def _release_by_request(self, arguments: Mapping[str, Any], now_ms: int) -> Outcome:
@@ -116,6 +117,7 @@ class Model:
         verb: str,
         arguments: Mapping[str, Any],
         digest: bytes,
+        shard: int,
     ) -> Outcome | None:
         """What a spent id gets: the first decision, or REQUEST_ID_REUSED for other content."""
         if spent.tombstone and verb == "reserve":
@@ -126,7 +128,7 @@ class Model:
             for other in self.other_content.get(identity, ()):
                 if same_content(other, verb, arguments, digest):
                     return Outcome("ok", other.answer, replayed=True)
-            outcome = model_warehouse.reject(self, "EVENT_ID_REUSED")
+            outcome = model_warehouse.reject(self, "EVENT_ID_REUSED", shard)
             self.other_content.setdefault(identity, []).append(Spent(verb, arguments, digest, "ok", outcome.answer))
             return outcome
         if verb == "ingest":
@@ -225,12 +227,16 @@ class Model:
 
     def watch(self, stock: Stock) -> None:
         """A shortage has an exception as long as it lasts."""
-        if not stock.shortage():
+        short = stock.shortage()
+        if short and not stock.shortage_exception:
+            stock.shortage_exception = self.new_exception(stock.shard)
+        elif stock.shortage_exception and not short:
             stock.shortage_exception = ""
-        elif not stock.shortage_exception:
-            stock.shortage_exception = self.new_exception()
+            self.exceptions_open[stock.shard] -= 1
 
-    def new_exception(self) -> str:
+    def new_exception(self, shard: int) -> str:
+        """Somebody must look."""
+        self.exceptions_open[shard] = self.exceptions_open.get(shard, 0) + 1
         self.exceptions += 1
         return f"exception {self.exceptions}"
 
@@ -316,16 +322,18 @@ READS: dict[str, Callable[[Model, Mapping[str, Any]], Outcome]] = {
 }
 
 
+Policy = Callable[[Model, Mapping[str, Any], int], Outcome]
+
 # --- policies -------------------------------------------------------------------------------------------------------------
 
 
-def _register(model: Model, arguments: Mapping[str, Any]) -> Outcome:
+def _register(model: Model, arguments: Mapping[str, Any], shard: int) -> Outcome:
     key = arguments["key"]
-    stock = model.stock.setdefault(key, Stock(key))
+    stock = model.stock.setdefault(key, Stock(key, shard))
     return _set(stock, arguments)
 
 
-def _set_policy(model: Model, arguments: Mapping[str, Any]) -> Outcome:
+def _set_policy(model: Model, arguments: Mapping[str, Any], _shard: int) -> Outcome:
     stock = model.stock.get(arguments["key"])
     if stock is None:
         return failed("STOCK_KEY_NOT_FOUND")
@@ -334,8 +342,8 @@ def _set_policy(model: Model, arguments: Mapping[str, Any]) -> Outcome:
     return _set(stock, arguments)
 
 
-def _selling(state: str) -> Callable[[Model, Mapping[str, Any]], Outcome]:
-    def set_selling(model: Model, arguments: Mapping[str, Any]) -> Outcome:
+def _selling(state: str) -> Policy:
+    def set_selling(model: Model, arguments: Mapping[str, Any], _shard: int) -> Outcome:
         stock = model.stock.get(arguments["key"])
         return failed("STOCK_KEY_NOT_FOUND") if stock is None else _set(stock, {"selling_state": state})
 
@@ -355,7 +363,7 @@ def _set(stock: Stock, given: Mapping[str, Any]) -> Outcome:
     return Outcome("ok", stock.seen(), changed=True)
 
 
-POLICIES: dict[str, Callable[[Model, Mapping[str, Any]], Outcome]] = {
+POLICIES: dict[str, Policy] = {
     "register_stock": _register,
     "set_stock_policy": _set_policy,
     "suspend_selling": _selling("SUSPENDED"),

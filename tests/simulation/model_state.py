@@ -51,6 +51,7 @@ class Settings:
     dedupe_window_ms: int = 24 * 3600 * 1000
     ttl_ms_default: int = 15 * 60 * 1000
     takeover_grace_ms: int = 2_000
+    exceptions_open_max: int = 10_000  # of a shard; beyond it a rejected event opens none
 
 
 class Claim:
@@ -81,6 +82,7 @@ class Stock:
     """One stock key."""
 
     key: Key
+    shard: int = 0
     on_hand: dict[str, int] = field(default_factory=dict)
     safety_stock: int = 0
     selling_state: str = "OPEN"

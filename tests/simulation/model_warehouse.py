@@ -42,12 +42,13 @@ def told(outcome: str, shortage: int = 0, exception: str = "", reason: str = "")
     return Outcome("ok", answer, changed=True)
 
 
-def reject(model: Model, reason: str, shortage: int = 0) -> Outcome:
-    """It cannot be understood: somebody must look."""
-    return told("REJECTED", shortage, model.new_exception(), reason)
+def reject(model: Model, reason: str, shard: int) -> Outcome:
+    """It cannot be understood: somebody must look, unless too many things wait for that already."""
+    room = model.exceptions_open.get(shard, 0) < model.settings.exceptions_open_max
+    return told("REJECTED", 0, model.new_exception(shard) if room else "", reason)
 
 
-def ingest(model: Model, event: Mapping[str, Any], now_ms: int) -> Outcome:
+def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
     """A warehouse fact."""
     key, fact, details = event["key"], event["fact"], event["details"]
     reason = event["reject_reason"] or _misunderstood(model, event, now_ms)
@@ -57,9 +58,9 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int) -> Outcome:
     if not reason and stock is not None and not _fits(stock, details):
         reason = "QUANTITY_OUT_OF_RANGE"
     if reason:
-        return reject(model, reason)
+        return reject(model, reason, shard)
     if stock is None:
-        stock = model.stock[key] = Stock(key)
+        stock = model.stock[key] = Stock(key, shard)
     exception = ""
     if fact == "SHIPMENT":
         promise = details["promise"]
@@ -69,7 +70,7 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int) -> Outcome:
         if identity in stock.booked:
             if stock.booked[identity] == quantity:
                 return told("DUPLICATE", stock.shortage())
-            return reject(model, "SHIPMENT_MISMATCH", stock.shortage())
+            return told("REJECTED", stock.shortage(), model.new_exception(shard), "SHIPMENT_MISMATCH")
         close, disposition = details["close_remainder"], details["disposition"]
         exception = ship(model, stock, promise, identity, quantity, now_ms, close=close, disposition=disposition)
     elif fact == "PICK":
@@ -213,7 +214,7 @@ def ship(
             claim.released += claim.open
             stock.touched(claim)
     stock.booked[identity] = quantity
-    exception = model.new_exception() if promise and sum(fulfilled.values()) < quantity else ""
+    exception = model.new_exception(stock.shard) if promise and sum(fulfilled.values()) < quantity else ""
     for reservation_id in {**fulfilled, **released}:
         tell_home(model, reservation_id, fulfilled.get(reservation_id, 0), released.get(reservation_id, 0), now_ms)
     model.watch(stock)
@@ -240,7 +241,8 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
     parts = _parts(model, asked, reservation)
     if parts is None:
         return failed("INVALID_FIELD")
-    new, again, mismatched, exceeding = [], 0, 0, []
+    new, again, exceeding = [], 0, []
+    mismatched: list[Stock] = []
     told_now: dict[tuple[Key, str], int] = {}
     open_left = {(stock.key, claim.line_id): claim.open for stock, claim in model.claims_of(reservation)}
     for stock, line_id, document_line, units in parts:
@@ -250,7 +252,7 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
         booked = told_now.get((stock.key, document_line), stock.booked.get(identity))
         if booked is not None:
             again += booked == units
-            mismatched += booked != units
+            mismatched += [stock] if booked != units else []
             continue
         told_now[(stock.key, document_line)] = units
         new.append((stock, line_id, identity, units))
@@ -268,8 +270,8 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
         return no
     for stock, line_id, identity, units in new:
         ship(model, stock, (reservation.id, "", "", line_id), identity, units, now_ms)
-    for _ in range(mismatched):
-        model.new_exception()
+    for stock in mismatched:
+        model.new_exception(stock.shard)
     if asked["close_remainder"] and not mismatched:
         _close(model, reservation, now_ms)
     return Outcome("ok", model.seen(reservation), changed=True)

@@ -33,6 +33,7 @@ def settings_of(rules: Rules) -> Settings:
         lifetime_ms_max=rules.lifetime_ms_max,
         dedupe_window_ms=rules.dedupe_window_ms,
         takeover_grace_ms=rules.takeover_grace_ms,
+        exceptions_open_max=rules.exceptions_open_max,
     )
 
 
