@@ -11,9 +11,9 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stockade import AsyncClient, StockadeError
 from stockade.client.calls import Call
@@ -49,6 +49,7 @@ class Memory:
     given_up: list[str] = field(default_factory=list)
     failures: int = 0  # a call, with the client's own attempts, that ended without an answer and was made again
     reserves: list[tuple[float, float, int]] = field(default_factory=list)  # answered: at, sent at, connection
+    _rejected: set[tuple[str, str]] = field(default_factory=set)  # events whose rejection was told
 
     async def ask(self, who: str, connection: Connection, call: Call[T]) -> T:
         """The answer, however often the service has to be asked. StockadeError when it answers with an error."""
@@ -57,9 +58,17 @@ class Memory:
         sent_at = time.monotonic()
         operations = attempted(who, call.request, sent_at)
         self.operations += operations
+        replayed = False
+
+        def read(response: Any, given_again: bool) -> T:
+            nonlocal replayed
+            replayed = given_again
+            return call.read(response, given_again)
+
+        listening = replace(call, read=read)
         while True:
             try:
-                answer = await connection.client.run(call)
+                answer = await connection.client.run(listening)
             except StockadeError as error:
                 now = time.monotonic()
                 if not error.retryable:
@@ -80,10 +89,20 @@ class Memory:
             now = time.monotonic()
             if operations:
                 answered(operations, answer, now)
+                self._note_what_was_given_again(operations, replayed=replayed)
                 be_modest(operations)
             if method in RESERVES:
                 self.reserves.append((now, sent_at, connection.number))
             return answer
+
+    def _note_what_was_given_again(self, operations: Iterable[Operation], *, replayed: bool) -> None:
+        """A stock's answer and a rejection do not say so by themselves; the call's trailers, and its caller, do."""
+        for operation in operations:
+            operation.replayed |= replayed
+            if operation.answer.get("outcome") == "REJECTED":
+                event = (operation.arguments["source_id"], operation.arguments["event_id"])
+                operation.replayed = event in self._rejected
+                self._rejected.add(event)
 
     def reserves_since(self, moment: float) -> list[tuple[float, float, int]]:
         """Reserves that were sent and answered after ``moment``, in the order of their answers."""

@@ -16,8 +16,10 @@ from actors.domain.rules import Rules
 from actors.runtime.offline import verify_journal
 from actors.runtime.wiring import read_data_journal
 from tests.e2e.journal_check import check_snapshots_against_full_replay
-from tests.simulation.history import OK, OPERATOR_VERBS, READS, JournalFacts, Operation
+from tests.simulation.checker import check
+from tests.simulation.history import OK, OPERATOR_VERBS, READS, History, JournalFacts, Operation
 from tests.simulation.journal_facts import journal_facts
+from tests.simulation.model import Settings
 
 PROBLEMS_TOLD_MAX = 20
 
@@ -39,7 +41,7 @@ class Judgement:
             self.problems.append(f"{judge}: … and {len(found) - PROBLEMS_TOLD_MAX} more")
 
 
-def judge(data_dir: Path, operations: list[Operation], rules: Rules, say: Say) -> Judgement:
+def judge(data_dir: Path, operations: list[Operation], rules: Rules, model: Settings, say: Say) -> Judgement:
     """Everything that can be said about a data directory that nobody serves any more."""
     judgement = Judgement()
     figures = judgement.figures
@@ -63,9 +65,15 @@ def judge(data_dir: Path, operations: list[Operation], rules: Rules, say: Say) -
         facts = journal_facts(journal)
     finally:
         journal.close()
-    judgement.take("journal", facts.problems)
     judgement.take("acknowledged", unacknowledged(operations, facts))
-    figures["operations"] = len(operations)
+    figures |= {"operations": len(operations), "effects": len(facts.effects)}
+    started = time.monotonic()
+    violations = check(History(operations, facts), model)
+    judgement.take("history", map(str, violations))
+    seconds = time.monotonic() - started
+    say(
+        f"history: {len(operations)} operations, {len(facts.effects)} effects in {seconds:.1f} s, {len(violations)} violations"
+    )
     return judgement
 
 
@@ -93,7 +101,7 @@ def unacknowledged(operations: Iterable[Operation], facts: JournalFacts) -> Iter
 
 def spoken(identity: tuple[object, ...]) -> tuple[object, ...]:
     """An identity without what callers do not know: the shard of an event."""
-    return ("event", *identity[2:]) if identity and identity[0] == "event" else identity
+    return ("event", *identity[-2:]) if identity and identity[0] == "event" else identity
 
 
 def identity_of(operation: Operation, facts: JournalFacts) -> tuple[object, ...]:

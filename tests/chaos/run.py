@@ -26,6 +26,7 @@ from tests.chaos.shoppers import KEYS, WAREHOUSES, Market, Shopper
 from tests.chaos.warehouses import Warehouse
 from tests.e2e.serving import Serve
 from tests.simulation.history import Operation
+from tests.simulation.model import Settings
 
 CONNECTIONS = 4
 PULSE_PAUSE_S = 0.1
@@ -37,6 +38,7 @@ ENVIRONMENT = {
     "STOCKADE_DEDUPE_MEMORY_MS": "2s",  # repeats are found in the table, not only in memory
     "STOCKADE_WAREHOUSES": '{"main": {}, "overflow": {"fulfilment_door": "order_management"}}',
 }
+MODEL = Settings(order_management_ships=frozenset(("overflow",)))
 # What callers may be told besides yes and no: an ended reservation is forgotten after a while, a policy's key must be known.
 ERRORS_ALLOWED = frozenset(("RESERVATION_NOT_FOUND", "STOCK_KEY_NOT_FOUND"))
 
@@ -202,7 +204,7 @@ def rejudge(data_dir: Path, result: Result, say: Say) -> None:
     """Ask the judges about a run whose data directory and history are there; what they say goes into ``result``."""
     rules = load_settings(environment=ENVIRONMENT).settings.rules()
     started = time.monotonic()
-    judgement = judge(data_dir, read_history(data_dir), rules, say)
+    judgement = judge(data_dir, read_history(data_dir), rules, MODEL, say)
     result.problems += judgement.problems
     result.figures |= judgement.figures
     result.figures["judged_s"] = round(time.monotonic() - started, 1)

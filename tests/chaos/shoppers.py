@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from stockade import Granted, LineWanted, Reservation, StockadeError
+from stockade import LineWanted, Reservation, StockadeError
 from stockade.client.calls import Calls
+from stockade.v1 import reservation_service_pb2
 from tests.chaos.asking import Connection, GivenUp, Memory
 
 WAREHOUSES = ("main", "overflow")
@@ -27,6 +28,8 @@ IMPOSING_CHANNEL = "edi"
 OPEN_REMEMBERED_MAX = 300  # reservations that shoppers and warehouses pick from
 REQUESTS_REMEMBERED_MAX = 3_000  # reserves that are asked again, long after
 CONFIRMED_REMEMBERED_MAX = 200
+
+ALL_OR_NOTHING = reservation_service_pb2.FILL_POLICY_ALL_OR_NOTHING
 
 Wish = Callable[["Shopper"], Awaitable[None]]
 
@@ -122,7 +125,12 @@ async def reserve(shopper: Shopper) -> None:
 
 
 async def batch_reserve(shopper: Shopper) -> None:
+    """A lean yes of a batch names one position: a line that got nothing has no place in the journal nor in the answer, so
+    orders of several lines are all or nothing here."""
     messages = [shopper.order() for _ in range(shopper.draw.randint(2, 12))]
+    for message in messages:
+        if len(message.lines) > 1:
+            message.fill_policy = ALL_OR_NOTHING
     await shopper.ask(shopper.calls.batch_reserve(messages))
     shopper.market.reserves.extend(messages[:2])
 
@@ -274,4 +282,3 @@ WISHES: dict[Wish, float] = {
     look: 14,
     operate: 1,
 }
-GRANTED_KINDS = (Reservation, Granted)

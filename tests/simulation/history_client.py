@@ -42,6 +42,9 @@ FACT_NAMES = {
     "customer_return": "CUSTOMER_RETURN",
 }
 
+# What histories hold of a reserve's answer, whether its caller was told more (a call of its own) or not (in a batch).
+OF_A_RESERVE = ("reservation_id", "state", "version", "create_time_ms", "expire_time_ms", "lines")
+
 
 def attempted(client: str, request: Any, invoked: float) -> list[Operation]:
     """Operations of a request message that is about to be sent; one an item of a batch."""
@@ -286,7 +289,8 @@ def _answer(operation: Operation, result: Any) -> None:
     if isinstance(result, Granted):
         operation.answer = _granted(operation.arguments, result)
     elif isinstance(result, Reservation):
-        operation.answer = _reservation(result)
+        told = _reservation(result)
+        operation.answer = {name: told[name] for name in OF_A_RESERVE} if operation.verb == "reserve" else told
     elif isinstance(result, Availability):
         operation.answer = {"items": ((result.available_quantity, result.known),)}
     elif isinstance(result, Stock):
@@ -367,6 +371,7 @@ def _ingested(operation: Operation, result: Ingested) -> None:
         return
     operation.status = OK
     operation.answer = {"outcome": result.outcome}
+    operation.replayed = result.outcome == "DUPLICATE"
     if result.outcome == "APPLIED":
         operation.answer |= {"shortage": result.shortage_quantity, "exception_id": result.exception_id}
     if result.outcome == "REJECTED":
