@@ -21,7 +21,8 @@ from actors.journal.lock import JournalLock
 from actors.journal.port import Header, JournalDamaged, JournalError, JournalMismatch
 from actors.journal.settling import settle
 from actors.journal.sqlite import SqliteJournal
-from actors.journal.sqlite_schema import DATABASE_FILE, connect_reader, connect_writer, create_file
+from actors.journal.sqlite_schema import DATABASE_FILE, connect_reader, connect_writer, create_file, translated
+from actors.journal.wal_tail import check_tail
 from actors.journal.witness import WitnessFile, compare
 
 ID_BYTES = 8
@@ -71,8 +72,10 @@ def open_journal(
     if free_bytes(directory) < OPENING_BYTES:
         ballast.release()
     settle(path)
-    journal = SqliteJournal(connect_writer(path, vfs), path, lock, witness, ballast)
+    connection = connect_writer(path, vfs)
+    journal = SqliteJournal(connection, path, lock, witness, ballast)
     try:
+        check_tail(path.with_name(f"{path.name}-wal"), _wal_frames(connection))
         check_wanted(journal.header, wanted, path)
         heads = journal.heads()
         check_shards(journal, path)
@@ -84,10 +87,21 @@ def open_journal(
             journal.check_head(head)
         ballast.restore()
     except BaseException:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is refused stays as it was found
         journal.detach()
         raise
     lock.name_cluster(journal.header.cluster_id)
     return journal
+
+
+def _wal_frames(connection: apsw.Connection) -> int:
+    """How many frames of the WAL SQLite reads: up to the last commit that is whole."""
+    noop = getattr(apsw, "SQLITE_CHECKPOINT_NOOP", apsw.SQLITE_CHECKPOINT_PASSIVE)  # the former since SQLite 3.51
+    try:
+        frames, _ = connection.wal_checkpoint(mode=noop)
+    except apsw.Error as error:
+        raise translated(error, f"the WAL of {connection.filename} could not be read") from error
+    return int(frames)
 
 
 def open_read_only(directory: Path) -> SqliteJournal:
