@@ -9,7 +9,8 @@ know what is on the disk.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -231,7 +232,7 @@ class SqliteJournal:
             return None
         *columns, checksum = rows[0]
         entry = EntryRow(key, *columns)
-        if entry_checksum(entry) != checksum:
+        if not _sound(entry_checksum, entry, checksum):
             raise JournalDamaged(f"{self._path}: the entry {key!r} has a wrong CRC")
         found[key] = entry
         return entry
@@ -293,7 +294,7 @@ class SqliteJournal:
             "checksum FROM snapshots WHERE shard = ? ORDER BY snapshot_id DESC",
             (shard,),
         )
-        return [Snapshot(*row[:-1]) for row in rows if snapshot_checksum(row[:-1]) == row[-1]]
+        return [Snapshot(*row[:-1]) for row in rows if _sound(snapshot_checksum, row[:-1], row[-1])]
 
     def read_slices(self, snapshot: Snapshot) -> list[SnapshotSlice]:
         where = f"{self._path}: snapshot {snapshot.snapshot_id} of shard {snapshot.shard}"
@@ -307,7 +308,7 @@ class SqliteJournal:
             part = SnapshotSlice(*row[:-1])
             if part.slice_number != number:
                 raise JournalDamaged(f"{where}: slice {number} is missing")
-            if slice_checksum(part) != row[-1]:
+            if not _sound(slice_checksum, part, row[-1]):
                 raise JournalDamaged(f"{where}: slice {number} has a wrong CRC")
             parts.append(part)
         if len(parts) != snapshot.slice_count:
@@ -472,6 +473,8 @@ class SqliteJournal:
             return self._connection.execute(statement, bindings).fetchall()
         except apsw.Error as error:
             raise translated(error, f"{self._path} could not be read") from error
+        except UnicodeDecodeError as error:
+            raise JournalDamaged(f"{self._path} holds a text that is none: {error}") from error
 
     def _write(self, statement: str, bindings: tuple[Any, ...], what: str) -> None:
         try:
@@ -507,6 +510,14 @@ class SqliteJournal:
 
 def _checked(row: tuple[Any, ...]) -> Record:
     record = Record(*row[:-1])
-    if record_checksum(record) != row[-1]:
+    if not _sound(record_checksum, record, row[-1]):
         raise JournalDamaged(f"shard {record.shard}: record {record.number} has a wrong CRC")
     return record
+
+
+def _sound(checksum_of: Callable[[Sequence[Any]], int], columns: Sequence[Any], checksum: int) -> bool:
+    """Whether a row has the checksum it was written with. One that cannot even be summed was never written so."""
+    try:
+        return checksum_of(columns) == checksum
+    except (struct.error, TypeError, AttributeError):
+        return False

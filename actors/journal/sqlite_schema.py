@@ -167,9 +167,13 @@ def read_header(connection: apsw.Connection) -> Header:
         ).fetchall()
     except apsw.Error as error:
         raise translated(error, f"the header of {where} cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise JournalDamaged(f"the header of {where} holds a text that is none: {error}") from error
     if len(rows) != 1:
         raise JournalDamaged(f"{where} has {len(rows)} headers")
     columns: tuple[Any, ...] = rows[0]
+    if [type(column) for column in columns] != [str, str, int, int, int, int, int]:
+        raise JournalDamaged(f"the header of {where} is damaged: {columns}")
     header = Header(*columns)
     if header.minimum_reader_version > FORMAT_VERSION:
         raise JournalMismatch(
