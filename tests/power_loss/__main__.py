@@ -7,12 +7,14 @@ see that the sweep says so.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from tests.power_loss.damage import damage_sweep
 from tests.power_loss.sweep import CrashPoint, Figures, Options, replay, sweep, with_synchronous
 
 SAY_EVERY_S = 5.0
@@ -29,6 +31,8 @@ def main() -> int:
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     with tempfile.TemporaryDirectory(prefix="power-loss-") as scratch:
         work = given.keep or Path(scratch)
+        if given.damages:
+            return _damage(seed, given.damages, work)
         if given.boot is not None:
             figures = replay(CrashPoint(seed, given.boot, given.moment), work, options)
         else:
@@ -39,6 +43,17 @@ def main() -> int:
         print(f"\nFAILED: {failure.what}")
         line = [f"python -m tests.power_loss {failure.point}", f"--points-per-boot {given.points_per_boot}", *broken]
         print(f"play it again: {' '.join(line)} --keep DIRECTORY")
+    return 1 if figures.failures else 0
+
+
+def _damage(seed: int, damages: int, work: Path) -> int:
+    logging.disable(logging.WARNING)  # recovery tells of each snapshot it passes over
+    figures = damage_sweep(seed, damages, work)
+    print(f"{figures.damages:,} journals damaged in one place each, seeds from {seed} on")
+    for outcome, count in figures.outcomes.most_common():
+        print(f"  {count:7,}  {outcome}")
+    for failure in figures.failures:
+        print(f"FAILED: {failure}")
     return 1 if figures.failures else 0
 
 
@@ -74,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--points-per-boot", type=int, default=100, help="crash points in each boot of a history")
     parser.add_argument("--boot", type=int, default=None, help="play one crash point again: which boot of the seed's")
     parser.add_argument("--moment", type=int, default=-1, help="… and after how many operations; -1: only live it")
+    parser.add_argument("--damages", type=int, default=0, help="instead: damage sound journals, one place each")
     parser.add_argument("--keep", type=Path, default=None, help="work here; a failing point's files stay in cut/")
     parser.add_argument("--synchronous", choices=("off", "normal", "full"), default="full")
     parser.add_argument(

@@ -49,14 +49,14 @@ def put(files: Files, root: Path) -> None:
 def judge(root: Path, expectation: Expectation) -> int:
     """Judge what lies below ``root``; how many of the unanswered operations happened. Raises ``Lost``."""
     happened = 0
-    with _opened(root) as journal:
+    with opened(root) as journal:
         if expectation.made or journal.info().record_count:
             happened, view = _matching(journal, expectation)
             _judge_contents(journal, expectation, view)
             _judge_states(journal, expectation, view)
     for name in expectation.backups:
         _judge_backup(Path(f"{root}{name}"))
-    with _opened(root) as journal:  # closed in order once; and now the life after it
+    with opened(root) as journal:  # closed in order once; and now the life after it
         recovered = recover(journal, range(SHARD_COUNT), RULES, LATER_MS)
         own = recovered.ownership
         journal.append(own.records, own.entries, own.read_heads)
@@ -65,7 +65,8 @@ def judge(root: Path, expectation: Expectation) -> int:
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[SqliteJournal]:
+def opened(root: Path) -> Iterator[SqliteJournal]:
+    """The journal below a root as its next owner opens it."""
     lock = locked(root / "data" / "journal")
     ids = (f"later{number:011x}" for number in itertools.count())
     try:
