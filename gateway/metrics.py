@@ -61,7 +61,7 @@ class Metrics:
         self._sources = sources
         self._warehouses = warehouses
         self._wall_s = wall_s
-        self._newest_ms: dict[tuple[str, str], int] = {}
+        self._newest_s: dict[tuple[str, str], int] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
         self._rpc_children: dict[tuple[str, str], Histogram] = {}
         self._event_children: dict[tuple[str, str], Counter] = {}
@@ -88,12 +88,12 @@ class Metrics:
             child = self._event_children[source, outcome] = self._events.labels(source, outcome)
         child.inc(count)
 
-    def heard(self, source_id: str, warehouse_id: str, occur_time_ms: int) -> None:
+    def heard(self, source_id: str, warehouse_id: str, occur_time_s: int) -> None:
         """An event of this time was applied, or had been before."""
         if warehouse_id in self._warehouses:
             feed = (source_id if source_id in self._sources else _OTHER_SOURCE, warehouse_id)
-            if occur_time_ms > self._newest_ms.get(feed, 0):
-                self._newest_ms[feed] = occur_time_ms
+            if occur_time_s > self._newest_s.get(feed, 0):
+                self._newest_s[feed] = occur_time_s
 
     def watch(
         self, *, pending_lines: Callable[[], float], links: Callable[[], float], retried: Callable[[], float]
@@ -106,6 +106,6 @@ class Metrics:
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""
         now_s = self._wall_s()
-        for feed, newest_ms in self._newest_ms.items():
-            self._feed_age.labels(*feed).set(max(0.0, now_s - newest_ms / 1000))
+        for feed, newest_s in self._newest_s.items():
+            self._feed_age.labels(*feed).set(max(0.0, now_s - newest_s))
         return generate_latest(self.registry)

@@ -34,6 +34,7 @@ from gateway.errors import CallFailed, Violation
 from stockade.v1 import stock_key_pb2
 
 TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999: what a Timestamp can say
+NANOS_PER_SECOND = 1_000_000_000
 DURATION_SECONDS_MAX = 315_576_000_000  # what a Duration can say
 VERSION_MAX = 2**63 - 1
 SEQUENCE_MAX = 2**63 - 1
@@ -143,8 +144,8 @@ class Findings(list[Violation]):
     def time_ms(self, field: str, time: Timestamp) -> int:
         """A point in time as Unix milliseconds."""
         milliseconds = time.seconds * 1000 + time.nanos // 1_000_000
-        if not 0 < milliseconds <= TIME_MS_MAX:
-            self.add(field, "must be a time after 1970 and before 10000")
+        if not 0 < milliseconds <= TIME_MS_MAX or not 0 <= time.nanos < NANOS_PER_SECOND:
+            self.add(field, "must be a time after 1970 and before 10000, its nanos below 10^9")
             return 0
         return milliseconds
 

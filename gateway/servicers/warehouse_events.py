@@ -54,7 +54,7 @@ class WarehouseEventService:
                 outcome = fill_result(result, desk.hosts.timeline, reply[2])
                 outcomes[source_id, outcome] += 1
                 if outcome in HEARD:
-                    desk.metrics.heard(source_id, event.stock_key.warehouse_id, event.occur_time.ToMilliseconds())
+                    desk.metrics.heard(source_id, event.stock_key.warehouse_id, event.occur_time.seconds)
                 continue
             result.event_id = event_id
             result.error.CopyFrom(status_of(reply[1] if reply[0] == FAILED else failure_of(reply)))

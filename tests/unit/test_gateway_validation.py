@@ -195,6 +195,8 @@ BAD: list[tuple[Any, list[str]]] = [
     (pb.ExtendReservationRequest(request_id="r", reservation_id=RESERVATION_ID), ["ttl"]),
     (fulfill(occur_time=Timestamp(seconds=-1)), ["occur_time"]),
     (event(occur_time=Timestamp(seconds=2**60)), ["occur_time"]),
+    (event(occur_time=Timestamp(seconds=1, nanos=2**31 - 1)), ["occur_time"]),
+    (event(occur_time=Timestamp(seconds=1, nanos=-1)), ["occur_time"]),
     # labels and texts
     (reserve(labels={f"k{index}": "" for index in range(17)}), ["labels"]),
     (reserve(labels={"k" * 65: "v"}), [f"labels[{'k' * 64!r}]"]),
