@@ -31,21 +31,27 @@ def encode_groups(groups: Sequence[Any]) -> bytes:
     return payload
 
 
-def decode_groups(payload: bytes) -> list[Any]:
-    """The groups of a payload, as lists. Raises ValueError when the bytes are not msgpack, hold a map, or are absurdly
-    large.
+def decode_groups(payload: bytes, *, as_tuples: bool = False) -> Sequence[Any]:
+    """The groups of a payload, as lists or as tuples all the way down. Raises ValueError when the bytes are not msgpack,
+    hold a map, or are absurdly large.
     """
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError(f"a record's payload of {len(payload)} bytes: more than any turn writes")
     try:
         groups = msgpack.unpackb(
-            payload, raw=False, max_array_len=min(len(payload), ARRAY_LENGTH_MAX), max_map_len=0, max_ext_len=0
+            payload,
+            raw=False,
+            use_list=not as_tuples,
+            max_array_len=min(len(payload), ARRAY_LENGTH_MAX),
+            max_map_len=0,
+            max_ext_len=0,
         )
     except (msgpack.UnpackException, msgpack.StackError) as error:  # some of them are no ValueError
         raise ValueError(f"a record's payload is not a journal's msgpack: {error!r}") from error
-    if not isinstance(groups, list):
+    if not isinstance(groups, tuple if as_tuples else list):
         raise ValueError(f"a record's payload is {type(groups).__name__}, not groups of events")
-    return groups
+    decoded: Sequence[Any] = groups
+    return decoded
 
 
 def record_checksum(record: Sequence[Any]) -> int:

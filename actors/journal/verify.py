@@ -7,175 +7,148 @@ the format alone.
 
 A journal whose first records were dropped is judged from its oldest usable snapshot on. A journal that is being written
 is judged up to where it stood when verifying began.
+
+How: shards are walked one after the other (``verify_shard``), in one process or several; sums of hashes show whether what
+concerns several shards comes out even, and only when it does not a second round says where (``verify_ledger``). Memory:
+what is alive in one shard a process (see ``verify_state``), a few MiB of records, 8 bytes for every line of a live
+reservation whose claim is in another shard, and 32 MiB of ids a process; more ids go to a temporary file, 8 bytes each.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from actors.journal.codec import decode_groups
-from actors.journal.port import Journal, JournalDamaged, Record, ShardHead, Snapshot
-from actors.journal.verify_ledger import Ledger
-from actors.journal.verify_report import VerifyReport, Violation, Where
-from actors.journal.verify_shard import LIVE, ShardWalk
-from actors.journal.verify_snapshot import Entity, compare, entities_of, load
+from actors.journal.port import Journal, Record, ShardHead, Snapshot, SnapshotSlice
+from actors.journal.verify_ledger import Ledger, Suspects
+from actors.journal.verify_report import VerifyReport, Violation
+from actors.journal.verify_round import judge_shards, whole_from
+from actors.journal.verify_workers import Workers
 
-__all__ = ["DAY_MS", "Progress", "VerifyReport", "Violation", "verify"]
+__all__ = ["DAY_MS", "Done", "Progress", "VerifyReport", "Violation", "verify"]
 
 DAY_MS = 24 * 3600 * 1000
-RECORDS_PER_READ = 1_000
-
-Progress = Callable[[int, int, int], None]  # shards done, shards in all, events judged
 
 
-def verify(journal: Journal, progress: Progress | None = None, *, dedupe_window_ms: int = DAY_MS) -> VerifyReport:
-    """Judge all shards. Reads every record once; what is wrong in the journal does not raise, it is in the report.
+class Done(NamedTuple):
+    """How far a round is: records and events read so far, and in all."""
 
-    ``dedupe_window_ms``: the cluster's setting; within it no id may be spent twice. Raises ``JournalError`` only when
-    the journal cannot be read at all.
+    records: int
+    records_total: int
+    events: int
+    events_total: int
+    round: int
+
+
+Progress = Callable[[Done], None]
+
+
+def verify(
+    journal: Journal, progress: Progress | None = None, *, dedupe_window_ms: int = DAY_MS, jobs: int = 1
+) -> VerifyReport:
+    """Judge all shards. Reads every record once, or twice when sums over shards do not come out even; what is wrong in
+    the journal does not raise, it is in the report.
+
+    ``dedupe_window_ms``: the cluster's setting; within it no id may be spent twice. ``jobs``: processes to judge in; 1:
+    this one. ``progress`` may be called from threads, one at a time. Raises ``JournalError`` only when the journal cannot
+    be read at all.
     """
-    started = time.monotonic()
+    started, started_cpu = time.monotonic(), time.process_time()
     heads = journal.info().heads
     report = VerifyReport(journal.header.cluster_id, journal.header.timeline, shards=len(heads))
-    ledger = Ledger(report, dedupe_window_ms)
-    walks: list[ShardWalk] = []
-    for head in heads:
-        walk = ShardWalk(head.shard, report, ledger)
-        walks.append(walk)
-        _walk_shard(journal, walk, head, report)
-        if progress is not None:
-            progress(len(walks), len(heads), report.events)
-    ledger.settle(max((walk.strict_from_ms for walk in walks), default=0))
-    _compare_homes(walks, report)
-    _sum_up(walks, report)
+    source = CountedSource(journal, heads, progress)
+    whole_from_ms = max((whole_from(journal, head) for head in heads), default=0)
+    rounds = _Rounds(source, heads, dedupe_window_ms, whole_from_ms, max(1, min(jobs, len(heads))))
+    with tempfile.TemporaryDirectory(prefix="stockade-verify-") as spill:
+        found, ledger = rounds.run(Path(spill))
+        suspects = ledger.uneven()
+    report.merge(found)
+    if suspects:
+        report.rounds = 2
+        source.begin_again()
+        again, told = rounds.run_again(suspects)
+        report.cpu_seconds += again.cpu_seconds
+        told.tell(report)
     report.tell_the_first()
+    report.jobs = rounds.jobs
     report.seconds = time.monotonic() - started
+    own_cpu = time.process_time() - started_cpu
+    report.cpu_seconds = own_cpu if rounds.jobs == 1 else report.cpu_seconds + own_cpu
     return report
 
 
-def _walk_shard(journal: Journal, walk: ShardWalk, head: ShardHead, report: VerifyReport) -> None:
-    """Walk one shard up to its head."""
-    snapshots = _usable(journal, walk, report)
-    first = journal.first_number(walk.shard)
-    if first > 1:
-        begin = next((found for found in reversed(snapshots) if found[0].lowest_record_number >= first - 1), None)
-        if begin is None:
-            walk.missing(1, f"records 1 to {first - 1} are gone, and no usable snapshot covers them")
-        else:
-            report.from_snapshot_shards += 1
-            snapshot = begin[0]
-            load(walk, journal.read_slices(snapshot))
-            lowest = (snapshot.lowest_sequence, snapshot.lowest_record_number)
-            walk.begin_from_snapshot(lowest, snapshot.highest_sequence, snapshot.time_ms)
-    pending = [moment for _, slices in snapshots for moment in slices if moment[0] > walk.sequence]
-    pending.sort(key=lambda moment: moment[0], reverse=True)
-    while walk.number < head.record_number:
-        records = _read(journal, walk, head)
-        for record in records:
-            _walk_record(walk, record)
-            while pending and pending[-1][0] <= walk.sequence:
-                sequence, entities = pending.pop()
-                if walk.strict and sequence == walk.sequence:
-                    compare(walk, entities, report)
-    if walk.trusted and (walk.sequence, walk.number) != (head.sequence, head.record_number):
-        text = f"ends at sequence {walk.sequence}; its head says record {head.record_number}, sequence {head.sequence}"
-        report.add("head", Where(walk.shard, walk.number, 0, walk.time_ms), "", text)
-    if walk.trusted and walk.epoch > head.epoch:
-        text = f"ends in epoch {walk.epoch}; its head says {head.epoch}"
-        report.add("head", Where(walk.shard, walk.number, 0, walk.time_ms), "", text)
+class CountedSource:
+    """A journal that counts what is read of it, for whoever watches."""
 
+    def __init__(self, journal: Journal, heads: Sequence[ShardHead], progress: Progress | None) -> None:
+        self._journal = journal
+        self._progress = progress
+        self._records = self._events = self._records_total = self._events_total = 0
+        self._round = 1
+        for head in heads if progress is not None else ():
+            first = journal.first_number(head.shard)
+            oldest = journal.read(head.shard, first - 1, 1) if head.record_number >= first > 1 else []
+            self._records_total += head.record_number - first + 1
+            self._events_total += head.sequence - (oldest[0].first_sequence - 1 if oldest else 0)
 
-Moment = tuple[int, list[Entity]]  # a slice: the sequence it was taken at, and what it holds
+    def begin_again(self) -> None:
+        """The second round."""
+        self._records = self._events = 0
+        self._round = 2
 
+    def first_number(self, shard: int) -> int:
+        return self._journal.first_number(shard)
 
-def _usable(journal: Journal, walk: ShardWalk, report: VerifyReport) -> list[tuple[Snapshot, list[Moment]]]:
-    """The shard's snapshots that can be read, newest first, with their slices; the others are violations."""
-    usable = []
-    for snapshot in journal.snapshots(walk.shard):
-        try:
-            slices = [(part.sequence, entities_of(part)) for part in journal.read_slices(snapshot)]
-        except JournalDamaged as damage:
-            report.add("snapshot", Where(walk.shard, snapshot.lowest_record_number, 0, 0), "", str(damage))
-            continue
-        usable.append((snapshot, slices))
-    return usable
+    def snapshots(self, shard: int) -> list[Snapshot]:
+        return self._journal.snapshots(shard)
 
+    def read_slices(self, snapshot: Snapshot) -> list[SnapshotSlice]:
+        return self._journal.read_slices(snapshot)
 
-def _read(journal: Journal, walk: ShardWalk, head: ShardHead) -> list[Record]:
-    """The next records; a damaged one is named and stepped over."""
-    limit = min(RECORDS_PER_READ, head.record_number - walk.number)
-    try:
-        records = journal.read(walk.shard, walk.number, limit)
-    except JournalDamaged:
-        records = []
-        try:
-            while len(records) < limit:
-                number = records[-1].number if records else walk.number
-                records += journal.read(walk.shard, number, 1)
-        except JournalDamaged as damage:
-            if not records:
-                walk.missing(walk.number + 1, str(damage))
-                walk.number += 1
+    def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
+        records = self._journal.read(shard, after_number, limit)
+        if self._progress is not None:
+            self._records += len(records)
+            self._events += sum(record.event_count for record in records)
+            total = (self._records_total, self._events_total)
+            self._progress(Done(self._records, total[0], self._events, total[1], self._round))
         return records
-    if not records:
-        walk.missing(walk.number + 1, f"records {walk.number + 1} to {head.record_number} are missing at the end")
-        walk.number = head.record_number
-    return [record for record in records if record.number <= head.record_number]
 
 
-def _walk_record(walk: ShardWalk, record: Record) -> None:
-    try:
-        groups = decode_groups(record.payload)
-        shaped = all(isinstance(group, list) and len(group) == 2 and isinstance(group[1], list) for group in groups)
-        if not shaped:
-            raise ValueError("its groups are not [cause, events]")
-    except ValueError as error:
-        walk.missing(record.number, f"record {record.number} cannot be understood: {error}")
-        groups = []
-    walk.record(record, groups)
+class _Rounds:
+    """The rounds of one verifying: the second has to use the first one's hashes, so it runs in the same kind of process."""
 
+    def __init__(
+        self, source: CountedSource, heads: Sequence[ShardHead], window_ms: int, whole_from_ms: int, jobs: int
+    ) -> None:
+        self.jobs = jobs
+        self._source = source
+        self._heads = heads
+        self._window_ms = window_ms
+        self._whole_from_ms = whole_from_ms
+        self._workers = Workers(source, heads, whole_from_ms) if jobs > 1 else None
 
-def _compare_homes(walks: list[ShardWalk], report: VerifyReport) -> None:
-    """At the end a live reservation has, line by line, what its claims have, and no open claim is without a home."""
-    if not all(walk.trusted for walk in walks):
-        return
-    stocks = {key: (walk, stock) for walk in walks for key, stock in walk.stock.stock.items()}
-    open_units: dict[str, int] = {}
-    held_at: dict[str, str] = {}
-    for key, (_, stock) in stocks.items():
-        for reservation_id, claims in stock.claims.items():
-            if claims.open:
-                open_units[reservation_id] = open_units.get(reservation_id, 0) + claims.open
-                held_at[reservation_id] = key
-    for walk in walks:
-        where = Where(walk.shard, walk.number, 0, walk.time_ms)
-        for reservation_id, reservation in walk.reservations.items():
-            units = open_units.pop(reservation_id, 0)
-            live = reservation.state in LIVE
-            expected = reservation.open if live else 0
-            if units != expected:
-                text = f"{expected} units are open by its home and {units} by its claims"
-                report.add("units match", where, reservation_id, text)
-            for line_id, key, _, granted in reservation.lines if live else ():
-                claims_there = stocks[key][1].claims.get(reservation_id) if key in stocks else None
-                line = claims_there.lines.get(line_id) if claims_there is not None else None
-                if (line.granted if line is not None else 0) != granted:
-                    text = f"line {line_id!r} has {granted} units by its home and others by its claim"
-                    report.add("units match", where, reservation_id, text)
-    for reservation_id, units in open_units.items():
-        key = held_at[reservation_id]
-        walk = stocks[key][0]
-        where = Where(walk.shard, walk.number, 0, walk.time_ms)
-        report.add("units match", where, key, f"{units} units are claimed by {reservation_id}, which no home knows")
+    def run(self, spill: Path) -> tuple[VerifyReport, Ledger]:
+        """Judge everything. ``spill``: a directory for ids that are too many for memory."""
+        places = [spill / str(job) for job in range(self.jobs)]
+        for place in places:
+            place.mkdir()
+        return self._round([Ledger(self._window_ms, spill=place) for place in places])
 
+    def run_again(self, suspects: Suspects) -> tuple[VerifyReport, Ledger]:
+        """Gather the suspects by name: in one place, as they may lie in several shards."""
+        return self._round([Ledger(self._window_ms, suspects)])
 
-def _sum_up(walks: list[ShardWalk], report: VerifyReport) -> None:
-    stocks = [stock for walk in walks for stock in walk.stock.stock.values()]
-    for stock in stocks:
-        for disposition, units in stock.on_hand.items():
-            report.on_hand[disposition] = report.on_hand.get(disposition, 0) + units
-    report.stock_keys = len(stocks)
-    report.reservations_live = sum(one.state in LIVE for walk in walks for one in walk.reservations.values())
-    report.units_open = sum(stock.open_units for stock in stocks)
-    report.units_short = sum(stock.shortage for stock in stocks)
+    def _round(self, ledgers: list[Ledger]) -> tuple[VerifyReport, Ledger]:
+        if self._workers is None:
+            report = VerifyReport()
+            judge_shards(self._source, iter(self._heads), report, ledgers[0], self._whole_from_ms)
+            return report, ledgers[0]
+        (report, ledger), *others = self._workers.round(ledgers)
+        for other_report, other_ledger in others:
+            report.merge(other_report)
+            ledger.merge(other_ledger)
+        return report, ledger

@@ -1,66 +1,21 @@
-"""What ``verify`` finds and how it says so: violations that name shard, record, sequence and key, and the report.
+"""What ``verify`` finds: violations that say where, what the record did there and which rule it broke; and the report.
 
-It judges nothing. Event names and the order of their fields are known here from the journal's format, not from the
-domain.
+It judges nothing; the words are ``verify_format``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
 
-# kind → (name, fewest fields, most fields): what a record of format 1 may hold
-EVENTS: dict[int, tuple[str, int, int]] = {
-    1: ("ShardOwned", 3, 3),
-    10: ("StockKeyRegistered", 1, 1),
-    11: ("StockPolicySet", 6, 6),
-    12: ("OnHandChanged", 4, 11),
-    13: ("AdriftPicked", 3, 3),
-    20: ("ClaimGranted", 11, 11),
-    21: ("ClaimConfirmed", 3, 3),
-    22: ("ClaimReleased", 5, 5),
-    23: ("ClaimExpired", 2, 2),
-    24: ("ClaimFulfilled", 5, 5),
-    25: ("ClaimPicked", 4, 4),
-    26: ("ClaimsForgotten", 2, 2),
-    30: ("ReservationOpened", 8, 12),
-    31: ("ReservationConfirmed", 2, 2),
-    32: ("ReservationExtended", 2, 2),
-    33: ("ReservationAmended", 4, 4),
-    34: ("ReservationUnitsEnded", 4, 4),
-    35: ("ReservationEnded", 2, 2),
-    36: ("VerbSpent", 4, 5),
-    37: ("ReservationRetired", 1, 1),
-    40: ("EntrySpent", 3, 3),
-    41: ("EntryRetired", 1, 1),
-    50: ("ExceptionOpened", 11, 12),
-    51: ("ExceptionChanged", 3, 3),
-    52: ("ExceptionHealed", 1, 1),
-    53: ("ExceptionRetired", 1, 1),
-}
-VERBS = {
-    0: "takeover",
-    1: "reserve",
-    2: "confirm",
-    3: "release",
-    4: "extend",
-    5: "amend",
-    6: "fulfill",
-    30: "register stock",
-    31: "set stock policy",
-    32: "set selling",
-    40: "warehouse event",
-    100: "expiry",
-    101: "housekeeping",
-}
+from actors.journal.verify_format import RULES, readable
+
 TEXT_MAX = 400
-VIOLATIONS_MAX = 100  # then it stops telling, not counting
-VIOLATIONS_GATHERED_MAX = 2_000  # of these the earliest are told: the cause of it comes before what follows from it
+# Told, and gathered a shard: the first of all shards are among the first of each. All are counted.
+VIOLATIONS_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """A place in the journal. ``sequence`` 0: the record as a whole."""
 
     shard: int
@@ -74,24 +29,41 @@ class Violation:
     """What is wrong, and where: the record, and the sequence of the event (0: the record as a whole).
 
     ``stock_key``: what it is about: a stock key, or an id of a reservation, request or exception; may be empty.
-    ``did``: what the record did there, and because of whom. ``rule``: a short stable word for what was broken.
+    ``cause``, ``event``: because of whom, and what the record did there, in words; may be empty. ``rule``: a short stable
+    word, a key of ``RULES``. ``expected``, ``found``: in words, empty where the message says all there is to say.
     """
 
     shard: int
     record_number: int
     sequence: int
-    stock_key: str
-    message: str
-    did: str
-    rule: str
     time_ms: int
+    stock_key: str
+    rule: str
+    message: str
+    cause: str = ""
+    event: str = ""
+    expected: str = ""
+    found: str = ""
+
+    @property
+    def did(self) -> str:
+        """Because of whom the record did what."""
+        return ": ".join(text for text in (self.cause, self.event) if text)
+
+    @property
+    def place(self) -> str:
+        """Where, in words."""
+        return f"shard {self.shard}, record {self.record_number}" + (
+            f", sequence {self.sequence}" if self.sequence else ""
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-able; the rule in words as well."""
+        return {**asdict(self), "rule_text": RULES.get(self.rule, ""), "did": self.did}
 
     def __str__(self) -> str:
-        place = f"shard {self.shard}, record {self.record_number}"
-        if self.sequence:
-            place += f", sequence {self.sequence}"
         about = f", {readable(self.stock_key)}" if self.stock_key else ""
-        return f"{place}{about}: {self.message}" + (f" [{self.did}]" if self.did else "")
+        return f"{self.place}{about}: {self.message}" + (f" [{self.did}]" if self.did else "")
 
 
 @dataclass(slots=True)
@@ -100,6 +72,9 @@ class VerifyReport:
 
     Where a shard's first records are gone its counts begin at a snapshot (``from_snapshot_shards``). ``violations`` has
     the first ones, ``violation_count`` counts all. ``on_hand``: disposition → units over all stock keys, at the end.
+    ``snapshots_compared``: slices of snapshots that were compared with what the records say, holding
+    ``entities_compared``. ``cpu_seconds``: of all processes (``jobs``) that judged; ``rounds``: 2 when the sums over
+    shards did not come out even and the records were walked again to say where.
     """
 
     cluster_id: str = ""
@@ -127,8 +102,14 @@ class VerifyReport:
     oversells: int = 0
     oversold_units: int = 0
     violation_count: int = 0
+    violations_by_rule: dict[str, int] = field(default_factory=dict)
     from_snapshot_shards: int = 0
+    snapshots_compared: int = 0
+    entities_compared: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    jobs: int = 1
+    rounds: int = 1
     violations: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -137,46 +118,60 @@ class VerifyReport:
         """Nothing is wrong."""
         return self.violation_count == 0
 
+    @property
+    def units_left_over(self) -> int:
+        """Granted − fulfilled − released − expired − open, in the whole journal: nothing when every unit ended once."""
+        ended = self.units_fulfilled + self.units_released + self.units_expired
+        return self.units_granted - ended - self.units_open if not self.from_snapshot_shards else 0
+
+    @property
+    def conserved(self) -> bool:
+        """No unit came from nowhere, ended twice or is told differently by home and claim."""
+        broken = {"conservation", "units end once", "units match", "picked"}
+        return not self.units_left_over and not broken & self.violations_by_rule.keys()
+
     def plain(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"ok": self.ok, **asdict(self)}
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        rate = self.events / self.seconds if self.seconds else 0.0
+        return {
+            "ok": self.ok,
+            **told,
+            "conserved": self.conserved,
+            "events_per_second": round(rate),
+            "violations": [one.plain() for one in self.violations],
+        }
 
-    def add(self, rule: str, where: Where, key: str, message: str, did: str = "") -> None:
-        """Note a violation: all are counted."""
+    def add(self, violation: Violation) -> None:
+        """Note a violation: all are counted, the first are kept."""
         self.violation_count += 1
-        if len(self.violations) < VIOLATIONS_GATHERED_MAX:
-            place = (where.shard, where.record_number, where.sequence)
-            self.violations.append(Violation(*place, key, message, did[:TEXT_MAX], rule, where.time_ms))
+        _count(self.violations_by_rule, violation.rule, 1)
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(violation)
+
+    def merge(self, other: VerifyReport) -> None:
+        """Add what was found in other shards; seconds are added as well."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for disposition, units in other.on_hand.items():
+            _count(self.on_hand, disposition, units)
+        for rule, count in other.violations_by_rule.items():
+            _count(self.violations_by_rule, rule, count)
+        self.violations += other.violations
+        self.notes += other.notes
 
     def tell_the_first(self) -> None:
-        """Order the violations by the time of their records and keep the first ones."""
-        self.violations.sort(key=lambda violation: violation.time_ms)
+        """Order the violations by the time of their records and keep the first ones: the cause comes before what follows
+        from it.
+        """
+        self.violations.sort(key=lambda one: (one.time_ms, one.shard, one.record_number))
         del self.violations[VIOLATIONS_MAX:]
+        self.notes.sort()
 
 
-def readable(key: str) -> str:
-    """A key for people: the separators as slashes."""
-    return key.strip("\x1f").replace("\x1f", "/")
+def _count(sums: dict[Any, int], key: Any, units: int) -> None:
+    sums[key] = sums.get(key, 0) + units
 
 
-def cause_text(cause: Sequence[Any]) -> str:
-    """Who or what it was, in few words."""
-    if len(cause) < 3:
-        return "without a cause"
-    verb, channel_id, request_id = cause[:3]
-    source_id = cause[6] if len(cause) > 6 else ""
-    scope = source_id or channel_id
-    words = [VERBS.get(verb, f"verb {verb}"), f"{scope}:{request_id}" if scope else str(request_id)]
-    return " ".join(word for word in words if word)
-
-
-def event_text(event: Sequence[Any]) -> str:
-    """An event with its fields, for people."""
-    name = EVENTS[event[0]][0] if event and event[0] in EVENTS else "event"
-    return f"{name}({', '.join(_field_text(value) for value in event[1:])})"
-
-
-def _field_text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex()[:16]
-    return readable(value) if isinstance(value, str) else str(value)
+NOT_SUMMED = {"shards", "jobs", "rounds", "violations_by_rule", "on_hand", "violations", "notes"}
+COUNTS = tuple(one.name for one in fields(VerifyReport) if one.type in ("int", "float") and one.name not in NOT_SUMMED)

@@ -7,16 +7,18 @@ record afterwards, with its checksum made anew, shows here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
 
 from actors.journal.codec import ARRAY_LENGTH_MAX
 from actors.journal.port import JournalDamaged, SnapshotSlice
-from actors.journal.verify_report import VerifyReport, Where
-from actors.journal.verify_shard import EXCEPTION_OPEN, Reservation, ShardWalk
-from actors.journal.verify_stock import SELLABLE, Claims, Line, Stock
+from actors.journal.verify_home import EXCEPTION_OPEN
+from actors.journal.verify_ledger import violation_at
+from actors.journal.verify_report import Where
+from actors.journal.verify_shard import ShardWalk
+from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION = range(6)
 
@@ -29,12 +31,18 @@ def entities_of(part: SnapshotSlice) -> list[Entity]:
         entities = msgpack.unpackb(
             part.payload,
             raw=False,
+            use_list=False,
             max_array_len=min(len(part.payload), ARRAY_LENGTH_MAX),
             max_map_len=0,
             max_ext_len=0,
         )
-        return [(tag, tuple(key) if isinstance(key, list) else key, fields) for tag, key, fields in entities]
-    except (ValueError, TypeError, msgpack.UnpackException, msgpack.StackError) as error:
+        for tag, key, fields in entities:
+            if tag not in READERS or (tag == CLAIMS and len(key) != 2):
+                raise ValueError(f"an entity of unknown tag {tag}, or with an odd key {key!r}")
+            if fields is not None:
+                READERS[tag](fields)
+        return list(entities)
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException, msgpack.StackError) as error:
         raise JournalDamaged(
             f"shard {part.shard}: slice {part.slice_number} of snapshot {part.snapshot_id} cannot be understood: "
             f"{error!r}"
@@ -56,46 +64,31 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         walk.epoch, walk.timeline, walk.owned_ms, walk.grace_until_ms = fields[:4]
         walk.reservation_number, walk.exception_number = fields[4] - 1, fields[5] - 1
     elif tag == STOCK:
-        walk.stock.stock[key] = _stock(fields, walk.stock.stock.get(key))
+        walk.stocks[key] = _stock(fields, walk.stocks.get(key))
     elif tag == CLAIMS:
-        walk.stock.stock.setdefault(key[0], Stock()).claims[key[1]] = _claims(fields)
+        walk.stocks.setdefault(key[0], Stock()).claims[key[1]] = _claims(fields)
     elif tag == RESERVATION:
         walk.reservations[key] = _reservation(fields)
     elif tag == ENTRY:
         walk.entries.add(key)
     elif tag == EXCEPTION:
-        kind, stock_key = fields[1][:2]
-        walk.exceptions[key] = [kind, stock_key, fields[2], fields[4]]
-    else:
-        raise JournalDamaged(f"shard {walk.shard}: a snapshot holds an entity of unknown tag {tag}")
+        walk.exceptions[key] = _exception(fields)
 
 
-def compare(walk: ShardWalk, entities: Sequence[Entity], report: VerifyReport) -> None:
+def compare(walk: ShardWalk, entities: Sequence[Entity]) -> None:
     """Compare the walk, which stands where a slice was taken, with the slice."""
+    walk.report.snapshots_compared += 1
+    walk.report.entities_compared += len(entities)
     where = Where(walk.shard, walk.number, walk.sequence, walk.time_ms)
     for tag, key, fields in entities:
-        if tag == STOCK:
-            stock = walk.stock.stock.get(key)
-            own = _of_stock(stock) if stock is not None else None
-            other = _of_stock(_stock(fields, None)) if fields is not None else None
-        elif tag == CLAIMS:
-            stock = walk.stock.stock.get(key[0])
-            claims = stock.claims.get(key[1]) if stock is not None else None
-            own = _of_claims(claims) if claims is not None else None
-            other = _of_claims(_claims(fields)) if fields is not None else None
-        elif tag == RESERVATION:
-            reservation = walk.reservations.get(key)
-            own = _of_reservation(reservation) if reservation is not None else None
-            other = _of_reservation(_reservation(fields)) if fields is not None else None
-        elif tag == EXCEPTION:
-            exception = walk.exceptions.get(key)
-            own = {"quantity": exception[2], "open": exception[3] == EXCEPTION_OPEN} if exception is not None else None
-            other = {"quantity": fields[2], "open": fields[4] == EXCEPTION_OPEN} if fields is not None else None
-        else:
-            continue
-        if own != other:
+        own = OWN[tag](walk, key)
+        other = READERS[tag](fields) if fields is not None else None
+        described, taken = (DESCRIBED[tag](one) if one is not None else None for one in (own, other))
+        if described != taken:
             name = "\x1f".join(key) if isinstance(key, tuple) else str(key)
-            report.add("snapshot", where, name, f"a record up to here was changed: {_difference(own, other)}")
+            text = f"a record up to here was changed: {_difference(described, taken)}"
+            expected, found = f"{described or 'nothing'} by the records", str(taken or "nothing")
+            walk.report.add(violation_at(where, "snapshot", name, text, expected=expected, found=found))
 
 
 def _difference(own: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
@@ -109,52 +102,57 @@ def _difference(own: dict[str, Any] | None, other: dict[str, Any] | None) -> str
     return "; ".join(parts)
 
 
-def _stock(fields: Sequence[Any], known: Stock | None) -> Stock:
+def _stock(fields: Sequence[Any], known: Stock | None = None) -> Stock:
     stock = known or Stock()
-    _, sellable, on_hand, stock.safety, stock.selling, _, _, stock.version, adrift = fields[:9]
-    stock.on_hand = dict(on_hand) | {SELLABLE: sellable}
+    _, stock.sellable, on_hand, stock.safety, stock.selling, _, _, stock.version, adrift = fields[:9]
+    stock.others = {disposition: units for disposition, units in on_hand if disposition != SELLABLE}
     stock.adrift = dict(adrift)
     return stock
 
 
-def _claims(fields: Sequence[Any]) -> Claims:
-    claims = Claims(fields[4])
-    for line_id, granted, fulfilled, released, expired, picked, imposed, uncovered, *_ in fields[5]:
-        line = claims.lines[line_id] = Line()
-        line.granted, line.fulfilled, line.released, line.expired = granted, fulfilled, released, expired
-        line.picked, line.imposed, line.uncovered = picked, imposed, uncovered
-    return claims
+def _claims(fields: Sequence[Any]) -> Claim:
+    first: Claim | None = None
+    for line_id, granted, fulfilled, released, expired, picked, imposed, uncovered, *_ in reversed(fields[5]):
+        claim = Claim(line_id, granted, imposed, uncovered, fields[4])
+        claim.fulfilled, claim.released, claim.expired, claim.picked = fulfilled, released, expired, picked
+        claim.open = granted - fulfilled - released - expired
+        first, claim.also = claim, first
+    if first is None:
+        raise ValueError("claims without a line")
+    return first
 
 
 def _reservation(fields: Sequence[Any]) -> Reservation:
-    reservation = Reservation(fields[9], fields[2], fields[15], fields[11])
-    reservation.open, reservation.fulfilled = fields[12], fields[13]
+    reservation = Reservation(fields[9], fields[2], fields[15], fields[11], fields[12])
+    reservation.fulfilled = fields[13]
     return reservation
 
 
 def _of_stock(stock: Stock) -> dict[str, Any]:
+    on_hand = {SELLABLE: stock.sellable, **stock.others}
     return {
-        "on hand": {disposition: units for disposition, units in sorted(stock.on_hand.items()) if units},
+        "on hand": {disposition: units for disposition, units in sorted(on_hand.items()) if units},
         "safety stock": stock.safety,
         "selling state": stock.selling,
+        "policy version": stock.version,
         "picked adrift": dict(sorted(stock.adrift.items())),
     }
 
 
-def _of_claims(claims: Claims) -> dict[str, Any]:
+def _of_claims(first: Claim) -> dict[str, Any]:
     return {
-        "confirmed": claims.confirmed,
+        "confirmed": first.confirmed,
         "lines": {
-            line_id: (
-                line.granted,
-                line.fulfilled,
-                line.released,
-                line.expired,
-                line.picked,
-                line.imposed,
-                line.uncovered,
+            one.line_id: (
+                one.granted,
+                one.fulfilled,
+                one.released,
+                one.expired,
+                one.picked,
+                one.imposed,
+                one.uncovered,
             )
-            for line_id, line in claims.lines.items()
+            for one in first.lines()
         },
     }
 
@@ -162,8 +160,66 @@ def _of_claims(claims: Claims) -> dict[str, Any]:
 def _of_reservation(reservation: Reservation) -> dict[str, Any]:
     return {
         "state": reservation.state,
+        "channel": reservation.channel_id,
         "deadline": reservation.expire_ms,
         "open units": reservation.open,
         "fulfilled units": reservation.fulfilled,
-        "lines": [list(line) for line in reservation.lines],
+        "lines": reservation.lines,
     }
+
+
+def _shard(fields: Sequence[Any]) -> tuple[Any, ...]:
+    epoch, timeline, owned_ms, grace_until_ms, next_reservation, next_exception = fields[:6]
+    return epoch, timeline, owned_ms, grace_until_ms, next_reservation - 1, next_exception - 1
+
+
+def _of_shard(shard: tuple[Any, ...]) -> dict[str, Any]:
+    names = ("epoch", "timeline", "owned since", "grace until", "last reservation number", "last exception number")
+    return dict(zip(names, shard, strict=True))
+
+
+def _own_shard(walk: ShardWalk, _key: str) -> tuple[Any, ...]:
+    numbers = walk.reservation_number, walk.exception_number
+    return (walk.epoch, walk.timeline, walk.owned_ms, walk.grace_until_ms, *numbers)
+
+
+def _exception(fields: Sequence[Any]) -> list[Any]:
+    kind, stock_key = fields[1][:2]
+    return [kind, stock_key, fields[2], fields[4]]
+
+
+def _of_exception(exception: Sequence[Any]) -> dict[str, Any]:
+    kind, key, quantity, state = exception
+    return {"kind": kind, "stock key": key, "quantity": quantity, "open": state == EXCEPTION_OPEN}
+
+
+def _own_claims(walk: ShardWalk, key: tuple[str, str]) -> Claim | None:
+    stock = walk.stocks.get(key[0])
+    return stock.claims.get(key[1]) if stock is not None else None
+
+
+# by tag: an entity from a snapshot's fields; the walk's own one; and what is compared of either
+READERS: dict[int, Callable[[Any], Any]] = {
+    SHARD: _shard,
+    STOCK: _stock,
+    CLAIMS: _claims,
+    RESERVATION: _reservation,
+    ENTRY: lambda fields: fields[0],
+    EXCEPTION: _exception,
+}
+OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
+    SHARD: _own_shard,
+    STOCK: lambda walk, key: walk.stocks.get(key),
+    CLAIMS: _own_claims,
+    RESERVATION: lambda walk, key: walk.reservations.get(key),
+    ENTRY: lambda walk, key: key if key in walk.entries else None,
+    EXCEPTION: lambda walk, key: walk.exceptions.get(key),
+}
+DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
+    SHARD: _of_shard,
+    STOCK: _of_stock,
+    CLAIMS: _of_claims,
+    RESERVATION: _of_reservation,
+    ENTRY: lambda key: {"id": key},
+    EXCEPTION: _of_exception,
+}

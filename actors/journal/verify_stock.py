@@ -2,15 +2,22 @@
 
 The formula, written anew from its definition: cover = on hand sellable − picked adrift − safety stock; a claim that
 needs cover may be granted when cover − claims is at least what is decided. Everything is in base units.
+
+Each handler takes one event, a tuple; it judges and applies it. These are the hot loop of ``verify``: fields are taken by
+unpacking (a wrong number of fields raises ``ValueError`` before anything was changed), and nothing is written in words
+before something is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-SELLABLE = 1
-SELLING_OPEN = 1
+from actors.journal.verify_format import RESERVE, cause_text, event_text
+from actors.journal.verify_ledger import ALL_LINES, SUM_MASK, Ledger, LineOf, violation_at
+from actors.journal.verify_report import VerifyReport, Where
+from actors.journal.verify_state import SELLABLE, SELLING_OPEN, Claim, Stock
+
 WHEN_COVERED, ALWAYS = 1, 2
 REPLACED, AMENDED = 7, 9
 RECEIPT, SHIPMENT, ADJUSTMENT, STOCK_COUNT, DISPOSITION_CHANGE = 1, 4, 5, 6, 7
@@ -19,197 +26,176 @@ INCOMING = (RECEIPT, TRANSFER_RECEIPT, CUSTOMER_RETURN)
 OUTGOING = (SHIPMENT, TRANSFER_DISPATCH)
 EITHER = (ADJUSTMENT, STOCK_COUNT, DISPOSITION_CHANGE)
 ON_HAND_MAX = 10**15
+GRANTED, FULFILLED, RELEASED, EXPIRED = range(4)
 
-Fault = Callable[[str, str, str], None]  # rule, key, message
-
-
-class Line:
-    """One reservation line's claim."""
-
-    __slots__ = ("expired", "fulfilled", "granted", "imposed", "picked", "released", "uncovered")
-
-    def __init__(self) -> None:
-        self.granted = self.fulfilled = self.released = self.expired = self.picked = self.imposed = self.uncovered = 0
-
-    @property
-    def open(self) -> int:
-        return self.granted - self.fulfilled - self.released - self.expired
-
-    @property
-    def adrift(self) -> int:
-        return max(0, self.picked - self.open)
+Event = Sequence[Any]
+Units = tuple[int, int, int, int]
 
 
-class Claims:
-    """What one reservation has on one stock key, by line id."""
+class StockRules:
+    """Judges and applies the events of kinds 10–26 of one shard; and says where something is wrong.
 
-    __slots__ = ("confirmed", "lines")
+    A group is what one cause did: ``cause``, its ``mark`` (a hash of time and cause) and what must balance when it is over
+    are set by the walk. ``strict``: all entities stand at one sequence, so that everything can be judged. ``balanced``: as
+    all shards can, so that it is balanced against them.
+    """
 
-    def __init__(self, confirmed: bool) -> None:  # noqa: FBT001  a fact, not a switch
-        self.confirmed = confirmed
-        self.lines: dict[str, Line] = {}
-
-    @property
-    def open(self) -> int:
-        return sum(line.open for line in self.lines.values())
-
-
-class Stock:
-    """One stock key."""
-
-    __slots__ = (
-        "adrift",
-        "adrift_units",
-        "claims",
-        "on_hand",
-        "open_units",
-        "safety",
-        "selling",
-        "shortage_id",
-        "version",
-    )
-
-    def __init__(self) -> None:
-        self.on_hand: dict[int, int] = {}
-        self.safety = 0
-        self.selling = SELLING_OPEN
-        self.version = 1
-        self.claims: dict[str, Claims] = {}
-        self.adrift: dict[str, int] = {}
-        self.open_units = 0  # sums over claims and adrift, kept up
-        self.adrift_units = 0
-        self.shortage_id = ""
-
-    @property
-    def headroom(self) -> int:
-        """cover − claims."""
-        return self.on_hand.get(SELLABLE, 0) - self.adrift_units - self.safety - self.open_units
-
-    @property
-    def shortage(self) -> int:
-        return max(0, self.open_units - (self.on_hand.get(SELLABLE, 0) - self.adrift_units))
-
-    def sum_up(self) -> None:
-        """Make the sums anew."""
-        lines = [line for claims in self.claims.values() for line in claims.lines.values()]
-        self.open_units = sum(line.open for line in lines)
-        self.adrift_units = sum(line.adrift for line in lines) + sum(self.adrift.values())
-
-
-class Group:
-    """What one cause did to the stock keys of one shard, to be balanced when it is over."""
-
-    __slots__ = (
-        "carry",
-        "disposition_changes",
-        "imposed",
-        "shipment_entries",
-        "shipped_for_claims",
-        "shipped_out",
-        "touched",
-    )
-
-    def __init__(self) -> None:
-        self.touched: set[str] = set()
-        self.carry: dict[str, int] = {}  # stock key → units released to be carried over, not carried yet
+    def __init__(self, shard: int, report: VerifyReport, ledger: Ledger) -> None:
+        self.shard = shard
+        self.report = report
+        self.ledger = ledger
+        self.number = 0
+        self.time_ms = 0
+        self.trusted = True  # False after damage: what follows cannot be judged
+        self.strict = True
+        self.balanced = True
+        self.stocks: dict[str, Stock] = {}
+        self.cause: Any = ()
+        self.mark = 0
+        self.first_sequence = 1
+        self.groups: Sequence[Any] = ()
+        self.facts = self.claims_granted = 0
+        self.units = [0, 0, 0, 0]
+        self.suspects = ledger.suspects
+        self.granted_sums, self.fulfilled_sums, self.released_sums, self.expired_sums = ledger.sums
+        self.touched: dict[str, Stock] = {}
+        # to be balanced at the end of a group, by stock key; ``due``: there is something in them
+        self.due = False
+        self.carry: dict[str, int] = {}  # units released to be carried over, not carried yet
         self.disposition_changes: dict[str, int] = {}
         self.shipped_out: dict[str, int] = {}
         self.shipped_for_claims: dict[str, int] = {}
         self.shipment_entries: dict[str, int] = {}
-        self.imposed: dict[str, list[int]] = {}  # stock key → [headroom before the first, decided, uncovered, carried]
+        self.imposed: dict[str, list[int]] = {}  # [headroom before the first, decided, uncovered, carried]
 
+    # --- saying where -------------------------------------------------------------------------------------------------
 
-class Judged:
-    """A claim's units that changed, told to whoever compares them with the reservation's home: granted, fulfilled, …"""
+    def where(self, event: Any = ()) -> Where:
+        """The place of an event of this record: the very object, so that nothing has to count them while all is well."""
+        sequence = self.first_sequence
+        for _, events in self.groups if event != () else ():
+            for one in events:
+                if one is event:
+                    return Where(self.shard, self.number, sequence, self.time_ms)
+                sequence += 1
+        return Where(self.shard, self.number, 0, self.time_ms)
 
-    __slots__ = ("expired", "fulfilled", "granted", "oversold", "released", "reservation_id")
+    def did(self, event: Any = ()) -> tuple[str, str]:
+        """Cause and event in words."""
+        return (cause_text(self.cause) if self.cause else "", event_text(event) if event != () else "")
 
-    def __init__(self, reservation_id: str) -> None:
-        self.reservation_id = reservation_id
-        self.granted = self.fulfilled = self.released = self.expired = self.oversold = 0
+    def fault(self, event: Any, rule: str, key: str, message: str, *, expected: Any = "", found: Any = "") -> None:
+        """Something is wrong with this event; (): with the record or the group as a whole."""
+        if self.trusted:
+            words = {"expected": str(expected), "found": str(found)}
+            self.report.add(violation_at(self.where(event), rule, key, message, self.did(event), **words))
 
+    # --- balances -----------------------------------------------------------------------------------------------------
 
-class StockRules:
-    """Judges and applies the events of kinds 10–26 of one shard."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.stock: dict[str, Stock] = {}
-        self.group = Group()
-        self._fault = fault
-        self.strict = True
+    def suspect(self, event: Event, reservation_id: str, line: LineOf, units: Units, *, home: bool = False) -> None:
+        """Second round: gather by name what the first round found uneven in that bucket."""
+        where = self.where(event)
+        balance = self.ledger.balance(reservation_id, line, self.cause, self.time_ms)
+        if home:
+            balance.home_at = where
+        else:
+            balance.claims_at[self.shard] = where
+        for kind in range(4):
+            balance.units[kind] += -units[kind] if home else units[kind]
 
     def end_group(self) -> None:
         """Balance what the cause did, and begin anew."""
-        group = self.group
-        if not group.touched:
-            return
         if self.strict:
-            self._balance(group)
-        self.group = Group()
-
-    def _balance(self, group: Group) -> None:
-        fault = self._fault
-        for key, units in group.disposition_changes.items():
-            if units:
-                fault("conservation", key, f"a disposition change made {units:+} units out of nothing")
-        for key, booked in group.shipment_entries.items():
-            out = group.shipped_out.get(key, 0)
-            if booked != out:
-                fault("conservation", key, f"{out} units left on hand by shipments that say {booked}")
-        for key, units in group.shipped_for_claims.items():
-            out = group.shipped_out.get(key, 0)
-            if units != out:
-                fault("conservation", key, f"{units} units were shipped for claims and {out} left on hand")
-        for key, (headroom, decided, uncovered, carried) in group.imposed.items():
-            expected = max(0, decided - max(0, headroom))
-            if not carried and uncovered != expected and self.stock[key].selling == SELLING_OPEN:
-                fault("imposed", key, f"{decided} units imposed, {uncovered} marked uncovered; {expected} were")
+            fault = self.fault
+            for key, units in self.disposition_changes.items():
+                if units:
+                    text = f"a disposition change made {units:+} units out of nothing"
+                    fault((), "conservation", key, text, expected=0, found=units)
+            for key, booked in self.shipment_entries.items():
+                out = self.shipped_out.get(key, 0)
+                if booked != out:
+                    text = f"{out} units left on hand by shipments that say {booked}"
+                    fault((), "conservation", key, text, expected=booked, found=out)
+            for key, units in self.shipped_for_claims.items():
+                out = self.shipped_out.get(key, 0)
+                if units != out:
+                    text = f"{units} units were shipped for claims and {out} left on hand"
+                    fault((), "conservation", key, text, expected=units, found=out)
+            for key, (headroom, decided, uncovered, carried) in self.imposed.items():
+                expected = max(0, decided - max(0, headroom))
+                if not carried and uncovered != expected and self.stocks[key].selling == SELLING_OPEN:
+                    text = f"{decided} units imposed, {uncovered} marked uncovered; {expected} were"
+                    fault((), "imposed", key, text, expected=expected, found=uncovered)
+        self.due = False
+        for sums in (self.carry, self.disposition_changes, self.shipped_out, self.shipped_for_claims):
+            sums.clear()
+        self.shipment_entries.clear()
+        self.imposed.clear()
 
     # --- stock keys ---------------------------------------------------------------------------------------------------
 
-    def registered(self, event: Sequence[Any]) -> None:
+    def registered(self, event: Event) -> None:
         """[stock_key]"""
-        key = event[1]
-        if key in self.stock:
-            self._fault("stock key", key, "registered twice")
+        _, key = event
+        if key in self.stocks:
+            self.fault(event, "stock key", key, "registered twice")
             return
-        self.stock[key] = Stock()
-        self.group.touched.add(key)
+        self.touched[key] = self.stocks[key] = Stock()
 
-    def policy_set(self, event: Sequence[Any]) -> None:
+    def policy_set(self, event: Event) -> None:
         """[stock_key, safety_stock, selling_state, limit, base_unit, version]"""
-        stock = self._stock(event[1])
-        if self.strict and event[6] != stock.version + 1:
-            self._fault("stock key", event[1], f"policy version {event[6]} follows {stock.version}")
-        if event[2] < 0:
-            self._fault("stock key", event[1], f"safety stock {event[2]}")
-        stock.safety, stock.selling, stock.version = event[2], event[3], event[6]
+        _, key, safety, selling, _, _, version = event
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        if self.strict and version != stock.version + 1:
+            text = f"policy version {version} follows {stock.version}"
+            self.fault(event, "stock key", key, text, expected=stock.version + 1, found=version)
+        if safety < 0:
+            self.fault(event, "stock key", key, f"safety stock {safety}", expected="0 or more", found=safety)
+        stock.safety, stock.selling, stock.version = safety, selling, version
 
-    def on_hand_changed(self, event: Sequence[Any]) -> None:
+    def on_hand_changed(self, event: Event) -> None:
         """[stock_key, fact, disposition, delta, …]"""
+        if not 5 <= len(event) <= 12:
+            raise ValueError("number of fields")
         _, key, fact, disposition, delta = event[:5]
-        stock = self._stock(key)
-        units = stock.on_hand.get(disposition, 0) + delta
-        stock.on_hand[disposition] = units
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        self.facts += 1
+        if disposition == SELLABLE:
+            units = stock.sellable = stock.sellable + delta
+        else:
+            units = stock.others[disposition] = stock.others.get(disposition, 0) + delta
         if not self.strict:
             return
+        if fact == SHIPMENT and delta <= 0:
+            self.shipped_out[key] = self.shipped_out.get(key, 0) - delta
+            self.due = True
+        else:
+            self._judge_fact(event, key, fact, delta)
+        if not -ON_HAND_MAX <= units <= ON_HAND_MAX:
+            text = f"{units} units on hand in disposition {disposition}"
+            self.fault(event, "conservation", key, text, expected=f"at most {ON_HAND_MAX}", found=units)
+
+    def _judge_fact(self, event: Event, key: str, fact: int, delta: int) -> None:
         wrong_way = (fact in INCOMING and delta < 0) or (fact in OUTGOING and delta > 0)
         if wrong_way or fact not in INCOMING + OUTGOING + EITHER:
-            self._fault("conservation", key, f"fact {fact} cannot change on hand by {delta:+}")
-        if abs(units) > ON_HAND_MAX:
-            self._fault("conservation", key, f"{units} units on hand in disposition {disposition}")
+            way = "0 or more" if fact in INCOMING else "0 or less" if fact in OUTGOING else "a known fact"
+            text = f"fact {fact} cannot change on hand by {delta:+}"
+            self.fault(event, "conservation", key, text, expected=way, found=f"{delta:+}")
         if fact == DISPOSITION_CHANGE:
-            _count(self.group.disposition_changes, key, delta)
+            self.disposition_changes[key] = self.disposition_changes.get(key, 0) + delta
+            self.due = True
         elif fact == SHIPMENT:
-            _count(self.group.shipped_out, key, -delta)
+            self.shipped_out[key] = self.shipped_out.get(key, 0) - delta
+            self.due = True
 
-    def adrift_picked(self, event: Sequence[Any]) -> None:
+    def adrift_picked(self, event: Event) -> None:
         """[stock_key, promise, delta]"""
         _, key, promise, delta = event
-        stock = self._stock(key)
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
         units = stock.adrift.get(promise, 0) + delta
         if units < 0 and self.strict:
-            self._fault("picked", key, f"{units} units adrift under a promise")
+            text = f"{units} units adrift under a promise"
+            self.fault(event, "picked", key, text, expected="0 or more", found=units)
         stock.adrift[promise] = units
         if not units:
             del stock.adrift[promise]
@@ -217,170 +203,213 @@ class StockRules:
 
     # --- claims -------------------------------------------------------------------------------------------------------
 
-    def granted(self, event: Sequence[Any]) -> Judged:
+    def granted(self, event: Event) -> None:
         """[stock_key, reservation_id, line_id, quantity, carried, admission, imposed, uncovered, confirmed, …]"""
-        _, key, reservation_id, line_id, quantity, carried, admission, imposed, uncovered, confirmed = event[:10]
-        stock = self._stock(key)
-        judged = Judged(reservation_id)
-        judged.granted = quantity
-        if self.strict:
-            self._judge_grant(stock, event, judged)
-        headroom = stock.headroom
-        claims = stock.claims.get(reservation_id)
-        if claims is None:
-            claims = stock.claims[reservation_id] = Claims(confirmed)
-        line = claims.lines.get(line_id)
-        if line is None:
-            line = claims.lines[line_id] = Line()
-        before = line.adrift
-        line.granted += quantity
-        line.imposed += imposed
-        line.uncovered += uncovered
+        _, key, reservation_id, line_id, quantity, carried, admission, imposed, uncovered, confirmed, _, _ = event
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        headroom = stock.sellable - stock.adrift_units - stock.safety - stock.open_units
+        plain = admission == WHEN_COVERED and not carried and not imposed and not uncovered
+        if not plain or not 0 < quantity <= headroom or stock.selling != SELLING_OPEN:
+            self._judge_grant(event, stock, headroom)
+        first = stock.claims.get(reservation_id)
+        if first is None:
+            stock.claims[reservation_id] = Claim(line_id, quantity, imposed, uncovered, confirmed)
+        else:
+            self._grant_more(stock, first, event)
         stock.open_units += quantity
-        stock.adrift_units += line.adrift - before
+        self.claims_granted += 1
+        self.units[GRANTED] += quantity
+        if self.balanced:
+            # What a reserve granted its home says line by line; what an amend added, only in all.
+            by_line = self.cause[0] == RESERVE
+            mark = hash((self.mark, reservation_id, key, line_id)) if by_line else hash((self.mark, reservation_id))
+            self.granted_sums[mark & SUM_MASK] += mark * quantity
+            if mark & SUM_MASK in self.suspects.balances:
+                line = (key, line_id) if by_line else ALL_LINES
+                self.suspect(event, reservation_id, line, (quantity, 0, 0, 0))
+
+    def _grant_more(self, stock: Stock, first: Claim, event: Event) -> None:
+        """Of a reservation that has a claim here already."""
+        line_id, quantity, imposed, uncovered = event[3], event[4], event[7], event[8]
+        claim = first.line(line_id)
+        if claim is None:
+            first.lines()[-1].also = Claim(line_id, quantity, imposed, uncovered, first.confirmed)
+            return
+        before = claim.adrift
+        claim.granted += quantity
+        claim.open += quantity
+        claim.imposed += imposed
+        claim.uncovered += uncovered
+        stock.adrift_units += claim.adrift - before
+
+    def _judge_grant(self, event: Event, stock: Stock, headroom: int) -> None:
+        """The whole rule; what is plain and covered never comes here."""
+        _, key, _, line_id, quantity, carried, admission, imposed, uncovered = event[:9]
+        report = self.report
         if admission == ALWAYS:
-            tally = self.group.imposed.setdefault(key, [headroom, 0, 0, 0])
+            report.imposed_units += imposed
+            report.imposed_uncovered_units += uncovered
+            self.due = True
+            tally = self.imposed.setdefault(key, [headroom, 0, 0, 0])
             tally[1] += quantity - carried
             tally[2] += uncovered
             tally[3] += carried
-        return judged
-
-    def _judge_grant(self, stock: Stock, event: Sequence[Any], judged: Judged) -> None:
-        _, key, _, line_id, quantity, carried, admission, imposed, uncovered = event[:9]
-        fault = self._fault
+        if not self.strict:
+            return
         decided = quantity - carried
         if quantity <= 0 or not 0 <= carried <= quantity or not 0 <= uncovered <= imposed <= quantity:
-            fault(
-                "grant",
-                key,
-                f"line {line_id!r}: {quantity} units, {carried} carried, {imposed} imposed, {uncovered} uncovered",
-            )
+            parts = f"{quantity} units, {carried} carried, {imposed} imposed, {uncovered} uncovered"
+            expected = "0 <= uncovered <= imposed <= units, 0 <= carried <= units, 0 < units"
+            self.fault(event, "grant", key, f"line {line_id!r}: {parts}", expected=expected, found=parts)
         if carried:
-            left = self.group.carry.get(key, 0) - carried
-            self.group.carry[key] = left
+            left = self.carry.get(key, 0) - carried
+            self.carry[key] = left
+            self.due = True
             if left < 0:
-                fault(
-                    "cover",
-                    key,
-                    f"line {line_id!r}: {carried} units carried over, {-left} of them were not released before",
-                )
+                text = f"line {line_id!r}: {carried} units carried over, {-left} of them were not released before"
+                self.fault(event, "cover", key, text, expected=f"{carried} released", found=left + carried)
         if admission == WHEN_COVERED and decided > 0:
             suspended = stock.selling != SELLING_OPEN
-            available = carried if suspended else max(0, stock.headroom)
+            available = carried if suspended else max(0, headroom)
             if available < quantity:
-                judged.oversold = quantity - available
+                report.oversells += 1
+                report.oversold_units += quantity - available
                 why = " while selling was suspended" if suspended else ""
-                fault("cover", key, f"OVERSELL: line {line_id!r} got {quantity} units of {available} available{why}")
+                text = f"OVERSELL: line {line_id!r} got {quantity} units of {available} available{why}"
+                self.fault(event, "cover", key, text, expected=f"at most {available}", found=quantity)
         elif admission == ALWAYS and imposed < decided:
-            fault(
-                "grant",
-                key,
-                f"line {line_id!r}: {decided} units were decided without cover, {imposed} are marked imposed",
-            )
+            text = f"line {line_id!r}: {decided} units were decided without cover, {imposed} are marked imposed"
+            self.fault(event, "grant", key, text, expected=decided, found=imposed)
         elif admission not in (WHEN_COVERED, ALWAYS):
-            fault("grant", key, f"line {line_id!r}: unknown admission {admission}")
+            self.fault(event, "grant", key, f"line {line_id!r}: unknown admission {admission}")
 
-    def confirmed(self, event: Sequence[Any]) -> None:
+    def confirmed(self, event: Event) -> None:
         """[stock_key, reservation_id, order_reference]"""
-        claims = self._claims(event[1], event[2])
-        if claims is not None:
-            claims.confirmed = True
+        _, key, reservation_id, _ = event
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        claim = stock.claims.get(reservation_id)
+        if claim is None:
+            self._no_claim(event, key, reservation_id)
+        else:
+            claim.confirmed = True
 
-    def released(self, event: Sequence[Any]) -> Judged:
+    def released(self, event: Event) -> None:
         """[stock_key, reservation_id, line_id, quantity, reason]"""
         _, key, reservation_id, line_id, quantity, reason = event
-        judged = Judged(reservation_id)
-        judged.released = quantity
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
         if quantity <= 0:
-            self._fault("units end once", key, f"line {line_id!r}: {quantity} units released")
-        line = self._line(key, reservation_id, line_id)
-        if line is not None:
-            before = line.adrift
-            line.released += quantity
-            self._end(key, line, quantity, before)
+            text = f"line {line_id!r}: {quantity} units released"
+            self.fault(event, "units end once", key, text, expected="1 or more", found=quantity)
+        claim = self._claim(event, stock, key, reservation_id, line_id)
+        if claim is not None:
+            claim.released += quantity
+            self._end(event, stock, claim, quantity)
         if reason in (REPLACED, AMENDED):
-            _count(self.group.carry, key, quantity)
-        return judged
+            self.carry[key] = self.carry.get(key, 0) + quantity
+            self.due = True
+        self.units[RELEASED] += quantity
+        if self.balanced:
+            mark = hash((self.mark, reservation_id))
+            self.released_sums[mark & SUM_MASK] += mark * quantity
+            if mark & SUM_MASK in self.suspects.balances:
+                self.suspect(event, reservation_id, ALL_LINES, (0, 0, quantity, 0))
 
-    def expired(self, event: Sequence[Any]) -> Judged:
+    def expired(self, event: Event) -> None:
         """[stock_key, reservation_id]"""
         _, key, reservation_id = event
-        judged = Judged(reservation_id)
-        claims = self._claims(key, reservation_id)
-        if claims is not None and self.strict and not claims.open:
-            self._fault("units end once", key, f"{reservation_id} expired here, and had nothing open")
-        for line in claims.lines.values() if claims is not None else ():
-            units, before = line.open, line.adrift
-            line.expired += units
-            judged.expired += units
-            self._end(key, line, units, before)
-        return judged
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        first = stock.claims.get(reservation_id)
+        if first is None:
+            self._no_claim(event, key, reservation_id)
+            return
+        ended = 0
+        for claim in first.lines():
+            units = claim.open
+            ended += units
+            claim.expired += units
+            self._end(event, stock, claim, units)
+        if self.strict and not ended:
+            text = f"{reservation_id} expired here, and had nothing open"
+            self.fault(event, "units end once", key, text, expected="1 or more open", found=ended)
+        self.units[EXPIRED] += ended
+        if self.balanced:
+            mark = hash((self.mark, reservation_id))
+            self.expired_sums[mark & SUM_MASK] += mark * ended
+            if mark & SUM_MASK in self.suspects.balances:
+                self.suspect(event, reservation_id, ALL_LINES, (0, 0, 0, ended))
 
-    def fulfilled(self, event: Sequence[Any]) -> Judged:
+    def fulfilled(self, event: Event) -> None:
         """[stock_key, reservation_id, line_id, quantity, shipped]"""
         _, key, reservation_id, line_id, quantity, shipped = event
-        judged = Judged(reservation_id)
-        judged.fulfilled = quantity
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
         if shipped < quantity:
-            self._fault("units end once", key, f"line {line_id!r}: {quantity} units fulfilled of {shipped} shipped")
-        _count(self.group.shipped_for_claims, key, shipped)
-        line = self._line(key, reservation_id, line_id)
-        if line is not None:
-            before = line.adrift
-            line.picked = max(0, line.picked - shipped)
-            line.fulfilled += quantity
-            self._end(key, line, quantity, before)
-        return judged
+            text = f"line {line_id!r}: {quantity} units fulfilled of {shipped} shipped"
+            self.fault(event, "units end once", key, text, expected=f"at most {shipped}", found=quantity)
+        self.shipped_for_claims[key] = self.shipped_for_claims.get(key, 0) + shipped
+        self.due = True
+        claim = self._claim(event, stock, key, reservation_id, line_id)
+        if claim is not None:
+            adrift = claim.adrift
+            claim.picked = max(0, claim.picked - shipped)
+            stock.adrift_units += claim.adrift - adrift
+            claim.fulfilled += quantity
+            self._end(event, stock, claim, quantity)
+        self.units[FULFILLED] += quantity
+        if self.balanced:
+            mark = hash((self.mark, reservation_id))
+            self.fulfilled_sums[mark & SUM_MASK] += mark * quantity
+            if mark & SUM_MASK in self.suspects.balances:
+                self.suspect(event, reservation_id, ALL_LINES, (0, quantity, 0, 0))
 
-    def picked(self, event: Sequence[Any]) -> None:
+    def picked(self, event: Event) -> None:
         """[stock_key, reservation_id, line_id, delta]"""
         _, key, reservation_id, line_id, delta = event
-        line = self._line(key, reservation_id, line_id)
-        if line is None:
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        claim = self._claim(event, stock, key, reservation_id, line_id)
+        if claim is None:
             return
-        before = line.adrift
-        line.picked += delta
-        if line.picked < 0 and self.strict:
-            self._fault("picked", key, f"line {line_id!r} of {reservation_id}: {line.picked} units picked")
-        self.stock[key].adrift_units += line.adrift - before
+        before = claim.adrift
+        claim.picked += delta
+        if claim.picked < 0 and self.strict:
+            text = f"line {line_id!r} of {reservation_id}: {claim.picked} units picked"
+            self.fault(event, "picked", key, text, expected="0 or more", found=claim.picked)
+        stock.adrift_units += claim.adrift - before
 
-    def forgotten(self, event: Sequence[Any]) -> None:
+    def forgotten(self, event: Event) -> None:
         """[stock_key, reservation_id]"""
-        claims = self._claims(event[1], event[2])
-        if claims is None:
-            return
-        if self.strict and any(line.open or line.picked for line in claims.lines.values()):
-            self._fault("units end once", event[1], f"claims of {event[2]} with open or picked units were forgotten")
-        del self.stock[event[1]].claims[event[2]]
+        _, key, reservation_id = event
+        stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
+        first = stock.claims.pop(reservation_id, None)
+        if first is None:
+            self._no_claim(event, key, reservation_id)
+        elif self.strict and any(claim.open or claim.picked for claim in first.lines()):
+            text = f"claims of {reservation_id} with open or picked units were forgotten"
+            self.fault(event, "units end once", key, text, expected="nothing open or picked")
 
-    def _end(self, key: str, line: Line, units: int, adrift_before: int) -> None:
-        stock = self.stock[key]
+    def _end(self, event: Event, stock: Stock, claim: Claim, units: int) -> None:
+        """Units of a claim ended."""
+        was_open = claim.open
+        claim.open = is_open = was_open - units
         stock.open_units -= units
-        stock.adrift_units += line.adrift - adrift_before
-        if self.strict and (units < 0 or line.open < 0):
-            self._fault("units end once", key, f"{units} units ended, which leaves {line.open} open")
+        if claim.picked or is_open < 0 or was_open < 0:
+            stock.adrift_units += max(0, claim.picked - is_open) - max(0, claim.picked - was_open)
+        if (units < 0 or is_open < 0) and self.strict:
+            text = f"{units} units ended, which leaves {is_open} open"
+            self.fault(event, "units end once", event[1], text, expected=f"0 to {was_open}", found=units)
 
-    def _stock(self, key: str) -> Stock:
-        self.group.touched.add(key)
-        stock = self.stock.get(key)
-        if stock is None:
-            self._fault("stock key", key, "was never registered")
-            stock = self.stock[key] = Stock()
-        return stock
+    def _claim(self, event: Event, stock: Stock, key: str, reservation_id: str, line_id: str) -> Claim | None:
+        claim: Claim | None = stock.claims.get(reservation_id)
+        if claim is None:
+            self._no_claim(event, key, reservation_id)
+        elif claim.line_id != line_id:
+            claim = claim.line(line_id)
+            if claim is None:
+                self.fault(event, "units end once", key, f"{reservation_id} has no line {line_id!r} here")
+        return claim
 
-    def _claims(self, key: str, reservation_id: str) -> Claims | None:
-        claims = self._stock(key).claims.get(reservation_id)
-        if claims is None:
-            self._fault("units end once", key, f"{reservation_id} has no claim here")
-        return claims
+    def _no_claim(self, event: Event, key: str, reservation_id: str) -> None:
+        self.fault(event, "units end once", key, f"{reservation_id} has no claim here")
 
-    def _line(self, key: str, reservation_id: str, line_id: str) -> Line | None:
-        claims = self._claims(key, reservation_id)
-        line = claims.lines.get(line_id) if claims is not None else None
-        if claims is not None and line is None:
-            self._fault("units end once", key, f"{reservation_id} has no line {line_id!r} here")
-        return line
-
-
-def _count(sums: dict[str, int], key: str, units: int) -> None:
-    sums[key] = sums.get(key, 0) + units
+    def _unregistered(self, event: Event, key: str) -> Stock:
+        self.fault(event, "stock key", key, "was never registered")
+        return self.stocks.setdefault(key, Stock())

@@ -25,7 +25,9 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def verify_journal(data_dir: Path, progress: Progress | None = None, dedupe_window_ms: int = DAY_MS) -> VerifyReport:
+def verify_journal(
+    data_dir: Path, progress: Progress | None = None, dedupe_window_ms: int = DAY_MS, jobs: int = 0
+) -> VerifyReport:
     """Judge every record, as of one moment; within ``dedupe_window_ms`` no id may be spent twice.
 
     JournalError when there is no journal.
@@ -33,7 +35,7 @@ def verify_journal(data_dir: Path, progress: Progress | None = None, dedupe_wind
     journal = read_data_journal(data_dir)
     try:
         with journal.reading():
-            return verify(journal, progress, dedupe_window_ms=dedupe_window_ms)
+            return verify(journal, progress, dedupe_window_ms=dedupe_window_ms, jobs=jobs)
     finally:
         journal.close()
 

@@ -1,0 +1,149 @@
+"""The journal's format as ``verify`` knows it, by itself and not from the domain: event kinds, their fields, verbs; and
+events, causes and broken rules in words. It judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+OWNED = 1
+RESERVE, WAREHOUSE_EVENT, TAKEOVER, HOUSEKEEPING = 1, 40, 0, 101
+
+# kind → (name, fewest fields, names of all of them): what a record of format 1 may hold
+EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
+    kind: (name, fewest, tuple(fields.split()))
+    for kind, name, fewest, fields in (
+        (1, "ShardOwned", 3, "epoch timeline grace_until_ms"),
+        (10, "StockKeyRegistered", 1, "stock_key"),
+        (
+            11,
+            "StockPolicySet",
+            6,
+            "stock_key safety_stock_quantity selling_state max_quantity_per_order base_unit version",
+        ),
+        (
+            12,
+            "OnHandChanged",
+            4,
+            "stock_key fact disposition delta reference document_id document_line lot_id lot_expire_time_ms note "
+            "attributes",
+        ),
+        (13, "AdriftPicked", 3, "stock_key promise delta"),
+        (
+            20,
+            "ClaimGranted",
+            11,
+            "stock_key reservation_id line_id quantity carried admission imposed uncovered confirmed channel_id "
+            "order_reference",
+        ),
+        (21, "ClaimConfirmed", 3, "stock_key reservation_id order_reference"),
+        (22, "ClaimReleased", 5, "stock_key reservation_id line_id quantity reason"),
+        (23, "ClaimExpired", 2, "stock_key reservation_id"),
+        (24, "ClaimFulfilled", 5, "stock_key reservation_id line_id quantity shipped"),
+        (25, "ClaimPicked", 4, "stock_key reservation_id line_id delta"),
+        (26, "ClaimsForgotten", 2, "stock_key reservation_id"),
+        (
+            30,
+            "ReservationOpened",
+            8,
+            "reservation_id number channel_id request_id digest state expire_time_ms lines order_reference "
+            "customer_id replaces_reservation_id labels",
+        ),
+        (31, "ReservationConfirmed", 2, "reservation_id order_reference"),
+        (32, "ReservationExtended", 2, "reservation_id expire_time_ms"),
+        (33, "ReservationAmended", 4, "reservation_id lines added released"),
+        (34, "ReservationUnitsEnded", 4, "reservation_id fulfilled released expired"),
+        (35, "ReservationEnded", 2, "reservation_id state"),
+        (36, "VerbSpent", 4, "reservation_id request_id digest verb refusal"),
+        (37, "ReservationRetired", 1, "reservation_id"),
+        (40, "EntrySpent", 3, "entry_key digest answer"),
+        (41, "EntryRetired", 1, "entry_key"),
+        (
+            50,
+            "ExceptionOpened",
+            11,
+            "exception_id number kind stock_key message quantity reservation_ids source_id event_id request_id "
+            "channel_id reject_reason",
+        ),
+        (51, "ExceptionChanged", 3, "exception_id quantity reservation_ids"),
+        (52, "ExceptionHealed", 1, "exception_id"),
+        (53, "ExceptionRetired", 1, "exception_id"),
+    )
+}
+VERBS = {
+    0: "takeover",
+    1: "reserve",
+    2: "confirm",
+    3: "release",
+    4: "extend",
+    5: "amend",
+    6: "fulfill",
+    30: "register stock",
+    31: "set stock policy",
+    32: "set selling",
+    40: "warehouse event",
+    100: "expiry",
+    101: "housekeeping",
+}
+# What each rule says, in a sentence: the word of a violation's ``rule`` → what did not hold
+RULES = {
+    "record": "records follow each other without a gap, and each can be read whole",
+    "sequence": "events are numbered without a gap",
+    "head": "the last record is the one that the shard's head names",
+    "epoch": "an epoch never goes back, and begins with its owner saying so",
+    "time": "a shard's time never goes back",
+    "cause": "every event says whose command or fact it was",
+    "event": "every event is of a known kind and can be understood",
+    "stock key": "a stock key is registered once, before anything happens to it; its policies are numbered",
+    "conservation": "units come and go only by facts, and what leaves is what was booked",
+    "picked": "nothing is put back that was not picked",
+    "grant": "a claim has units, and says truly how many of them are carried over or imposed",
+    "cover": "a claim that needs cover is granted only what is available: no oversell",
+    "imposed": "an imposed claim says how much of it was not covered",
+    "units end once": "every unit ends once: fulfilled, released or expired",
+    "reservation": "a reservation is opened once, and goes only from states that allow it",
+    "units match": "what a reservation's home says, its claims say",
+    "expiry": "a hold ends at its deadline: not before, and nothing happens to it afterwards",
+    "request id": "an id is spent once within its window",
+    "exception": "an exception is opened, changed, healed and retired once each, in this order",
+    "shortage": "promised units are missing exactly when an open exception says by how much",
+    "snapshot": "a snapshot is what the records up to it make",
+}
+
+
+def readable(key: str) -> str:
+    """A key for people: the separators as slashes."""
+    return key.strip("\x1f").replace("\x1f", "/")
+
+
+def cause_text(cause: Sequence[Any]) -> str:
+    """Who or what it was, in few words."""
+    if len(cause) < 3:
+        return "without a cause"
+    verb, channel_id, request_id = cause[:3]
+    source_id = cause[6] if len(cause) > 6 else ""
+    scope = source_id or channel_id
+    words = [VERBS.get(verb, f"verb {verb}"), f"{scope}:{request_id}" if scope else str(request_id)]
+    return " ".join(word for word in words if word)
+
+
+def event_text(event: Any) -> str:
+    """An event with its fields by name, for people."""
+    if not isinstance(event, tuple) or not event:
+        return f"event {event!r}"
+    name, _, fields = EVENTS.get(event[0], (f"event of kind {event[0]!r}", 0, ()))
+    parts = [
+        f"{fields[at]}={_field_text(value)}" if at < len(fields) else _field_text(value)
+        for at, value in enumerate(event[1:])
+        if value not in ("", ()) or at < 3
+    ]
+    return f"{name}({', '.join(parts)})"
+
+
+def _field_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()[:16]
+    if isinstance(value, tuple):
+        return f"[{', '.join(_field_text(one) for one in value)}]"
+    return readable(value) if isinstance(value, str) else str(value)
