@@ -23,8 +23,8 @@ from bench.load import Outcome, drive, make_requests
 from bench.machine import cpu_seconds, describe, memory_mib
 from bench.noop import CHANNEL, WAREHOUSE
 from gateway.cli.local_service import local_service, write_settings
-from gateway.cli.server_commands import run_verify
 from gateway.cli.showing import console, table
+from gateway.cli.verify_command import run_verify
 from stockade import Client
 from stockade.client import facts
 

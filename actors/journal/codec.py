@@ -31,27 +31,37 @@ def encode_groups(groups: Sequence[Any]) -> bytes:
     return payload
 
 
-def decode_groups(payload: bytes, *, as_tuples: bool = False) -> Sequence[Any]:
-    """The groups of a payload, as lists or as tuples all the way down. Raises ValueError when the bytes are not msgpack,
-    hold a map, or are absurdly large.
+def decode_groups(payload: bytes) -> list[Any]:
+    """The groups of a payload, as lists. Raises ValueError when the bytes are not msgpack, hold a map, or are absurdly
+    large.
     """
+    groups: list[Any] = _decode(payload, list)
+    return groups
+
+
+def decode_groups_as_tuples(payload: bytes) -> tuple[Any, ...]:
+    """As ``decode_groups``, but tuples all the way down: cheaper to make, can be hashed, cannot be changed."""
+    groups: tuple[Any, ...] = _decode(payload, tuple)
+    return groups
+
+
+def _decode(payload: bytes, sequence: type) -> Any:
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError(f"a record's payload of {len(payload)} bytes: more than any turn writes")
     try:
         groups = msgpack.unpackb(
             payload,
             raw=False,
-            use_list=not as_tuples,
+            use_list=sequence is list,
             max_array_len=min(len(payload), ARRAY_LENGTH_MAX),
             max_map_len=0,
             max_ext_len=0,
         )
     except (msgpack.UnpackException, msgpack.StackError) as error:  # some of them are no ValueError
         raise ValueError(f"a record's payload is not a journal's msgpack: {error!r}") from error
-    if not isinstance(groups, tuple if as_tuples else list):
+    if not isinstance(groups, sequence):
         raise ValueError(f"a record's payload is {type(groups).__name__}, not groups of events")
-    decoded: Sequence[Any] = groups
-    return decoded
+    return groups
 
 
 def record_checksum(record: Sequence[Any]) -> int:

@@ -16,6 +16,7 @@ reservation whose claim is in another shard, and 32 MiB of ids a process; more i
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from actors.journal.verify_workers import Workers
 __all__ = ["DAY_MS", "Done", "Progress", "VerifyReport", "Violation", "verify"]
 
 DAY_MS = 24 * 3600 * 1000
+EVENTS_A_PROCESS_MIN = 250_000  # under a second of judging: starting one more process would not pay
+JOBS_MAX = 8  # one process reads for all of them
 
 
 class Done(NamedTuple):
@@ -53,15 +56,15 @@ def verify(
     the journal does not raise, it is in the report.
 
     ``dedupe_window_ms``: the cluster's setting; within it no id may be spent twice. ``jobs``: processes to judge in; 1:
-    this one. ``progress`` may be called from threads, one at a time. Raises ``JournalError`` only when the journal cannot
-    be read at all.
+    this one; 0: one a core, as long as the journal is worth it. ``progress`` may be called from threads, one at a time.
+    Raises ``JournalError`` only when the journal cannot be read at all.
     """
     started, started_cpu = time.monotonic(), time.process_time()
     heads = journal.info().heads
     report = VerifyReport(journal.header.cluster_id, journal.header.timeline, shards=len(heads))
     source = CountedSource(journal, heads, progress)
     whole_from_ms = max((whole_from(journal, head) for head in heads), default=0)
-    rounds = _Rounds(source, heads, dedupe_window_ms, whole_from_ms, max(1, min(jobs, len(heads))))
+    rounds = _Rounds(source, heads, dedupe_window_ms, whole_from_ms, jobs or _jobs_worth_it(heads))
     with tempfile.TemporaryDirectory(prefix="stockade-verify-") as spill:
         found, ledger = rounds.run(Path(spill))
         suspects = ledger.uneven()
@@ -78,6 +81,12 @@ def verify(
     own_cpu = time.process_time() - started_cpu
     report.cpu_seconds = own_cpu if rounds.jobs == 1 else report.cpu_seconds + own_cpu
     return report
+
+
+def _jobs_worth_it(heads: Sequence[ShardHead]) -> int:
+    events = sum(head.sequence for head in heads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, JOBS_MAX, len(heads), events // EVENTS_A_PROCESS_MIN))
 
 
 class CountedSource:

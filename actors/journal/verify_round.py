@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from actors.journal.codec import decode_groups
+from actors.journal.codec import decode_groups_as_tuples
 from actors.journal.port import JournalDamaged, Record, ShardHead, Snapshot, SnapshotSlice
 from actors.journal.verify_home import LIVE
 from actors.journal.verify_ledger import SUM_MASK, Ledger, violation_at
@@ -178,7 +178,7 @@ def _up_to_the_damage(source: Source, walk: ShardWalk, limit: int) -> list[Recor
 
 def _walk_record(walk: ShardWalk, record: Record) -> None:
     try:
-        groups = decode_groups(record.payload, as_tuples=True)
+        groups = decode_groups_as_tuples(record.payload)
     except ValueError as error:
         walk.missing(record.number, f"record {record.number} cannot be understood: {error}")
         groups = ()

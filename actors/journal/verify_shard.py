@@ -238,11 +238,11 @@ class ShardWalk(HomeRules):
     # --- the shard ----------------------------------------------------------------------------------------------------
 
     def _owned(self, event: Event) -> None:
+        if self.cause[0] != TAKEOVER:
+            self.fault(event, "cause", "", "a takeover's cause without a takeover, or the other way round")
         _, epoch, self.timeline, self.grace_until_ms = event
         self.id_prefix = f"1-{self.timeline}-{self.shard}-"
         self.owned_ms = self.time_ms
-        if self.cause[0] != TAKEOVER:
-            self.fault(event, "cause", "", "a takeover's cause without a takeover, or the other way round")
         if epoch != self.epoch:
             text = f"an owner of epoch {epoch} in a record of epoch {self.epoch}"
             self.fault(event, "epoch", "", text, expected=self.epoch, found=epoch)

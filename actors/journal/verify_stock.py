@@ -321,14 +321,13 @@ class StockRules:
         first = stock.claims.get(reservation_id)
         if first is None:
             self._no_claim(event, key, reservation_id)
-            return
         ended = 0
-        for claim in first.lines():
+        for claim in first.lines() if first is not None else ():
             units = claim.open
             ended += units
             claim.expired += units
             self._end(event, stock, claim, units)
-        if self.strict and not ended:
+        if self.strict and first is not None and not ended:
             text = f"{reservation_id} expired here, and had nothing open"
             self.fault(event, "units end once", key, text, expected="1 or more open", found=ended)
         self.units[EXPIRED] += ended

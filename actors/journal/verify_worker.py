@@ -25,10 +25,12 @@ class ParentSource:
         self._requests = requests
         self._answers = answers
         self._asked: tuple[Any, ...] | None = None
+        self._last_number = 0  # of the shard that is judged
 
     def heads(self) -> Iterator[ShardHead]:
         """Shards to judge, until there are none."""
         while (head := self._ask("head")) is not None:
+            self._last_number = head.record_number
             yield head
 
     def first_number(self, shard: int) -> int:
@@ -45,13 +47,14 @@ class ParentSource:
 
     def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
         records: list[Record] = self._ask("read", shard, after_number, limit)
-        if len(records) == limit:
-            self._send("read", shard, records[-1].number, limit)
+        if records and records[-1].number < self._last_number:
+            number = records[-1].number
+            self._send("read", shard, number, min(limit, self._last_number - number))
         return records
 
     def _ask(self, *request: Any) -> Any:
-        if self._asked is not None and self._asked != request:
-            self._receive()  # what was asked for ahead is not what is wanted
+        if self._asked is not None and self._asked[:3] != request[:3]:
+            self._receive()  # what was asked for ahead is not what is wanted; how many records they are does not matter
         if self._asked is None:
             self._send(*request)
         answer = self._receive()

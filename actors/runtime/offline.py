@@ -28,9 +28,8 @@ def now_ms() -> int:
 def verify_journal(
     data_dir: Path, progress: Progress | None = None, dedupe_window_ms: int = DAY_MS, jobs: int = 0
 ) -> VerifyReport:
-    """Judge every record, as of one moment; within ``dedupe_window_ms`` no id may be spent twice.
-
-    JournalError when there is no journal.
+    """Judge every record, as of one moment; within ``dedupe_window_ms`` no id may be spent twice. ``jobs``: processes; 0: as
+    many as are worth it. JournalError when there is no journal.
     """
     journal = read_data_journal(data_dir)
     try:

@@ -11,6 +11,7 @@ import typer
 from gateway.cli import client_commands as client
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
+from gateway.cli import verify_command as verifying
 from gateway.cli.endings import quiet_broken_pipe
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ for name, panel, command in (
     ("extend", RESERVATIONS, client.extend),
     ("amend", RESERVATIONS, client.amend),
     ("fulfill", RESERVATIONS, client.fulfill),
-    ("verify", DATA, server.verify),
+    ("verify", DATA, verifying.verify),
     ("backup", DATA, server.backup),
     ("restore", DATA, server.restore),
 ):

@@ -1,4 +1,4 @@
-"""Commands of the machine that serves: serve, status, config, doctor, verify, journal, backup, restore."""
+"""Commands of the machine that serves: serve, status, config, doctor, journal, backup, restore."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from gateway.cli.endings import Exit, fail, print_json, told_plainly
 from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, Token, connect
@@ -207,49 +206,6 @@ def doctor(config: Config = None, data_dir: DataDir = None, as_json: Json = Fals
         table("", ("", "", ""), [(name, "ok" if good else "PROBLEM", detail) for name, good, detail in checks])
     if not all(good for _, good, _ in checks):
         raise typer.Exit(int(Exit.UNAVAILABLE))
-
-
-def run_verify(data_dir: Path, dedupe_window_ms: int = 24 * 3600 * 1000) -> Any:
-    """Verify the journal of a data directory as of one moment; also while a server writes it."""
-    from actors.runtime import offline
-
-    with journal_told_plainly(), bar("verifying") as progress:
-        return offline.verify_journal(data_dir, lambda done, total, _events: progress(done, total), dedupe_window_ms)
-
-
-def verify(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Judge every record of the journal again: no oversell, nothing lost, nothing twice. Works beside a running server."""
-    settings = load(config, data_dir=data_dir).settings
-    report = run_verify(Path(settings.data_dir), settings.dedupe_window_ms)
-    if as_json:
-        print_json(report.plain())
-    else:
-        show_verified(report)
-    if not report.ok:
-        raise typer.Exit(int(Exit.VERIFY_FAILED))
-
-
-def show_verified(report: Any) -> None:
-    """A verify report for people."""
-    rate = report.events / report.seconds if report.seconds else 0
-    rows = [
-        ("records, events", f"{report.records:,}, {report.events:,} ({rate:,.0f} events/s)"),
-        ("stock keys, reservations", f"{report.stock_keys:,}, {report.reservations:,}"),
-        ("units granted", f"{report.units_granted:,} in {report.claims_granted:,} claims"),
-        (
-            "units fulfilled, released, expired",
-            f"{report.units_fulfilled:,}, {report.units_released:,}, {report.units_expired:,}",
-        ),
-        ("shortages opened, healed", f"{report.shortages_opened:,}, {report.shortages_healed:,}"),
-        ("imposed and uncovered", f"{report.imposed_uncovered_units:,} units"),
-        ("oversells", f"{report.oversells:,}"),
-        ("verdict", "correct" if report.ok else f"{report.violation_count:,} violations"),
-    ]
-    table("journal verified", ("", ""), rows)
-    for wrong in report.violations[:20]:
-        key = wrong.stock_key.replace("\x1f", "/").strip("/")
-        where = f"shard {wrong.shard} record {wrong.record_number} sequence {wrong.sequence} {key}"
-        console().print(Text.assemble((where, "red"), f": {wrong.message}"))
 
 
 def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from gateway.cli.endings import Exit, fail, print_json
 from gateway.cli.local_service import local_service, write_settings
 from gateway.cli.options import Json, Token
-from gateway.cli.server_commands import run_verify, show_verified
 from gateway.cli.showing import console, table
+from gateway.cli.verify_command import run_verify, show_verified
 
 if TYPE_CHECKING:
     from gateway.trading.traffic import Traffic
