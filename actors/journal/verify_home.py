@@ -56,6 +56,7 @@ class HomeRules(StockRules):
             raise ValueError("number of fields")
         _, reservation_id, number, channel_id, request_id, _, state, expire_ms, lines = event[:9]
         self.report.reservations += 1
+        self._judge_whose(event, channel_id, request_id)
         if self.strict:
             self._judge_opened(event, reservation_id, number, state, expire_ms)
         balanced = self.balanced
@@ -199,7 +200,14 @@ class HomeRules(StockRules):
             text = f"request {event[2]!r} was spent on a reservation that is not known"
             self.fault(event, "request id", event[1], text)
             return
+        self._judge_whose(event, None, event[2])
         self._spend(event, f"c\x1f{reservation.channel_id}\x1f{event[2]}")
+
+    def _judge_whose(self, event: Event, channel_id: str | None, request_id: str) -> None:
+        """An event that names the request it came of names its cause."""
+        if self.cause[2] != request_id or (channel_id is not None and self.cause[1] != channel_id):
+            text = f"is of request {request_id!r}, its cause is another"
+            self.fault(event, "cause", event[1], text, expected=request_id, found=self.cause[2])
 
     def _live(self, event: Event, reservation_id: str, *states: int) -> Reservation | None:
         reservation = self.reservations.get(reservation_id)
@@ -233,7 +241,11 @@ class HomeRules(StockRules):
         _, key, _, answer = event
         self.entries.add(key)
         self._spend(event, key)
-        if key[0] == "s" and answer and answer[0] == ANSWER_SHIPMENT:
+        kind = key[0]
+        if kind == "e" and not key.startswith(f"e\x1f{self.cause[6]}\x1f{self.cause[2]}"):
+            found = f"{self.cause[6]} {self.cause[2]}"
+            self.fault(event, "cause", key, "is of another warehouse event than its cause", found=found)
+        if kind == "s" and answer and answer[0] == ANSWER_SHIPMENT:
             stock_key = "\x1f".join(key.split("\x1f")[1:4])
             self.shipment_entries[stock_key] = self.shipment_entries.get(stock_key, 0) + answer[1]
             self.due = True

@@ -149,12 +149,15 @@ class Ledger:
 
     def tell(self, report: VerifyReport) -> None:
         """Say of every suspect what is wrong with it; most were only in a bucket with one that is."""
-        for violation in (*self._ids_told(), *self._balances_told(), *self._opens_told(), *self.line_faults):
+        told = [*self._ids_told(), *self._balances_told(), *self._opens_told(), *self.line_faults]
+        # in an order that does not depend on the one the shards were walked in
+        told.sort(key=lambda one: (one.time_ms, one.shard, one.record_number, one.sequence, one.stock_key, one.message))
+        for violation in told:
             report.add(violation)
 
     def _ids_told(self) -> Iterator[Violation]:
         for key, places in self.spent.items():
-            places.sort(key=lambda place: place[0].time_ms)
+            places.sort(key=lambda place: (place[0].time_ms, place[0]))
             for (before, _), (where, did) in pairwise(places):
                 if where.time_ms < before.time_ms + self.window_ms:
                     message = f"was spent already, in shard {before.shard}, record {before.record_number}"
@@ -168,7 +171,7 @@ class Ledger:
                 continue
             left = ", ".join(f"{units:+} {name}" for name, units in zip(UNITS, balance.units, strict=True) if units)
             about = f"line {line[1]!r}: " if line != ALL_LINES else ""
-            claims = list(balance.claims_at.values())
+            claims = [balance.claims_at[shard] for shard in sorted(balance.claims_at)]
             where = claims[0] if claims else balance.home_at
             assert where is not None, "a balance that nobody made"
             if balance.home_at is None:

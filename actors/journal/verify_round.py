@@ -225,7 +225,8 @@ def _sum_up_claims(walk: ShardWalk, key: str, stock: Stock) -> None:
             if mark & SUM_MASK in ledger.suspects.opens:
                 told = ledger.open_of(reservation_id)
                 told.by_claims += units
-                told.key, told.claim_at = key, walk.where()
+                if told.claim_at is None or (walk.shard, key) > (told.claim_at.shard, told.key):
+                    told.key, told.claim_at = key, walk.where()
 
 
 def _sum_up_home(walk: ShardWalk, reservation_id: str, units: int, lines: Sequence[Any]) -> None:
