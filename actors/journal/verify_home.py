@@ -235,16 +235,29 @@ class HomeRules(StockRules):
         mark = hash(key)
         self._ids[mark & ID_MASK].append(mark)
         if mark in self.suspects.ids:
-            self.ledger.spent.setdefault(key, []).append((self.where(event), self.did(event)))
+            self.ledger.spent.setdefault(key, []).append((self.where(event), self.did(event), b""))
+
+    def _spend_event_id(self, event: Event, key: str, digest: bytes) -> None:
+        """A source that uses an id again for another event of another shard is not at odds with anything: its id is known at
+        its stock key's shard, and the other event is another fact. So neither of these stands twice then.
+        """
+        here, same = hash((key, self.shard)), hash((key, digest))
+        self._ids[here & ID_MASK].append(here)
+        self._ids[same & ID_MASK].append(same)
+        if here in self.suspects.ids or same in self.suspects.ids:
+            self.ledger.spent.setdefault(key, []).append((self.where(event), self.did(event), digest))
 
     def entry_spent(self, event: Event) -> None:
-        _, key, _, answer = event
+        _, key, digest, answer = event
         self.entries.add(key)
-        self._spend(event, key)
         kind = key[0]
-        if kind == "e" and not key.startswith(f"e\x1f{self.cause[6]}\x1f{self.cause[2]}"):
-            found = f"{self.cause[6]} {self.cause[2]}"
-            self.fault(event, "cause", key, "is of another warehouse event than its cause", found=found)
+        if kind == "e":
+            self._spend_event_id(event, key, digest)
+            if not key.startswith(f"e\x1f{self.cause[6]}\x1f{self.cause[2]}"):
+                found = f"{self.cause[6]} {self.cause[2]}"
+                self.fault(event, "cause", key, "is of another warehouse event than its cause", found=found)
+            return
+        self._spend(event, key)
         if kind == "s" and answer and answer[0] == ANSWER_SHIPMENT:
             stock_key = "\x1f".join(key.split("\x1f")[1:4])
             self.shipment_entries[stock_key] = self.shipment_entries.get(stock_key, 0) + answer[1]

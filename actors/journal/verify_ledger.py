@@ -15,7 +15,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,8 @@ class Ledger:
         self.balances: dict[tuple[str, LineOf, int, Any], Balance] = {}
         self.open_units: dict[str, OpenUnits] = {}
         self.line_faults: list[Violation] = []
-        self.spent: dict[str, list[tuple[Where, tuple[str, str]]]] = {}
+        # id → where, cause and event in words, content
+        self.spent: dict[str, list[tuple[Where, tuple[str, str], bytes]]] = {}
         self._spills = [spill] if spill is not None else []
 
     # --- ids ----------------------------------------------------------------------------------------------------------
@@ -158,8 +158,15 @@ class Ledger:
     def _ids_told(self) -> Iterator[Violation]:
         for key, places in self.spent.items():
             places.sort(key=lambda place: (place[0].time_ms, place[0]))
-            for (before, _), (where, did) in pairwise(places):
-                if where.time_ms < before.time_ms + self.window_ms:
+            for at, (where, did, content) in enumerate(places):
+                earlier = (
+                    place
+                    for place, _, other in reversed(places[:at])
+                    if where.time_ms < place.time_ms + self.window_ms
+                    and (not content or place.shard == where.shard or other == content)
+                )
+                before = next(earlier, None)
+                if before is not None:
                     message = f"was spent already, in shard {before.shard}, record {before.record_number}"
                     expected = f"once within {self.window_ms} ms"
                     found = f"again after {where.time_ms - before.time_ms} ms"

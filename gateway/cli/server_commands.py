@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from gateway.cli.endings import Exit, fail, print_json, told_plainly
 from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, Token, connect
-from gateway.cli.showing import console, table, when
+from gateway.cli.showing import table, when
 
 UNREACHABLE = "unreachable"  # a host's state in GetClusterStatus
 
