@@ -18,7 +18,7 @@ from actors.journal.verify_home import LIVE
 from actors.journal.verify_ledger import SUM_MASK, Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Violation, Where
 from actors.journal.verify_shard import ShardWalk
-from actors.journal.verify_snapshot import compare, entities_of, load
+from actors.journal.verify_snapshot import check, compare, load
 from actors.journal.verify_state import SELLABLE, Stock
 
 RECORDS_PER_READ_MAX = 500
@@ -50,6 +50,7 @@ def judge_shards(
             walk = ShardWalk(head.shard, shard_report, ledger, whole_from_ms)
             _walk_shard(source, walk, head)
             _sum_up(walk)
+            walk.end()
             report.merge(shard_report)
             ledger.ids_bounded()
     report.cpu_seconds += time.process_time() - started
@@ -91,8 +92,8 @@ def _begin(snapshots: list[Snapshot], first: int) -> Snapshot | None:
 
 
 def _walk_shard(source: Source, walk: ShardWalk, head: ShardHead) -> None:
-    snapshots = _usable(source, walk)
     first = source.first_number(walk.shard)
+    snapshots = _usable(source, walk, first)
     if first > 1:
         begin = _begin(list(snapshots), first)
         if begin is None:
@@ -108,9 +109,17 @@ def _walk_shard(source: Source, walk: ShardWalk, head: ShardHead) -> None:
         while pending and pending[-1].sequence <= walk.sequence:
             part = pending.pop()
             if walk.strict and part.sequence == walk.sequence:
-                compare(walk, entities_of(part))
+                _compare(walk, part)
     if walk.trusted:
         _judge_head(walk, head)
+
+
+def _compare(walk: ShardWalk, part: SnapshotSlice) -> None:
+    try:
+        compare(walk, part)
+    except JournalDamaged as damage:
+        where = Where(walk.shard, part.record_number, 0, walk.time_ms)
+        walk.report.add(violation_at(where, "snapshot", "", str(damage)))
 
 
 def _judge_head(walk: ShardWalk, head: ShardHead) -> None:
@@ -127,14 +136,16 @@ def _judge_head(walk: ShardWalk, head: ShardHead) -> None:
         )
 
 
-def _usable(source: Source, walk: ShardWalk) -> dict[Snapshot, list[SnapshotSlice]]:
-    """The shard's snapshots that can be read, newest first, with their slices as bytes; the others are violations."""
+def _usable(source: Source, walk: ShardWalk, first: int) -> dict[Snapshot, list[SnapshotSlice]]:
+    """The shard's snapshots that can be read, newest first, with their slices as bytes; the others are violations. That
+    they can be understood is found when they are compared, but for those the walk may begin from.
+    """
     usable = {}
     for snapshot in source.snapshots(walk.shard):
         try:
             parts = source.read_slices(snapshot)
-            for part in parts:
-                entities_of(part)
+            if first > 1:
+                check(parts)
         except JournalDamaged as damage:
             where = Where(walk.shard, snapshot.lowest_record_number, 0, 0)
             walk.report.add(violation_at(where, "snapshot", "", str(damage)))
