@@ -20,7 +20,6 @@ LONGER_FILES = {
     # path: why it is not two files
     "actors/domain/apply.py": "one applier per event kind; the table that makes them total stays beside them",
     "actors/journal/sqlite.py": "one adapter, one transaction shape; opening, schema and backup are files of their own",
-    "actors/journal/verify_shard.py": "a judge of one shard: a rule per event kind, all over the same books",
     "actors/shard/host.py": "one turn read from top to bottom: gather, apply, commit, let out",
     "gateway/cli/client_commands.py": "a command each, mostly their options",
     "gateway/core.py": "the sans-IO core: routing, batching, merging and retry share one state",
