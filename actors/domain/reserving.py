@@ -302,9 +302,10 @@ def _grant(  # noqa: PLR0913  the parts of one decision
 
 
 def _others(turn: Turn, plans: dict[str, KeyPlan], home: ShardState) -> list[tuple[int, int, int, int]]:
-    """One position for every shard but the home in which units were looked for, found or not."""
+    """One position for every shard but the home in which units were looked for, found or not, or given back by the hold
+    that is replaced."""
     books = turn.books
-    shards = {books.shard_of(key) for key in plans} - {home.id}
+    shards = {books.shard_of(key) for key in plans}.union(turn.changed_beside(home)) - {home.id}
     return [turn.position(books.shards[shard]) for shard in sorted(shards) if shard in books.shards]
 
 

@@ -103,6 +103,13 @@ class Turn:
         else:
             groups.append((self.cause, pair))
 
+    def changed_beside(self, home: ShardState) -> list[int]:
+        """The other shards that the command at hand has changed so far."""
+        current = self._current
+        if not current or (len(current) == 1 and home.id in current):
+            return []
+        return [shard_id for shard_id in current if shard_id != home.id]
+
     def position(self, shard: ShardState) -> tuple[int, int, int, int]:
         """[shard, epoch, sequence, time]: what an answer given now includes of that shard."""
         self.reads.add(shard.id)

@@ -79,12 +79,16 @@ def _final_views(final: list[LineView], lines: Sequence[Sequence[Any]] | None) -
 
 
 def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> list[tuple[int, int, int, int]]:
-    """One position for every shard but the home that holds lines of the reservation."""
-    if reservation.final_lines is not None:
-        return []
-    if len(reservation.lines) == 1 and reservation.lines[0][1] in home.stock:
-        return []
-    shards: dict[int, ShardState] = {}
+    """One position for every shard but the home that holds lines of the reservation, or gave back units of it just now (an
+    amended line, a replaced hold).
+    """
+    changed = turn.changed_beside(home)
+    if not changed:
+        if reservation.final_lines is not None:
+            return []
+        if len(reservation.lines) == 1 and reservation.lines[0][1] in home.stock:
+            return []
+    shards: dict[int, ShardState] = {shard_id: turn.books.shards[shard_id] for shard_id in changed}
     for line in reservation.lines:
         actor = turn.books.stock.get(line[1])
         if actor is not None and actor.shard is not home:
