@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import pickle
 import random
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -105,7 +106,7 @@ class ChaosRun:
                 await self._inflict(injector, faults, started_at, seconds_max)
                 result.figures["faulty_s"] = round(time.monotonic() - started_at, 1)
             await self._stop(serve)
-        except (AssertionError, GivenUp, TimeoutError) as error:
+        except (AssertionError, GivenUp, TimeoutError, subprocess.TimeoutExpired) as error:
             result.problems.append(f"{type(error).__name__}: {error}")
         finally:
             proxy.close()
