@@ -72,6 +72,16 @@ class AmendPlan:
             self.open_after[(line_id, key)] = target - fulfilled
         return True
 
+    def set_adrift(self, key: str) -> int:
+        """Units on a stock key that were picked for what this amend takes away there: off the shelf, so no cover."""
+        adrift = 0
+        for entry, before in self.open_before.items():
+            after = self.open_after[entry]
+            if entry[1] == key and after < before and entry in self.claims:
+                picked = self.claims[entry].picked
+                adrift += max(0, picked - after) - max(0, picked - before)
+        return adrift
+
     def _fulfilled_at(self, line_id: str, key: str) -> int:
         claim = self.claims.get((line_id, key))
         return claim.fulfilled if claim is not None else 0
@@ -162,21 +172,22 @@ def _shortages(turn: Turn, plan: AmendPlan) -> list[tuple[str, str, int, int, in
         if excess <= 0:
             continue
         actor = turn.books.stock.get(key)
-        if actor is not None and excess > headroom(actor):
+        adrift = plan.set_adrift(key)
+        if actor is not None and excess > headroom(actor) - adrift:
             expire_due_on(turn, actor)
-        reason, available = _why_not(actor, excess, quantity + fulfilled.get(key, 0))
+        reason, available = _why_not(actor, excess, quantity + fulfilled.get(key, 0), adrift)
         if reason is not None:
             line_id = next(entry[0] for entry in plan.open_after if entry[1] == key and plan.open_after[entry])
             shortages.append((line_id, key, quantity, before.get(key, 0) + available, int(reason)))
     return shortages
 
 
-def _why_not(actor: StockActor | None, excess: int, ordered: int) -> tuple[RefusalReason | None, int]:
+def _why_not(actor: StockActor | None, excess: int, ordered: int, adrift: int) -> tuple[RefusalReason | None, int]:
     if actor is None:
         return RefusalReason.UNKNOWN_STOCK_KEY, 0
     if actor.selling_state != OPEN:
         return RefusalReason.SELLING_SUSPENDED, 0
-    available = max(0, headroom(actor))
+    available = max(0, headroom(actor) - adrift)
     if actor.max_quantity_per_order and ordered > actor.max_quantity_per_order:
         return RefusalReason.LIMIT_PER_ORDER, min(available, max(0, actor.max_quantity_per_order - ordered + excess))
     if excess > available:

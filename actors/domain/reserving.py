@@ -50,7 +50,9 @@ make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__
 class KeyPlan:
     """What is to be decided on one stock key: the request's lines there and what the replaced hold has there."""
 
-    __slots__ = ("actor", "granted", "key", "lines", "own", "own_imposed", "own_uncovered", "requested", "uncovered")
+    __slots__ = (
+        "actor", "granted", "key", "lines", "own", "own_imposed", "own_picked", "own_uncovered", "requested", "uncovered",
+    )  # fmt: skip
 
     def __init__(self, key: str, actor: StockActor | None) -> None:
         self.key = key
@@ -59,9 +61,14 @@ class KeyPlan:
         self.requested = 0
         self.own = 0  # open units of the replaced hold: available to this order, undecided
         self.own_imposed = 0
+        self.own_picked = 0  # of them, off the shelf for the replaced hold: adrift once it is replaced
         self.own_uncovered = 0
         self.granted = 0
         self.uncovered = 0
+
+    def free(self) -> int:
+        """What is left for more than the replaced hold has."""
+        return max(0, headroom(self.actor) - self.own_picked) if self.actor is not None else 0
 
     def grantable(self) -> tuple[int, RefusalReason]:
         """The most this order may get here, and why not more."""
@@ -70,7 +77,7 @@ class KeyPlan:
             return 0, RefusalReason.UNKNOWN_STOCK_KEY
         if actor.selling_state != OPEN:
             return self.own, RefusalReason.SELLING_SUSPENDED
-        most = self.own + max(0, headroom(actor))
+        most = self.own + self.free()
         limit = actor.max_quantity_per_order
         if limit and max(limit, self.own) < most:
             return max(limit, self.own), RefusalReason.LIMIT_PER_ORDER
@@ -195,6 +202,7 @@ def _plans(turn: Turn, command: Reserve, replaced: Reservation | None) -> dict[s
                 for claim in _chain(plan.actor, replaced.id):
                     plan.own += claim.open
                     plan.own_imposed += min(claim.imposed, claim.open)
+                    plan.own_picked += min(claim.picked, claim.open)
                     plan.own_uncovered += min(claim.uncovered, claim.open)
         plan.lines.append(index)
         plan.requested += line[2]
@@ -221,7 +229,7 @@ def _fill(
                 granted[index] = lines[index][2]
             plan.granted = plan.requested
             excess = max(0, plan.requested - plan.own)
-            plan.uncovered = max(0, excess - max(0, headroom(plan.actor)))
+            plan.uncovered = max(0, excess - plan.free())
             continue
         left = most
         whole_key = policy == ALL_OR_NOTHING and plan.requested > most

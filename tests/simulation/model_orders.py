@@ -46,16 +46,18 @@ def reserve(model: Model, asked: Mapping[str, Any], now_ms: int, new_id: str) ->
             old = None  # it has ended and contributes nothing
     own: dict[Key, Marks] = {}
     wanted: dict[Key, int] = {}
+    free: dict[Key, int] = {}
     for _, key, quantity, _ in asked["lines"]:
         wanted[key] = wanted.get(key, 0) + quantity
         own[key] = _units_of(model, old, key)
-    granted, shortages = _allot(model, asked, wanted, own)
+        free[key] = _free(model, old, key)
+    granted, shortages = _allot(model, asked, wanted, own, free)
     always = asked["admission"] == "ALWAYS"
     whole = always or asked["fill_policy"] == "ALL_OR_NOTHING"
     if shortages and (whole or not any(granted)):
         reason = first_reason([shortage[4] for shortage in shortages])
         return _spent_if_confirmed(asked, refused(reason, shortages=shortages))
-    return _grant(model, asked, now_ms, new_id, old, granted, own)
+    return _grant(model, asked, now_ms, new_id, old, granted, own, free)
 
 
 def _spent_if_confirmed(asked: Mapping[str, Any], refusal: Outcome) -> Outcome:
@@ -75,13 +77,22 @@ def _units_of(model: Model, old: Reservation | None, key: Key) -> Marks:
     return marks
 
 
-def _most(stock: Stock | None, wanted: int, own: int) -> tuple[int, str]:
+def _free(model: Model, old: Reservation | None, key: Key) -> int:
+    """ATS for more than the old hold has. What was picked for it is adrift as soon as it is replaced."""
+    stock = model.stock.get(key)
+    if stock is None:
+        return 0
+    picked = [min(one.picked, one.open) for one in stock.claims.get(old.id, {}).values()] if old is not None else []
+    return max(0, stock.headroom() - sum(picked))
+
+
+def _most(stock: Stock | None, wanted: int, own: int, free: int) -> tuple[int, str]:
     """The most an order may have on a stock key, and why not more."""
     if stock is None:
         return 0, "UNKNOWN_STOCK_KEY"
     if stock.selling_state != "OPEN":
         return own, "SELLING_SUSPENDED"
-    most = own + max(0, stock.headroom())
+    most = own + free
     if stock.max_quantity_per_order:
         limit = max(stock.max_quantity_per_order, own)
         if wanted > limit or limit < most:
@@ -90,7 +101,7 @@ def _most(stock: Stock | None, wanted: int, own: int) -> tuple[int, str]:
 
 
 def _allot(
-    model: Model, asked: Mapping[str, Any], wanted: dict[Key, int], own: dict[Key, Marks]
+    model: Model, asked: Mapping[str, Any], wanted: dict[Key, int], own: dict[Key, Marks], free: dict[Key, int]
 ) -> tuple[list[int], list[tuple[Any, ...]]]:
     """Granted units by line, and the lines that fell short, a stock key after the other."""
     granted = [0] * len(asked["lines"])
@@ -99,7 +110,7 @@ def _allot(
     policy = "ALL_OR_NOTHING" if always else asked["fill_policy"]
     for key, in_all in wanted.items():
         stock = model.stock.get(key)
-        left, reason = _most(stock, in_all, own[key][0])
+        left, reason = _most(stock, in_all, own[key][0], free[key])
         too_much = policy == "ALL_OR_NOTHING" and in_all > left
         for index, (line_id, line_key, quantity, minimum) in enumerate(asked["lines"]):
             if line_key != key:
@@ -128,13 +139,13 @@ def _grant(
     old: Reservation | None,
     granted: list[int],
     own: dict[Key, Marks],
+    free: dict[Key, int],
 ) -> Outcome:
     always = asked["admission"] == "ALWAYS"
     covered = {}
     for key in own:
         decided = sum(granted[index] for index, line in enumerate(asked["lines"]) if line[1] == key) - own[key][0]
-        stock = model.stock.get(key)
-        covered[key] = min(max(0, decided), max(0, stock.headroom())) if stock is not None else 0
+        covered[key] = min(max(0, decided), free[key])
     touched: list[Stock] = []
     if old is not None:
         touched += _release_all(model, old, now_ms)
@@ -392,7 +403,7 @@ def _amend_shortages(model: Model, reservation: Reservation, before: Units, afte
         elif stock.selling_state != "OPEN":
             reason = "SELLING_SUSPENDED"
         else:
-            available = max(0, stock.headroom())
+            available = max(0, stock.headroom() - _set_adrift(reservation, key, before, after))
             shipped = sum(claim.fulfilled for there, claim in model.claims_of(reservation) if there is stock)
             limit = stock.max_quantity_per_order
             if limit and wanted + shipped > limit:
@@ -403,6 +414,16 @@ def _amend_shortages(model: Model, reservation: Reservation, before: Units, afte
             line_id = next(entry[0] for entry, units in after.items() if entry[1] == key and units)
             shortages.append((line_id, key, wanted, had + available, reason))
     return shortages
+
+
+def _set_adrift(reservation: Reservation, key: Key, before: Units, after: Units) -> int:
+    """Units picked for what is taken away on that key: they are off the shelf, so they cover nothing else."""
+    adrift = 0
+    for entry, had in before.items():
+        claim = reservation.claims.get(entry)
+        if entry[1] == key and claim is not None and after[entry] < had:
+            adrift += max(0, claim.picked - after[entry]) - max(0, claim.picked - had)
+    return adrift
 
 
 def _carry_over(model: Model, reservation: Reservation, before: Units, after: Units) -> list[Stock]:
