@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.simulation import model_orders, model_warehouse
+from tests.simulation import model_amending, model_orders, model_warehouse
 from tests.simulation.history import Key, LineSeen
 from tests.simulation.model_state import (
     EXPIRED,
@@ -77,6 +77,8 @@ class Model:
             return model_orders.reserve(self, arguments, now_ms, new_id)
         if verb == "ingest":
             return model_warehouse.ingest(self, arguments, now_ms, shard)
+        if verb == "amend":
+            return model_amending.amend(self, arguments, now_ms)
         if verb == "fulfill":
             return model_warehouse.fulfill(self, arguments, now_ms)
         if verb == "release_by_request":

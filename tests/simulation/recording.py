@@ -62,10 +62,9 @@ class RecordingWorld(World):
 class Trader:
     """Draws items: all verbs and facts, sensible and not, on few stock keys and few reservations, so that they meet."""
 
-    SKUS = ("A", "B", "C", "D")
-    WAREHOUSES = ("main", "main", "main", "east")  # order management ships from "east"
-
     def __init__(self, seed: int) -> None:
+        self.skus: tuple[str, ...] = ("A", "B", "C", "D")
+        self.warehouses: tuple[str, ...] = ("main", "main", "main", "east")  # order management ships from "east"
         self.draw = random.Random(seed)
         self.world = RecordingWorld(Rules(doors={"east": Door.ORDER_MANAGEMENT}, lifetime_ms_max=600_000))
         self.ids: list[str] = []
@@ -112,7 +111,7 @@ class Trader:
     # --- parts --------------------------------------------------------------------------------------------------------------
 
     def place(self) -> tuple[str, str]:
-        return self.draw.choice(self.SKUS), self.draw.choice(self.WAREHOUSES)
+        return self.draw.choice(self.skus), self.draw.choice(self.warehouses)
 
     def reservation(self) -> str:
         if not self.ids or self.draw.random() < 0.01:
@@ -281,7 +280,7 @@ class Trader:
 
     def look_at_everything(self) -> None:
         """Every stock key and every reservation, at the end."""
-        keys = [stock_key(warehouse, sku) for sku in self.SKUS for warehouse in sorted(set(self.WAREHOUSES))]
+        keys = [stock_key(warehouse, sku) for sku in self.skus for warehouse in sorted(set(self.warehouses))]
         items: list[Item] = [[int(Verb.GET_STOCK), shard_of(key, SHARDS), 0, 1, [], [key]] for key in keys]
         items += [self.look_at(reservation_id) for reservation_id in self.ids]
         self.world.step(*items)

@@ -12,7 +12,17 @@ from tests.simulation.checker import Violation, check
 from tests.simulation.history import NOT_DONE, REFUSED, UNKNOWN, History, Operation, Place
 from tests.simulation.recording import RecordingWorld, Trader, settings_of
 
-INDEPENDENT = ("model", "model_orders", "model_state", "model_warehouse", "checker", "ordering", "history")
+INDEPENDENT = (
+    "model",
+    "model_orders",
+    "model_amending",
+    "model_state",
+    "model_warehouse",
+    "checker",
+    "ordering",
+    "linearize",
+    "history",
+)
 
 
 def a_day() -> History:
