@@ -15,8 +15,10 @@ from actors.journal import verify_ledger
 from actors.journal.codec import decode_groups, encode_groups, record_checksum, slice_checksum
 from actors.journal.memory import MemoryJournal, MemoryStore, copy_store
 from actors.journal.port import Record, SnapshotSlice
-from actors.journal.verify import Done, VerifyReport, verify
+from actors.journal.verify import DAY_MS, Done, VerifyReport, verify
 from actors.journal.verify_format import EVENTS, RULES
+from actors.journal.verify_ledger import Ledger
+from actors.journal.verify_round import judge_shards
 from tests.unit.test_verify_random import events_of, honest_store, judge, sealed
 from tests.unit.world import World
 
@@ -222,6 +224,35 @@ def test_ids_that_are_too_many_for_memory_are_judged_all_the_same(
     on_disk = judge(store)
     assert [str(one) for one in on_disk.violations] == [str(one) for one in in_memory.violations]
     assert any(one.rule == "request id" for one in on_disk.violations)
+
+
+def split(store: MemoryStore, draw: random.Random) -> Ledger:
+    """The books of two processes that judged some shards each, put together."""
+    journal = MemoryJournal(store)
+    heads = list(journal.info().heads)
+    draw.shuffle(heads)
+    at = draw.randrange(1, len(heads))
+    mine, others = Ledger(DAY_MS), Ledger(DAY_MS)
+    for part, ledger in ((heads[:at], mine), (heads[at:], others)):
+        judge_shards(journal, iter(part), VerifyReport(), ledger, 0)
+    mine.merge(others)
+    return mine
+
+
+def test_however_shards_are_shared_out_their_books_come_out_even(run_seed: int) -> None:
+    draw = random.Random(run_seed)
+    for _ in range(5):
+        assert not split(honest_store(run_seed), draw).uneven()
+
+
+@pytest.mark.parametrize("later_in_a_lower_shard", [False, True])
+def test_however_shards_are_shared_out_an_id_spent_in_two_is_uneven(
+    later_in_a_lower_shard: bool, run_seed: int
+) -> None:
+    store, _ = spent_again(honest_store(run_seed), later_in_a_lower_shard=later_in_a_lower_shard)
+    draw = random.Random(run_seed)
+    for _ in range(5):
+        assert split(store, draw).uneven().ids
 
 
 # --- what it tells ----------------------------------------------------------------------------------------------------

@@ -122,6 +122,7 @@ def test_an_honest_history_passes_whole_and_compacted(offset: int, run_seed: int
     world = Day(run_seed + offset).pass_turns(120)
     report = judge(world.store)
     assert report.violations == []
+    assert report.rounds == 1, "the sums over all shards come out even at once"
     assert report.from_snapshot_shards == 0
     assert report.reservations > 50
     whole_on_hand = report.on_hand
@@ -132,6 +133,7 @@ def test_an_honest_history_passes_whole_and_compacted(offset: int, run_seed: int
     world.journal.compact(world.now_ms + 1, 0)
     compacted = judge(world.store)
     assert compacted.violations == []
+    assert compacted.rounds == 1
     assert compacted.from_snapshot_shards > 0
     assert compacted.on_hand[1] == whole_on_hand[1] + 4
 
