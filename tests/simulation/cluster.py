@@ -27,6 +27,7 @@ from tests.simulation.journal import Disk, SimulatedJournal, SimulatedJournalThr
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.network import Network
 from tests.simulation.plan import HOUR_MS, TOKEN, Plan
+from tests.simulation.witness import Witness
 
 CLUSTER = "simulated"
 TIMELINE = "t1"
@@ -60,7 +61,12 @@ class SimulatedHost:
         self.process.spawn(self._live())
 
     def _thread(self, _loop: asyncio.AbstractEventLoop) -> SimulatedJournalThread:
-        self.thread = SimulatedJournalThread(self.cluster.loop, self.cluster.disk)
+        self.thread = SimulatedJournalThread(
+            self.cluster.loop,
+            self.cluster.disk,
+            die=lambda: self.cluster.crash(self),
+            stop=lambda: self.cluster.stopped_at_work(self),
+        )
         return self.thread
 
     @property
@@ -83,7 +89,9 @@ class SimulatedHost:
         except Exception as failed:
             cluster.ended(self, 1, f"it did not start: {failed!r}")
             return
+        cluster.witness.watch(self.host.engine)
         cluster.note("serves", self.process.name, route.endpoint)
+        cluster.mind()  # a successor may have come and gone while it started
         while self.host.state == "serving":
             await cluster.directory.register(route)
             await cluster.loop.pass_time(REGISTER_INTERVAL_S)
@@ -237,6 +245,8 @@ class Cluster:
         self.gateways: list[SimulatedGateway] = []
         self.bugs: list[str] = []
         self.ends = 0
+        self.witness = Witness()
+        self.on_stop: Callable[[SimulatedHost], None] = lambda _host: None
         self._gateways_made = 0
         self._starting = False
         self.start_host()
@@ -287,6 +297,10 @@ class Cluster:
         if hasattr(host, "thread"):
             host.thread.crash()
         self.network.process_died(host.process, told=told)
+        self.mind()
+
+    def mind(self) -> None:
+        """Start a successor when nobody owns the shards, nor is about to."""
         if self.owner is None and not self._starting and not any(one.starts for one in self.hosts):
             self._starting = True
             least, most = (50, 200) if self.calm else self.plan.faults.restart_ms
@@ -294,6 +308,11 @@ class Cluster:
                 self.later_ms = min(self.later_ms + self.draw.choice((HOUR_MS, 5 * HOUR_MS)), 20 * HOUR_MS)
                 self.note("hours pass", self.later_ms)
             self.loop.call_later(self.draw.uniform(least, most) / 1000, self.start_host, context=self.world.context)
+
+    def stopped_at_work(self, host: SimulatedHost) -> None:
+        """It is not run any more for a while; whoever watches it must decide what to do."""
+        host.process.stop()
+        self.on_stop(host)
 
     def usurp(self) -> None:
         """A second owner takes every shard while the first lives."""

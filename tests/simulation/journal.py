@@ -29,6 +29,9 @@ class DiskFaults:
     unknown: float = 0.0  # one that writes all and says that it failed
     slow: float = 0.0
     slow_ms: float = 300.0
+    die_before: float = 0.0  # the process dies when it hands the journal something
+    die_after: float = 0.0  # … when that is done, before it hears of it
+    stop_after: float = 0.0  # … or stops there, while a successor takes over
     other: float = 0.0  # a look-up, a check, a slice or a compaction that fails
 
 
@@ -125,9 +128,11 @@ class SimulatedJournal(MemoryJournal):
 class SimulatedJournalThread(JournalThread):
     """Jobs one after the other as on the real thread, each at a moment of its own between being asked for and being told of."""
 
-    def __init__(self, loop: SimulatedLoop, disk: Disk) -> None:
+    def __init__(self, loop: SimulatedLoop, disk: Disk, die: Callable[[], None], stop: Callable[[], None]) -> None:
         self._loop: SimulatedLoop = loop
         self._disk = disk
+        self._die = die
+        self._stop = stop
         self._waiting: deque[tuple[Callable[[], Any], Done]] = deque()
         self._running: Callable[[], Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -168,6 +173,9 @@ class SimulatedJournalThread(JournalThread):
     def _begin(self) -> None:
         work, done = self._waiting.popleft()
         self._running = work
+        if self._disk.struck(self._disk.faults.die_before):
+            self._die()
+            return
         self._timer = self._loop.call_later(self._disk.delay_s(), self._run_job, work, done)
 
     def _run_job(self, work: Callable[[], Any], done: Done) -> None:
@@ -179,6 +187,11 @@ class SimulatedJournalThread(JournalThread):
         except Exception as caught:
             error = caught
         self._running = None
+        if self._disk.struck(self._disk.faults.die_after):
+            self._die()
+            return
+        if self._disk.struck(self._disk.faults.stop_after):
+            self._stop()
         self._told_s = max(self._told_s, self._loop.time() + self._disk.draw.uniform(0.00001, 0.0003))
         self._loop.call_at(self._told_s, done, result, error)
         if self._waiting:

@@ -1,19 +1,19 @@
 """What must be true of a history once it is over, whatever struck it; each broken promise is a sentence.
 
-The journal is judged by ``actors.journal.verify`` (whole, and as compaction left it), the state by replaying it in three ways,
-the answers against the journal: an acknowledged command is there, once, where its answer said, and an id got one answer.
+Every answer is judged by the independent model (``checker``), the journal by ``actors.journal.verify`` (whole, and as
+compaction left it), the state by replaying it in three ways, and the answers against the journal once more without the
+model: an acknowledged command is where its answer said, and an id got one answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
-from actors.domain.answers import ERROR, OK, REFUSED
+from actors.domain.answers import ERROR, OK
 from actors.domain.apply import rebuild_indices
 from actors.domain.commands import Verb
-from actors.domain.outcomes import ErrorReason, ReservationState
+from actors.domain.outcomes import Door, ErrorReason, ReservationState
 from actors.domain.rules import Rules
 from actors.domain.state import Books
 from actors.journal.memory import MemoryJournal, MemoryStore
@@ -21,17 +21,16 @@ from actors.journal.verify import verify
 from actors.shard.encoding import canonical_state
 from actors.shard.placement import shard_of
 from actors.shard.recovery import load_shard
+from tests.simulation.checker import check
 from tests.simulation.cluster import Cluster
-from tests.simulation.trace import Attempt, Recording
+from tests.simulation.history import History
+from tests.simulation.journal_facts import journal_facts
+from tests.simulation.model_state import Settings
+from tests.simulation.trace import Recording
+from tests.simulation.witness import position_of
 
 HELD = int(ReservationState.HELD)
 DUE_SLACK_MS = 2_000
-POSITION_AT = {
-    int(Verb.RESERVE): 5, int(Verb.INGEST): 2, int(Verb.GET_AVAILABILITY): 1, int(Verb.GET_STOCK): 13,
-    int(Verb.REGISTER_STOCK): 13, int(Verb.SET_STOCK_POLICY): 13, int(Verb.SET_SELLING): 13,
-} | dict.fromkeys(
-    map(int, (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL, Verb.GET_RESERVATION)), 12
-)  # fmt: skip
 FIRST_AGAIN = frozenset(map(int, (Verb.RESERVE, Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL)))
 
 
@@ -46,7 +45,21 @@ def judge(cluster: Cluster, recording: Recording) -> Iterator[str]:
     if cluster.current.host.state == "serving":
         yield from _replayed(cluster, whole)
         yield from _due(cluster)
+    facts = journal_facts(MemoryJournal(whole))
+    history = History(recording.operations() + cluster.witness.lost_answers(recording, facts), facts)
+    yield from map(str, check(history, settings_of(cluster.plan.rules)))
     yield from _answers(recording, whole)
+
+
+def settings_of(rules: Rules) -> Settings:
+    """The same settings in the independent model's words."""
+    return Settings(
+        catalog_open=rules.catalog_open,
+        order_management_ships=frozenset(one for one, door in rules.doors.items() if door == Door.ORDER_MANAGEMENT),
+        lifetime_ms_max=rules.lifetime_ms_max,
+        dedupe_window_ms=rules.dedupe_window_ms,
+        takeover_grace_ms=rules.takeover_grace_ms,
+    )
 
 
 def _replayed(cluster: Cluster, whole: MemoryStore) -> Iterator[str]:
@@ -81,17 +94,6 @@ def replay(store: MemoryStore, rules: Rules, *, use_snapshots: bool) -> Books:
     return books
 
 
-def position_of(attempt: Attempt) -> Any:
-    """[shard, epoch, sequence, time] of an answer, or None."""
-    reply = attempt.reply
-    if reply is None or reply[0] == ERROR:
-        return None
-    if reply[0] == REFUSED:
-        return reply[2][4]
-    at = POSITION_AT.get(attempt.item[0])
-    return None if at is None else reply[2][at]
-
-
 def _answers(recording: Recording, whole: MemoryStore) -> Iterator[str]:
     firsts: dict[tuple[Any, ...], Any] = {}
     epochs = {shard: _epochs(rows) for shard, rows in whole.records.items()}
@@ -99,26 +101,26 @@ def _answers(recording: Recording, whole: MemoryStore) -> Iterator[str]:
         reply, item = attempt.reply, attempt.item
         if reply is not None and reply[0] == ERROR and reply[1] == ErrorReason.INTERNAL:
             yield f"{attempt.client} was told of a fault inside: {reply} for {item}"
-        position = position_of(attempt)
+        position = position_of(item[0], reply)
         if position is None:
             continue
         shard, epoch, sequence, _ = position
-        if sequence > whole.heads[shard].sequence:
-            yield f"{attempt.client} was answered from sequence {sequence} of shard {shard}, which was lost: {item}"
-        elif sequence and not any(first <= sequence and epoch == at for first, at in epochs[shard]):
-            yield f"{attempt.client} was answered from epoch {epoch} of shard {shard}, which wrote nothing: {item}"
+        first, last = epochs[shard].get(epoch, (1, 0))
+        if not first - 1 <= sequence <= last:
+            seen = f"sequence {sequence} of shard {shard} in epoch {epoch}"
+            yield f"{attempt.client} was answered from {seen}, which holds {first} to {last}: {item}"
         if item[0] in FIRST_AGAIN and reply is not None and reply[0] == OK:
             body = item[5]
             scope = body[2] if item[0] == Verb.RESERVE else body[2] or (body[3], body[4])
-            first = firsts.setdefault((item[0], scope, body[0], body[1]), tuple(position))
-            if first != tuple(position):
-                yield f"request id {body[0]!r} was answered from {first} and from {tuple(position)}"
+            told = firsts.setdefault((item[0], scope, body[0], body[1]), tuple(position))
+            if told != tuple(position):
+                yield f"request id {body[0]!r} was answered from {told} and from {tuple(position)}"
 
 
-def _epochs(rows: list[Any]) -> list[tuple[int, int]]:
-    """(first sequence, epoch) of each epoch's first record."""
-    starts = [(rows[0][0].first_sequence, rows[0][0].epoch)] if rows else []
-    starts += [
-        (after.first_sequence, after.epoch) for (before, _), (after, _) in pairwise(rows) if before.epoch != after.epoch
-    ]
-    return starts
+def _epochs(rows: list[Any]) -> dict[int, tuple[int, int]]:
+    """First and last sequence by epoch."""
+    spans: dict[int, tuple[int, int]] = {}
+    for record, _ in rows:
+        first = spans[record.epoch][0] if record.epoch in spans else record.first_sequence
+        spans[record.epoch] = (first, record.first_sequence + record.event_count - 1)
+    return spans

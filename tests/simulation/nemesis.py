@@ -38,8 +38,12 @@ class Nemesis:
         cluster = self._cluster
         cluster.network.faults = cluster.plan.faults.network
         cluster.disk.faults = cluster.plan.faults.disk
+        cluster.on_stop = self._stopped
         if self._strikes:
             cluster.world.spawn(self._run())
+
+    def _stopped(self, host: SimulatedHost) -> None:
+        self._cluster.world.spawn(self._pass_pause(host))
 
     async def _run(self) -> None:
         total = sum(self._rates)
@@ -72,10 +76,14 @@ class Nemesis:
 
     async def _pause(self) -> None:
         """The host stops running; often a successor takes over meanwhile."""
-        cluster, host = self._cluster, self._cluster.current
+        host = self._cluster.current
         if not host.process.alive or host.process.stopped:
             return
         host.process.stop()
+        await self._pass_pause(host)
+
+    async def _pass_pause(self, host: SimulatedHost) -> None:
+        cluster = self._cluster
         cluster.note("pauses", host.process.name)
         length_s = self._draw.uniform(0.01, cluster.plan.faults.pause_ms / 1000)
         if self._draw.random() < 0.5:

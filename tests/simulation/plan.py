@@ -117,7 +117,6 @@ def _rules(draw: random.Random, warehouses: tuple[str, ...]) -> Rules:
         takeover_grace_ms=draw.choice((0, 500, 2_000)),
         healed_memory_ms=draw.choice((500, 24 * HOUR_MS)),
         healed_in_memory_max=draw.choice((2, 20_000)),
-        exceptions_open_max=draw.choice((2, 10_000)),
     )
 
 
@@ -190,6 +189,9 @@ def _faults(draw: random.Random) -> Faults:
         unknown=_rate(draw, 0.005, 0.03),
         slow=_rate(draw, 0.02, 0.3),
         slow_ms=draw.choice((20.0, 300.0, 2_000.0)),
+        die_before=_rate(draw, 0.005, 0.03),
+        die_after=_rate(draw, 0.005, 0.03),
+        stop_after=_rate(draw, 0.005, 0.02),
         other=_rate(draw, 0.01),
     )
     return Faults(

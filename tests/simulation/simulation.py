@@ -12,6 +12,7 @@ import gc
 import logging
 import random
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()  # nothing may depend on when it strikes
     logging.disable(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # its process died before
     started_s = time.process_time()
     try:
         _simulate(plan or plan_of(seed), outcome)
