@@ -16,7 +16,7 @@ from actors.domain.commands import Verb
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import Admission, Disposition, Fact, FillPolicy, SellingState
 from actors.shard.placement import shard_of
-from tests.simulation.plan import Plan
+from tests.simulation.plan import HOUR_MS, Plan
 
 Item = list[Any]
 SELLABLE = int(Disposition.SELLABLE)
@@ -31,6 +31,7 @@ class Known:
     order: str
     lines: list[list[Any]]  # as asked
     expire_time_ms: int = 0
+    confirmed: bool = False
 
 
 @dataclass(slots=True)
@@ -76,7 +77,8 @@ class Orders:
         """A fresh id; some are UUIDv7, whose age the service can tell."""
         self._count += 1
         if self.draw.random() < 0.2:
-            digits = f"{self.wall_ms():012x}7{self.draw.getrandbits(76):019x}"
+            made_ms = self.wall_ms() - (30 * HOUR_MS if self.draw.random() < 0.05 else 0)
+            digits = f"{made_ms:012x}7{self.draw.getrandbits(76):019x}"
             return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
         return f"{prefix}-{self.name}-{self._count}"
 
@@ -87,9 +89,11 @@ class Orders:
             return str(stock_key(self.plan.work.warehouses[0], "unheard of"))
         return self.draw.choice(self.keys)
 
-    def known(self) -> Known | None:
-        """Mostly a recent one."""
+    def known(self, *, confirmed: bool = False) -> Known | None:
+        """Mostly a recent one; ``confirmed``: preferably one that somebody confirmed."""
         reservations = self.memory.reservations
+        if confirmed and self.draw.random() < 0.7:
+            reservations = [one for one in reservations if one.confirmed] or reservations
         if not reservations:
             return None
         if self.draw.random() < 0.7:
@@ -125,7 +129,7 @@ class Orders:
         fields = [
             lines,
             draw.choice(work.ttl_ms),
-            draw.random() < 0.15,
+            draw.random() < 0.22,
             int(draw.choice(list(FillPolicy)) if draw.random() < 0.4 else FillPolicy.ALL_OR_NOTHING),
             int(Admission.ALWAYS if draw.random() < 0.06 else Admission.WHEN_COVERED),
             f"O-{self.name}-{self._count}" if draw.random() < 0.3 else "",
@@ -190,7 +194,7 @@ class Orders:
         return self._of_reservation(Verb.AMEND, known.reservation_id, targets, removed, draw.choice((0, 0, 0, 1, 2)))
 
     def fulfill(self) -> Item | None:
-        known, draw = self.known(), self.draw
+        known, draw = self.known(confirmed=True), self.draw
         if known is None:
             return None
         lines = []
@@ -222,7 +226,9 @@ class Orders:
             "",
             [],
         ]
-        return self._of_key(Verb.RESERVE, key, [self.id("p"), digest_of(key, fields), "web", *fields])
+        self._count += 1
+        request_id = f"p-{self.name}-{self._count}"
+        return self._of_key(Verb.RESERVE, key, [request_id, digest_of(key, fields), "web", *fields])
 
     def availability_of(self, key: str) -> Item:
         return self._of_key(Verb.GET_AVAILABILITY, key, ["web", [key]])
@@ -294,6 +300,8 @@ class Orders:
         if memory.events and draw.random() < 0.08:
             return [*draw.choice(memory.events[-12:])]
         item = self.ingest(*FACTS[name](self))
+        if memory.events and draw.random() < 0.02:
+            item[5][2] = draw.choice(memory.events[-12:])[5][2]  # an event id with other content
         memory.events.append(item)
         return [*item]
 
@@ -310,7 +318,7 @@ class Orders:
         return self._of_key(Verb.INGEST, key, [*event, document_line, draw.choice(("", "", "L7")), 0, [], reject])
 
     def promise(self, key: str = "") -> list[str]:
-        known, draw = self.known(), self.draw
+        known, draw = self.known(confirmed=True), self.draw
         if known is None or draw.random() < 0.25:
             return []
         if known.order and draw.random() < 0.4:
@@ -319,7 +327,7 @@ class Orders:
         return [known.reservation_id, "", "", draw.choice(("", line_id))]
 
     def promised_key(self) -> str:
-        known = self.known()
+        known = self.known(confirmed=True)
         return self.draw.choice(known.lines)[1] if known is not None and self.draw.random() < 0.8 else self.key()
 
 

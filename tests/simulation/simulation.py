@@ -158,8 +158,12 @@ class History:
         """Each gateway answers; what is available is granted; what is held expires."""
         problems = []
         for gateway in self._cluster.gateways:
-            replies = await gateway.call([self._orders.get_availability()], 5_000, mutating=False)
-            if replies is None or replies[0][0] != OK:
+            for _ in range(20):  # one that was just started needs a moment to find the host
+                replies = await gateway.call([self._orders.get_availability()], 5_000, mutating=False)
+                if replies is not None and replies[0][0] == OK:
+                    break
+                await self._loop.pass_time(0.5)
+            else:
                 problems.append(f"{gateway.process.name} does not answer: {replies}")
         probes = await asyncio.gather(*(self._probe(key) for key in self._orders.keys))
         held = [reply for reply, problem in probes if reply is not None]

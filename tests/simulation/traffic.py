@@ -13,11 +13,12 @@ from typing import Any
 
 from actors.domain.answers import ERROR, OK
 from actors.domain.commands import Verb
-from actors.domain.outcomes import ErrorReason
+from actors.domain.outcomes import ErrorReason, ReservationState
 from tests.simulation.cluster import Cluster
 from tests.simulation.orders import FACTS, Item, Known, Memory, Orders, Sent, digest_of
 from tests.simulation.trace import Recording
 
+CONFIRMED = int(ReservationState.CONFIRMED)
 MUTATING = frozenset(int(verb) for verb in Verb if verb < 10 or 30 <= verb <= 40)
 SETTLED = frozenset(
     int(reason)
@@ -65,9 +66,15 @@ class Outside:
         return list(replies)
 
     def _learn(self, item: Sequence[Any], reply: Sequence[Any] | None) -> None:
-        if item[0] == Verb.RESERVE and reply is not None and reply[0] == OK and not reply[1]:
-            body = item[5]
-            self.memory.reservations.append(Known(reply[2][0], body[2], body[8], body[3], reply[2][4]))
+        if reply is None or reply[0] != OK:
+            return
+        body, reservations = item[5], self.memory.reservations
+        if item[0] == Verb.RESERVE and not reply[1]:
+            known = Known(reply[2][0], body[2], body[8], body[3], reply[2][4], reply[2][1] == CONFIRMED)
+            reservations.append(known)
+        elif item[0] == Verb.CONFIRM:
+            for known in reservations[-20:]:
+                known.confirmed = known.confirmed or known.reservation_id == body[2]
 
     async def settle(self, client: str, item: Item, draw: random.Random) -> Sequence[Any] | None:
         """Ask until it is answered: only when nothing fails any more."""
