@@ -127,7 +127,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """There are no file descriptors."""
 
     def _run_once(self) -> None:
-        me = self._internals()
+        me = cast(Any, self)
         self._now += PASS_S
         ready, scheduled = me._ready, me._scheduled
         while scheduled and scheduled[0]._cancelled:
