@@ -38,7 +38,7 @@ def findings_of(bug: Bug | None, detectors: Sequence[Detector], seeds: int) -> l
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def cell(findings: Sequence[Finding], *, general: bool) -> str:
+def cell(findings: Sequence[Finding], *, general: bool, width: int = 400) -> str:
     """What the checkers of one kind said of a bug: the first that caught it, by which seed or test, after how much CPU."""
     names = {detector.name for detector in DETECTORS if detector.general == general}
     spent_s = 0.0
@@ -47,8 +47,8 @@ def cell(findings: Sequence[Finding], *, general: bool) -> str:
             spent_s += finding.seconds
             if finding.caught:
                 name = f"{finding.detector}: " if general else ""
-                return f"{name}{finding.evidence} ({finding.seconds:.1f} s)"
-    return f"- ({spent_s:.0f} s)" if spent_s else "not asked"
+                return f"{spent_s:5.1f} s  {textwrap.shorten(name + finding.evidence, width, placeholder='…')}"
+    return f"{spent_s:5.1f} s  -" if spent_s else "not asked"
 
 
 def show(bug: Bug, findings: Sequence[Finding], *, verbose: bool) -> None:
@@ -63,7 +63,9 @@ def show(bug: Bug, findings: Sequence[Finding], *, verbose: bool) -> None:
 def total(table: Sequence[tuple[Bug, Sequence[Finding]]]) -> bool:
     """The table in short; True when all were caught and enough of them by general checkers."""
     rows = [("bug", "by a general checker", "by a test of single things")]
-    rows += [(bug.name, cell(found, general=True), cell(found, general=False)) for bug, found in table]
+    rows += [
+        (bug.name, cell(found, general=True, width=64), cell(found, general=False, width=110)) for bug, found in table
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     print()
     for row in rows:

@@ -25,8 +25,9 @@ CAUGHT = (1, 2)  # exit codes: a test failed, a module could not even be importe
 WALK = "tests/unit/test_gateway_core_walk.py"
 HISTORIES = "tests/unit/test_verify_random.py"
 CONFORMANCE = "tests/unit/test_journal_conformance.py"
-SQLITE = "tests/unit/test_journal_sqlite.py"
-POWER = f"{SQLITE}::test_a_power_cut_at_any_moment_keeps_what_was_acknowledged"
+POWER_LOSS = "tests/unit/test_power_loss.py"
+GENERAL_FILES = (WALK, HISTORIES, CONFORMANCE, POWER_LOSS)
+CRASH_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ class Finding:
     output: str
 
 
+def simulation(_bug: Bug | None, seeds: int, _tree: Path) -> Sequence[str]:
+    module = (sys.executable, "-m", "tests.simulation")
+    return (*module, "--seeds", str(seeds), "--jobs", "1", "--until-failure")
+
+
 def histories(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
     return (*PYTEST, f"{HISTORIES}::test_an_honest_history_passes_whole_and_compacted", "--seed", "1")
 
@@ -61,29 +67,29 @@ def conformance(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
     return (*PYTEST, CONFORMANCE)
 
 
-def power_cuts(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
-    return (*PYTEST, POWER, "--seed", "1")
+def power_loss(_bug: Bug | None, _seeds: int, _tree: Path) -> Sequence[str]:
+    return (sys.executable, "-m", "tests.power_loss", "--crash-points", str(CRASH_POINTS), "--seed", "1")
 
 
 def single_tests(bug: Bug | None, _seeds: int, tree: Path) -> Sequence[str]:
     """Every test of single things, those of the bug's area first."""
-    general = (WALK, HISTORIES, CONFORMANCE)
     every = [
         str(path.relative_to(tree))
         for folder in ("unit", "integration")
         for path in sorted((tree / "tests" / folder).glob("test_*.py"))
     ]
     near = list(bug.tests) if bug is not None else []
-    files = dict.fromkeys([*near, *(path for path in every if path not in general)])
-    return (*PYTEST, "--deselect", POWER, *files)
+    files = dict.fromkeys([*near, *(path for path in every if path not in GENERAL_FILES)])
+    return (*PYTEST, *files)
 
 
 DETECTORS = (
-    Detector("random histories, judged by verify", True, histories),
-    Detector("random walks of the gateway", True, gateway_walk),
+    Detector("simulation", True, simulation),
+    Detector("histories", True, histories),
+    Detector("gateway walk", True, gateway_walk),
     Detector("journal conformance", True, conformance),
-    Detector("power cuts", True, power_cuts),
-    Detector("tests of single things", False, single_tests),
+    Detector("power loss", True, power_loss),
+    Detector("single tests", False, single_tests),
 )
 
 
@@ -110,10 +116,12 @@ def run(detector: Detector, bug: Bug | None, tree: Path, seeds: int) -> Finding:
 
 
 def evidence_in(output: str) -> str:
-    """The test or seed that failed, as the detector named it."""
+    """The test or seed that failed, as the detector named it, and what it said."""
     if found := re.search(r"^(?:FAILED|ERROR) (?:\S+/)?(\S+\.py(?:::\S+)?)", output, re.MULTILINE):
         return found[1]
-    if found := re.search(r"--seed[= ](\d+)", output):
-        return f"seed {found[1]}"
+    if found := re.search(r"^seed (\d+) failed.*\n\s*(.*)", output, re.MULTILINE):
+        return f"seed {found[1]}: {found[2]}"
+    if found := re.search(r"^FAILED: (.*)", output, re.MULTILINE):
+        return found[1]
     lines = output.strip().splitlines()
-    return lines[-1][:100] if lines else "ended without a word"
+    return lines[-1] if lines else "ended without a word"

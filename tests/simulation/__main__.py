@@ -1,6 +1,7 @@
 """``python -m tests.simulation``: any number of seeds on any number of cores, or one seed with its trace.
 
 --seeds N [--from K] [--jobs J]     runs seeds K … K+N-1; exit code 1 when one fails, with the line that replays it
+          [--until-failure]         … and ends there
 --seed K [--trace]                  runs one seed twice: what it found, its digest, and what happened
 """
 
@@ -20,12 +21,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--until-failure", action="store_true", help="end at the first that fails")
     parser.add_argument("--seed", type=int, default=None, help="one seed alone, twice")
     parser.add_argument("--trace", action="store_true", help="with everything that happened")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, trace=options.trace)
-    return many(range(options.first, options.first + options.seeds), options.jobs)
+    return many(range(options.first, options.first + options.seeds), options.jobs, until_failure=options.until_failure)
 
 
 def replay(seed: int, *, trace: bool) -> int:

@@ -14,8 +14,8 @@ SEEDS_PER_CHUNK = 10
 PROGRESS_S = 5.0
 
 
-def many(seeds: range, jobs: int) -> int:
-    """All of the seeds; failures are told at once."""
+def many(seeds: range, jobs: int, *, until_failure: bool = False) -> int:
+    """All of the seeds, or all until one fails; failures are told at once."""
     started_s = told_s = time.monotonic()
     done = turns = 0
     cpu_s = 0.0
@@ -29,6 +29,8 @@ def many(seeds: range, jobs: int) -> int:
             print(f"seed {outcome.seed} failed; replay with: python -m tests.simulation --seed {outcome.seed} --trace")
             for problem in outcome.problems[:5]:
                 print(f"  {problem[:400]}")
+            if until_failure:
+                break
         if time.monotonic() - told_s > PROGRESS_S:
             told_s = time.monotonic()
             _tell(done, len(seeds), turns, cpu_s, told_s - started_s, failed)
@@ -48,8 +50,8 @@ def _tell(done: int, seeds: int, turns: int, cpu_s: float, seconds: float, faile
 def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
     chunks = [seeds[at : at + SEEDS_PER_CHUNK] for at in range(0, len(seeds), SEEDS_PER_CHUNK)]
     if jobs == 1:
-        for chunk in chunks:
-            yield from _run_chunk(chunk)
+        for seed in seeds:
+            yield from _run_chunk([seed])
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for outcomes in pool.imap_unordered(_run_chunk, chunks):

@@ -15,17 +15,17 @@ from tests.planted.detectors import DETECTORS, run
 
 BUGS = {bug.name: bug for bug in load_bugs()}
 ALWAYS = {
-    "two lines of one key are not summed": "random histories",
+    "two lines of one key are not summed": "histories",
     "no fence": "journal conformance",
-    "an item gets another one's answer": "random walks",
+    "an item gets another one's answer": "gateway walk",
 }
 IN_TURN = {
-    "picked units are sold again": "random histories",
-    "replace leaves the old hold": "random histories",
-    "imposed claims count as granted": "random histories",
-    "the single line sells while selling is suspended": "random histories",
-    "the gateway forgets what it had sent": "random walks",
-    "copies of a request outlive it": "random walks",
+    "picked units are sold again": "histories",
+    "replace leaves the old hold": "histories",
+    "imposed claims count as granted": "histories",
+    "the single line sells while selling is suspended": "histories",
+    "the gateway forgets what it had sent": "gateway walk",
+    "copies of a request outlive it": "gateway walk",
     "one fenced shard commits the others": "journal conformance",
 }
 
