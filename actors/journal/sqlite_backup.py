@@ -24,6 +24,7 @@ import apsw
 from actors.journal.disk import BALLAST_FILE, sync_directory, write_durably
 from actors.journal.lock import JournalLock
 from actors.journal.port import JournalDamaged, JournalError, JournalMismatch, ShardHead
+from actors.journal.settling import COPY_SUFFIX, sync_upwards
 from actors.journal.sqlite import SqliteJournal
 from actors.journal.sqlite_open import check_shards, open_read_only, random_id, remove_database
 from actors.journal.sqlite_schema import DATABASE_FILE, connect, connect_writer, pragma, read_header, translated
@@ -126,9 +127,9 @@ def restore(
         _copy_checked(source, temporary, manifest, progress)
         timeline = new_id()
         heads = _begin_timeline(temporary, timeline)
-        kept = _put_aside(directory, replaced[1]) if replaced is not None else None
+        kept = _put_aside(directory, *replaced) if replaced is not None else None
         temporary.rename(path)
-        sync_directory(directory)
+        sync_upwards(directory)
     except OSError as error:
         raise JournalError(f"the journal could not be restored to {directory}: {error.strerror}") from error
     finally:
@@ -256,18 +257,29 @@ def _identity(directory: Path) -> tuple[str, str] | None:
         journal.close()
 
 
-def _put_aside(directory: Path, timeline: str) -> Path:
-    """Move a journal's files into a directory of their own beside it; which one."""
+def _put_aside(directory: Path, cluster_id: str, timeline: str) -> Path:
+    """Move a journal's files into a directory of their own beside it; which one.
+
+    The witness stays until the restored journal's takes its place: when this is cut short, opening finds a journal gone that the
+    witness knows of, or another than it knows, and refuses, where it would otherwise begin an empty one.
+    """
     aside = directory / f"replaced-{timeline}"
     number = 1
     while aside.exists():
         number += 1
         aside = directory / f"replaced-{timeline}-{number}"
     aside.mkdir(mode=0o750)
-    for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", WITNESS_FILE):
+    witness = directory / WITNESS_FILE
+    if not witness.exists():
+        WitnessFile(directory).name(cluster_id, timeline)
+    write_durably(aside / WITNESS_FILE, witness.read_bytes())
+    sync_directory(directory)
+    wal = f"{DATABASE_FILE}-wal"
+    for name in (DATABASE_FILE, wal, f"{wal}{COPY_SUFFIX}", f"{DATABASE_FILE}-shm"):
         with contextlib.suppress(FileNotFoundError):
             shutil.move(directory / name, aside / name)
     sync_directory(aside)
+    sync_directory(directory)  # before the restored file comes: a WAL that is still here would be taken for its own
     with contextlib.suppress(FileNotFoundError):
         (directory / BALLAST_FILE).unlink()
     return aside

@@ -59,6 +59,10 @@ class WitnessFile:
             write_durably(self._path, _encoded(witness))
             self._written = witness
 
+    def name(self, cluster_id: str, timeline: str) -> None:
+        """Remember only which journal belongs here, nothing of how far it had come. Raises OSError."""
+        write_durably(self._path, _encoded(Witness(cluster_id, timeline, {})))
+
     def read(self) -> Witness | None:
         """The witness, None when there is none. ``JournalDamaged`` when it cannot be understood."""
         try:

