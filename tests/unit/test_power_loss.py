@@ -30,12 +30,13 @@ from tests.unit.journal_places import NOW_MS, SHARD_COUNT, WANTED, Owner, locked
 
 CRASH_POINTS = 200
 PARTS = 4
+POINTS_PER_BOOT = 20
 CUTS = 40  # draws of what survives, at one moment
 CUTS_PER_MOMENT = 3  # … where every moment of something is looked at
 
 
 def swept(work: Path, seed: int, crash_points: int, options: Options | None = None) -> Figures:
-    return sweep(seed, crash_points, work, options or Options(), lambda figures: None)
+    return sweep(seed, crash_points, work, options or Options(points_per_boot=POINTS_PER_BOOT), lambda figures: None)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -234,9 +235,9 @@ def test_a_restore_cut_short_leaves_the_old_journal_or_the_restored_one_or_says_
     owner.append(*range(SHARD_COUNT), events=5)
     backup_path = boot.root / "live" / "backup.sqlite3"
     backup(boot.directory, backup_path, now_ms=NOW_MS)
-    in_backup = owner.journal.heads()
+    in_backup = list(owner.journal.info().heads)
     owner.append(*range(SHARD_COUNT), events=50)
-    before = owner.journal.heads()
+    before = list(owner.journal.info().heads)
     boot.crash()
     began = len(boot.recorder.log)
 
