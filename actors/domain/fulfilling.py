@@ -229,12 +229,14 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
     fresh: list[tuple[StockActor, Shipment, str]] = []
     mismatched: list[tuple[StockActor, Shipment, int]] = []
     duplicates = 0
+    wrong_door = False
     seen: dict[tuple[str, str], int] = {}
     open_left = {(actor.key, claim.line_id): claim.open for actor, claim in claims}
     exceeding = []
     for actor, line_id, shipment in parts:
         if door_of(turn, actor.key) != Door.ORDER_MANAGEMENT:
-            return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
+            wrong_door = True
+            continue
         booked = seen.get((actor.key, shipment.document_line))
         if booked is None:
             booked = booked_before(turn, actor, shipment)
@@ -251,12 +253,14 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
             available = shipment.quantity + open_left[(actor.key, line_id)]
             reason = RefusalReason.QUANTITY_EXCEEDS_OPEN
             exceeding.append((line_id, actor.key, shipment.quantity, available, int(reason)))
-    if not (duplicates and not fresh and not mismatched):
+    if not (duplicates and not fresh and not mismatched and not wrong_door):
         ended = ENDED_REFUSALS.get(reservation.state)
         if ended is not None:
             return refused_about(turn, reservation, home, ended)
     if reservation.state == HELD:
         return refused_about(turn, reservation, home, RefusalReason.RESERVATION_NOT_CONFIRMED)
+    if wrong_door:
+        return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
     if exceeding:
         return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, exceeding)
     for actor, shipment, line_id in fresh:

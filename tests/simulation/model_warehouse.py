@@ -241,13 +241,14 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
     parts = _parts(model, asked, reservation)
     if parts is None:
         return failed("INVALID_FIELD")
-    new, again, exceeding = [], 0, []
+    new, again, exceeding, wrong_door = [], 0, [], False
     mismatched: list[Stock] = []
     told_now: dict[tuple[Key, str], int] = {}
     open_left = {(stock.key, claim.line_id): claim.open for stock, claim in model.claims_of(reservation)}
     for stock, line_id, document_line, units in parts:
         if not _order_management_ships(model, stock.key):
-            return refused("FULFILLED_BY_WAREHOUSE", reservation)
+            wrong_door = True
+            continue
         identity = (asked["shipment_id"], document_line)
         booked = told_now.get((stock.key, document_line), stock.booked.get(identity))
         if booked is not None:
@@ -260,10 +261,12 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
         open_left[(stock.key, line_id)] = left - units
         if units > left:
             exceeding.append((line_id, stock.key, units, left, "QUANTITY_EXCEEDS_OPEN"))
-    only_again = again and not new and not mismatched
+    only_again = again and not new and not mismatched and not wrong_door
     no = None if only_again else model.ended(reservation)
     if no is None and reservation.state == HELD:
         no = refused("RESERVATION_NOT_CONFIRMED", reservation)
+    if no is None and wrong_door:
+        no = refused("FULFILLED_BY_WAREHOUSE", reservation)
     if no is None and exceeding:
         no = refused("QUANTITY_EXCEEDS_OPEN", reservation, exceeding)
     if no is not None:
