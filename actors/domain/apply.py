@@ -139,6 +139,10 @@ def _claim_granted(books: Books, shard: ShardState, event: ClaimGranted, _time_m
         if order:
             index_order(actor, claim)
     else:
+        if confirmed and not first.confirmed:  # it was confirmed while it had nothing here
+            _confirm_claims(actor, first)
+        if order != first.order_reference:
+            _refer(actor, first, order)
         found = first.line(line_id)
         if found is None:
             found = Claim(reservation_id, line_id, first.channel_id, first.order_reference, shard.sequence)
@@ -187,18 +191,27 @@ def unindex_order(actor: StockActor, claim: Claim) -> None:
 def _claim_confirmed(_books: Books, shard: ShardState, event: ClaimConfirmed, _time_ms: int) -> None:
     actor = shard.stock[event.stock_key]
     first = actor.claims[event.reservation_id]
+    _confirm_claims(actor, first)
     if event.order_reference:
-        unindex_order(actor, first)
+        _refer(actor, first, event.order_reference)
+
+
+def _refer(actor: StockActor, first: Claim, order_reference: str) -> None:
+    """The order has another reference from now on."""
+    unindex_order(actor, first)
+    for claim in first.chain():
+        claim.order_reference = order_reference
+    if order_reference:
+        index_order(actor, first)
+
+
+def _confirm_claims(actor: StockActor, first: Claim) -> None:
     for claim in first.chain():
         if not claim.confirmed:
             units = claim.open
             actor.held -= units
             actor.confirmed += units
             claim.confirmed = True
-        if event.order_reference:
-            claim.order_reference = event.order_reference
-    if event.order_reference:
-        index_order(actor, first)
 
 
 def _end_units(actor: StockActor, claim: Claim, units: int, shard: ShardState) -> None:
