@@ -20,7 +20,7 @@ from tests.simulation.model import Model, Settings
 
 OPERATIONS_MAX = 40  # of one search: it is exhaustive
 STATES_MAX = 20_000  # looked at before a search is given up undecided
-UNTIMED = ("TOO_OLD", "LIFETIME_EXCEEDED")  # answers that only a clock explains
+ENDED = ("RESERVATION_EXPIRED", "RESERVATION_RELEASED", "RESERVATION_FULFILLED")
 FOREVER_MS = 10**18
 
 
@@ -121,6 +121,7 @@ class Search:
 
     def __init__(self, operations: Sequence[Operation], settings: Settings) -> None:
         self._settings = replace(settings, lifetime_ms_max=FOREVER_MS, dedupe_window_ms=FOREVER_MS)
+        operations = [without_clock(one) for one in operations]
         known = [one for one in operations if explains(one) or (one.verb not in READS and one.status == UNKNOWN)]
         ids = {
             (one.arguments["channel_id"], one.arguments["request_id"]): one.answer["reservation_id"]
@@ -228,8 +229,17 @@ def explains(operation: Operation) -> bool:
     """Whether its answer says something that an order has to explain."""
     if operation.status not in (OK, REFUSED):
         return False
-    answer = operation.answer
-    return answer.get("reason") not in UNTIMED and answer.get("reject_reason") not in UNTIMED
+    if operation.answer.get("reason") == "LIFETIME_EXCEEDED":  # only a clock explains it
+        return False
+    # A shipment told again is known only while its reservation is in memory.
+    return not (operation.verb == "fulfill" and operation.status == REFUSED and operation.answer["reason"] in ENDED)
+
+
+def without_clock(operation: Operation) -> Operation:
+    """An event that only a clock says is too old comes as one that is."""
+    if operation.answer.get("reject_reason") != "TOO_OLD":
+        return operation
+    return replace(operation, arguments={**operation.arguments, "reject_reason": "TOO_OLD"})
 
 
 def expiries(operations: Sequence[Operation], new_ids: dict[int, str]) -> list[Operation]:

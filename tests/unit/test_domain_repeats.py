@@ -30,6 +30,19 @@ def test_a_reserve_that_comes_after_its_release_is_refused_where_it_stands_now()
     )  # fmt: skip
 
 
+def test_an_ended_order_is_refused_as_ended_by_the_wrong_door_too_in_memory_as_out_of_it():
+    world = World()
+    world.receive("A", 5)
+    held, ended = world.reserve(("A", 1)), world.reserve(("A", 1))
+    world.release(ended)
+    assert world.fulfill(ended, "s1", ("0", 1)).refusal == "RESERVATION_RELEASED"
+    assert world.fulfill(held, "s1", ("0", 1)).refusal == "RESERVATION_NOT_CONFIRMED"
+    world.confirm(held)
+    assert world.fulfill(held, "s1", ("0", 9)).refusal == "FULFILLED_BY_WAREHOUSE"
+    world.pass_ms(MEMORY_MS + 1)
+    assert world.fulfill(ended, "s1", ("0", 1)).refusal == "RESERVATION_RELEASED"
+
+
 def test_an_event_id_is_one_for_all_stock_keys_of_its_source():
     world = World()
     world.receive("A", 5, event="e1")
@@ -108,3 +121,18 @@ def test_a_decision_that_left_memory_is_repeated_with_the_quantities_it_granted(
         [line[:6] for line in answer.payload.lines] for answer in live
     ]
     assert [line[3] for line in more.payload.lines] == [line[3] for line in retired[1].payload.lines]
+
+
+def test_units_that_come_back_to_a_stock_key_of_before_the_order_was_confirmed_are_confirmed():
+    world = World()
+    world.receive("A", 5)
+    world.receive("B", 5)
+    order = world.reserve(("A", 2), order="draft")
+    world.amend(order, ("0", "B", 2))
+    world.confirm(order, "order 1")
+    world.amend(order, ("0", "A", 2))
+    world.pick("A", 1, ("web", "order 1"))
+    assert world.get(order).lines[0].picked_quantity == 1
+    assert (world.stock("A").held_quantity, world.stock("A").confirmed_quantity) == (0, 2)
+    world.restart()
+    assert (world.stock("A").held_quantity, world.stock("A").confirmed_quantity) == (0, 2)
