@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from stockade import AsyncClient, StockadeError
 from stockade.client.calls import Call
-from tests.simulation.history import NOT_DONE, UNKNOWN, Operation
+from tests.simulation.history import NOT_DONE, OK, REFUSED, UNKNOWN, Operation
 from tests.simulation.history_client import answered, attempted, failed
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class Memory:
                 answered(operations, answer, now)
                 self._note_what_was_given_again(operations, replayed=replayed)
                 be_modest(operations)
-            if method in RESERVES:
+            if method in RESERVES and any(operation.status in (OK, REFUSED) for operation in operations):
                 self.reserves.append((now, sent_at, connection.number))
             return answer
 
