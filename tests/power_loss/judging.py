@@ -7,7 +7,6 @@ and, where all records are kept, from them alone. All of it must come to the sta
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +34,14 @@ class Lost(AssertionError):
 
 
 def put(files: Files, root: Path) -> None:
-    """Write the files below a root, which is emptied before."""
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    """Write the files below a root, and remove everything else there."""
+    root.mkdir(parents=True, exist_ok=True)
+    for path in sorted(root.rglob("*"), reverse=True):  # what lies in a directory before it
+        name = str(path)[len(str(root)) :]
+        if not path.is_dir():
+            path.unlink()
+        elif name not in files:
+            path.rmdir()  # only then: it is slow
     for name, content in sorted(files.items()):
         path = Path(f"{root}{name}")
         if content is None:
