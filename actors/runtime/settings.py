@@ -22,6 +22,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +47,9 @@ DAY_MS = 24 * HOUR_MS
 
 DURATION_UNITS_MS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 SIZE_UNITS_BYTES = {"b": 1, "kib": 1024, "mib": MEBIBYTE, "gib": GIBIBYTE, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+DURATION_MS_MAX = 36_500 * DAY_MS  # a hundred years: deadlines stay times that can be said
+SIZE_BYTES_MAX = 2**60
+NUMBER_CHARACTERS_MAX = 40
 RAY_OBJECT_STORE_BYTES_MIN = 78_643_200  # Ray refuses less
 
 
@@ -59,32 +63,46 @@ def parse_duration_ms(value: Any) -> Any:
     """Milliseconds from a number or a text with a unit; anything else is left for the type check to refuse."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
     if found is None:
         raise ValueError(f'{value!r} is not a duration; write for example "500ms", "90s", "15m", "24h" or "7d"')
-    return int(float(found[1]) * DURATION_UNITS_MS[found[2] or "ms"])
+    return _whole(found[1], DURATION_UNITS_MS[found[2] or "ms"])
 
 
 def parse_size_bytes(value: Any) -> Any:
     """Bytes from a number or a text with a unit; anything else is left for the type check to refuse."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
     unit = (found[2] or "b").lower() if found else ""
     if found is None or unit not in SIZE_UNITS_BYTES:
         raise ValueError(f'{value!r} is not a size; write for example "64 MiB" or "1 GiB"')
-    return int(float(found[1]) * SIZE_UNITS_BYTES[unit])
+    return _whole(found[1], SIZE_UNITS_BYTES[unit])
+
+
+def _whole(number: str, unit: int) -> int:
+    """A decimal number of units, exactly: not by way of a float, which rounds large ones and cannot hold the largest."""
+    if len(number) > NUMBER_CHARACTERS_MAX:
+        raise ValueError(f"a number of {len(number)} characters")
+    return int(Decimal(number) * unit)
+
+
+def _from_json(text: str) -> Any:
+    """JSON text; ValueError, too, for what is nested deeper than Python follows."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def parse_named_tables(value: Any) -> Any:
     """A table by name. "web,b2b" and ["web", "b2b"] stand for tables with nothing set; JSON text is decoded."""
     if isinstance(value, str):
         text = value.strip()
-        value = (
-            json.loads(text)
-            if text.startswith(("{", "["))
-            else [name.strip() for name in text.split(",") if name.strip()]
-        )
+        if text.startswith(("{", "[")):
+            value = _from_json(text)
+        else:
+            value = [name.strip() for name in text.split(",") if name.strip()]
     if isinstance(value, list | tuple):
         if not all(isinstance(name, str) for name in value):
             raise ValueError("a list here holds names only")
@@ -92,8 +110,8 @@ def parse_named_tables(value: Any) -> Any:
     return value
 
 
-DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0)]
-SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes), Field(ge=0)]
+DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), Field(ge=0, le=DURATION_MS_MAX)]
+SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes), Field(ge=0, le=SIZE_BYTES_MAX)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Identifier = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")
@@ -342,10 +360,16 @@ def read_config_file(
     except OSError as error:
         asked_by = "--config" if config else CONFIG_VARIABLE if named else "found in the working directory"
         raise SettingsError(f"cannot read the settings file {path} ({asked_by}): {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    if isinstance(values.get("data_dir"), str):
-        values["data_dir"] = str(path.parent / Path(values["data_dir"]).expanduser())
+    data_dir = values.get("data_dir")
+    if isinstance(data_dir, str):
+        if "\0" in data_dir:
+            raise SettingsError(f"data_dir (from {path}): contains U+0000, which no path may")
+        try:
+            values["data_dir"] = str(path.parent / Path(data_dir).expanduser())
+        except RuntimeError as error:
+            raise SettingsError(f"data_dir {data_dir!r} (from {path}): {error}") from None
     return path, values
 
 
@@ -360,7 +384,7 @@ def read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], di
             continue
         variables[name] = variable
         try:
-            values[name] = json.loads(raw) if name in JSON_SETTINGS else raw
+            values[name] = _from_json(raw) if name in JSON_SETTINGS else raw
         except ValueError:
             raise SettingsError(f"{name} (from environment {variable}): not valid JSON") from None
     return values, variables

@@ -48,6 +48,7 @@ DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked 
 
 RESERVE = int(Verb.RESERVE)
 RESERVE_FIELDS = len(Reserve._fields)
+STOCK_MAKERS = frozenset((int(Verb.INGEST), int(Verb.REGISTER_STOCK)))  # verbs that may make a stock actor
 NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
@@ -190,6 +191,10 @@ class Engine:
             shard = self.books.shards.get(shard_id)
             if shard is None:
                 return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here")
+            if verb in STOCK_MAKERS and command.stock_key not in shard.stock:
+                home = self.books.shard_of(command.stock_key)
+                if home != shard_id:  # a stock actor must be made nowhere else
+                    return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not the stock key's: that is {home}")
             turn.begin(_cause(verb, command, cause))
             turn.reads.add(shard_id)
             if verb == Verb.AMEND:

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.cli.endings import Exit, ending_of, fail, print_json, told_plainly
+from gateway.cli.event_lines import read_event_lines
 from gateway.cli.options import (
     CHANNEL,
     TARGET,
@@ -28,7 +29,7 @@ from gateway.cli.options import (
 from gateway.cli.showing import STOCK_COLUMNS, console, key_text, plain, show_reservation, stock_row, table, when
 from stockade.client.ids import new_request_id
 from stockade.client.results import LineWanted, Refused, Reservation, Stock
-from stockade.v1 import stock_key_pb2, warehouse_event_service_pb2
+from stockade.v1 import stock_key_pb2
 
 QUANTITY_DIGITS_MAX = 18
 DAY_S = 86_400.0
@@ -503,14 +504,15 @@ def push_events(
 ) -> None:
     """Send warehouse events from a file. Each is applied once: sending a file again does no harm."""
     try:
-        text = typer.get_text_stream("stdin") if str(file) == "-" else file.open(encoding="utf-8")
+        lines = typer.get_binary_stream("stdin") if str(file) == "-" else file.open("rb")
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}", Exit.USAGE)
     if errors is not None:
         with told_as_usage(errors):  # now, not when the events have been sent
             errors.touch()
-    happened = Timestamp()
+    happened = None
     if occur_time:
+        happened = Timestamp()
         try:
             happened.FromJsonString(occur_time)
         except ValueError:
@@ -523,7 +525,7 @@ def push_events(
         counts[outcome] = counts.get(outcome, 0) + 1
         failed.append({"line": number, "outcome": outcome, "reason": reason, "event": line})
 
-    with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client, text:
+    with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client, lines:
 
         def flush() -> None:
             if not batch:
@@ -535,23 +537,11 @@ def push_events(
                     counts[result.outcome] = counts.get(result.outcome, 0) + 1
             batch.clear()
 
-        for number, line in enumerate(text, 1):
-            if not line.strip():
+        for line in read_event_lines(lines, source, happened):
+            if line.event is None:
+                note_failure(line.number, line.text, "UNREADABLE", line.problem)
                 continue
-            try:
-                event = json_format.Parse(line, warehouse_event_service_pb2.WarehouseEvent())
-            except (ValueError, TypeError, json_format.ParseError, RecursionError) as error:
-                note_failure(number, line.rstrip("\n"), "UNREADABLE", str(error))
-                continue
-            event.source_id = event.source_id or source
-            if not event.HasField("occur_time"):
-                # not "now": the file sent again would be other content under the same event ids
-                if not occur_time:
-                    problem = 'occur_time: missing; write it like "2026-11-24T10:00:00Z", or give --occur-time'
-                    note_failure(number, line.rstrip("\n"), "UNREADABLE", problem)
-                    continue
-                event.occur_time.CopyFrom(happened)
-            batch.append((number, line.rstrip("\n"), event))
+            batch.append((line.number, line.text, line.event))
             if len(batch) >= 1_000:
                 flush()
         flush()

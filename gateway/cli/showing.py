@@ -33,7 +33,10 @@ def when(time_ms: int) -> str:
     """Unix milliseconds as local time; empty for none."""
     if not time_ms:
         return ""
-    return datetime.datetime.fromtimestamp(time_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.datetime.fromtimestamp(time_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # no time of this calendar: shown as it came
+        return f"{time_ms} ms"
 
 
 def key_text(key: StockKey) -> str:

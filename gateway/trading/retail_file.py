@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +21,11 @@ from typing import IO
 
 COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
 DATE_FORMATS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M")
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
+CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
+NAME_BYTES_MAX = 64  # of what becomes part of ids, which have 128
+MINUTES_KEPT_MAX = 100_000
+TEXT_SHOWN_MAX = 60
 NOT_STOCK = frozenset(("POST", "DOT", "M", "m", "D", "C2", "C3", "S", "B", "PADS", "BANK CHARGES", "AMAZONFEE", "CRUK"))
 NOT_STOCK_PREFIX = re.compile(r"^(gift|TEST|DCGS)", re.IGNORECASE)
 
@@ -69,6 +76,17 @@ def meaning_of(invoice: str, sku: str, quantity: int, price: float, customer: st
 
 def read_retail_lines(path: Path, limit: int = 0) -> Iterator[RetailLine]:
     """Every line in order; ``limit`` 0: all. Raises RetailFileError, OSError."""
+    number = 1
+    try:
+        for line in _lines(path, limit):
+            number = line.number
+            yield line
+    except (csv.Error, EOFError, zlib.error) as error:  # a cell without end, a torn or spoiled archive
+        raise RetailFileError(f"{path} after line {number}: cannot be read: {error}") from None
+
+
+def _lines(path: Path, limit: int) -> Iterator[RetailLine]:
+    minutes: dict[str, int] = {}
     with _open(path) as text:
         reader = csv.reader(text)
         header = next(reader, None)
@@ -85,40 +103,53 @@ def read_retail_lines(path: Path, limit: int = 0) -> Iterator[RetailLine]:
             invoice, sku, description, quantity_text, date_text, price_text, customer, country = (
                 cell.strip() for cell in row[:8]
             )
-            try:
-                quantity = int(quantity_text)
-            except ValueError:
+            if not WHOLE_NUMBER.fullmatch(quantity_text):
                 raise RetailFileError(
-                    f"{path} line {number}: Quantity {quantity_text!r} is not a whole number"
-                ) from None
-            try:
-                price = float(price_text or 0)
-            except ValueError:
-                raise RetailFileError(f"{path} line {number}: UnitPrice {price_text!r} is not a number") from None
+                    f"{path} line {number}: Quantity {quantity_text[:TEXT_SHOWN_MAX]!r} is not a whole number of at most "
+                    "nine digits"
+                )
+            quantity = int(quantity_text)
+            price = _price(path, number, price_text)
+            for column, name in ((0, invoice), (1, sku), (6, customer)):
+                if len(name.encode()) > NAME_BYTES_MAX or CONTROL_CHARACTER.search(name):
+                    raise RetailFileError(
+                        f"{path} line {number}: {COLUMNS[column]} {name[:TEXT_SHOWN_MAX]!r} has more than {NAME_BYTES_MAX} "
+                        "bytes or a control character"
+                    )
             if not date_format:
                 date_format = _date_format(path, number, date_text)
             try:
-                minute = _minute(date_text, date_format)
+                minute = minutes.get(date_text, -1)
+                if minute < 0:
+                    if len(minutes) > MINUTES_KEPT_MAX:
+                        minutes.clear()
+                    minute = minutes[date_text] = _minute(date_text, date_format)
             except ValueError:
                 raise RetailFileError(
-                    f"{path} line {number}: InvoiceDate {date_text!r} is not like {date_format!r}"
+                    f"{path} line {number}: InvoiceDate {date_text[:TEXT_SHOWN_MAX]!r} is not like {date_format!r}"
                 ) from None
             customer = customer.removesuffix(".0")
             meaning = meaning_of(invoice, sku, quantity, price, customer)
             yield RetailLine(number, invoice, sku, description, quantity, minute, price, customer, country, meaning)
 
 
-_MINUTES: dict[str, int] = {}
+def _price(path: Path, number: int, text: str) -> float:
+    try:
+        price = float(text or 0)
+    except ValueError:
+        price = math.nan
+    if not math.isfinite(price):
+        raise RetailFileError(f"{path} line {number}: UnitPrice {text[:TEXT_SHOWN_MAX]!r} is not a number")
+    return price
 
 
 def _minute(text: str, date_format: str) -> int:
-    found = _MINUTES.get(text)
-    if found is None:
-        if len(_MINUTES) > 100_000:
-            _MINUTES.clear()
-        parsed = datetime.strptime(text, date_format)  # noqa: DTZ007  the file's own clock, taken as UTC
-        found = _MINUTES[text] = (parsed - datetime(1970, 1, 1)) // _ONE_MINUTE  # noqa: DTZ001
-    return found
+    """Raises ValueError for what is no date, or one before 1970."""
+    parsed = datetime.strptime(text, date_format)  # noqa: DTZ007  the file's own clock, taken as UTC
+    minute = (parsed - datetime(1970, 1, 1)) // _ONE_MINUTE  # noqa: DTZ001
+    if minute < 0:
+        raise ValueError("before 1970")
+    return minute
 
 
 _ONE_MINUTE = datetime(1970, 1, 1, 0, 1) - datetime(1970, 1, 1)  # noqa: DTZ001
@@ -131,7 +162,9 @@ def _date_format(path: Path, number: int, text: str) -> str:
         except ValueError:
             continue
         return candidate
-    raise RetailFileError(f"{path} line {number}: InvoiceDate {text!r} is not a date like 2010-12-01 08:26")
+    raise RetailFileError(
+        f"{path} line {number}: InvoiceDate {text[:TEXT_SHOWN_MAX]!r} is not a date like 2010-12-01 08:26"
+    )
 
 
 def _open(path: Path) -> IO[str]:

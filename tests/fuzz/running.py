@@ -21,6 +21,7 @@ from tests.fuzz.registry import Random, Target
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path("fuzz-found")  # in the working directory; not kept by git
 POOL_MAX = 200
+FRAMES_SHOWN_MAX = 12
 SHRINK_RUNS_MAX = 400
 SHRINK_SECONDS_MAX = 15.0
 
@@ -51,7 +52,7 @@ def attempt(target: Target, data: bytes) -> Failure | None:
         with bounded():
             target.run(data)
     except (Exception, Hang) as error:  # whatever it is, it is what is looked for
-        return Failure(target.name, data, _kind(error), traceback.format_exc())
+        return Failure(target.name, data, _kind(error), traceback.format_exc(limit=-FRAMES_SHOWN_MAX))
     return None
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "stockade"
 STATUS_KEY = "grpc-status-details-bin"
+OUTCOMES = ("not_done", "unknown")
 # CANCELLED: a gateway that closes answers so to calls that reach it then; our own cancelling never becomes an RpcError.
 RETRYABLE = frozenset(
     (
@@ -65,28 +68,37 @@ def from_status(status: status_pb2.Status, code: grpc.StatusCode, correlation_id
     reason, outcome, retry_after_ms = "", "", 0
     violations: dict[str, str] = {}
     for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
+        if (info := _unpacked(detail, error_details_pb2.ErrorInfo)) is not None:
             if info.domain == DOMAIN:
                 reason, outcome = info.reason, info.metadata.get("outcome", "")
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
+        elif (bad := _unpacked(detail, error_details_pb2.BadRequest)) is not None:
             violations.update((violation.field, violation.description) for violation in bad.field_violations)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after_ms = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
+        elif (retry := _unpacked(detail, error_details_pb2.RetryInfo)) is not None:
+            delay = retry.retry_delay
+            retry_after_ms = max(0, delay.seconds * 1000 + delay.nanos // 1_000_000)
+    if outcome not in OUTCOMES:
+        outcome = outcome_without_info(code)
     return StockadeError(
         status.message,
         code=code,
         reason=reason,
-        outcome=outcome or outcome_without_info(code),
+        outcome=outcome,
         correlation_id=correlation_id,
         violations=violations,
         retry_after_ms=retry_after_ms,
     )
+
+
+def _unpacked(detail: Any, kind: type[Any]) -> Any:
+    """A detail of that kind; None when it is of another, or spoiled: what can be read of an error is worth more."""
+    if not detail.Is(kind.DESCRIPTOR):
+        return None
+    message = kind()
+    try:
+        detail.Unpack(message)
+    except DecodeError:
+        return None
+    return message
 
 
 def from_call_error(error: Any) -> StockadeError:
@@ -96,7 +108,8 @@ def from_call_error(error: Any) -> StockadeError:
     correlation_id = str(trailing.get("x-correlation-id", ""))
     packed = trailing.get(STATUS_KEY)
     if packed is not None:
-        return from_status(status_pb2.Status.FromString(packed), code, correlation_id)
+        with contextlib.suppress(DecodeError, TypeError):  # somebody between us spoiled it
+            return from_status(status_pb2.Status.FromString(packed), code, correlation_id)
     details = error.details() or ""
     never_sent = code == grpc.StatusCode.UNAVAILABLE and details.startswith(NEVER_SENT)
     outcome = "not_done" if never_sent else outcome_without_info(code)

@@ -53,7 +53,7 @@ def stock_key(message: Any) -> StockKey:
 def position(message: Any, timeline: str = "") -> Position:
     """Position, or ShardPosition with its response's timeline."""
     when = time_ms(message.time) if hasattr(message, "time") else 0
-    return Position(timeline or message.timeline, message.shard, message.epoch, message.sequence, when)
+    return Position(timeline or getattr(message, "timeline", ""), message.shard, message.epoch, message.sequence, when)
 
 
 def line(message: Any) -> Line:
