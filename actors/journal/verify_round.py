@@ -165,10 +165,11 @@ def _records(source: Source, walk: ShardWalk, head: ShardHead) -> Iterator[Recor
             records = _up_to_the_damage(source, walk, wanted)
             if not records:
                 continue
-        if not records:
+        records = [record for record in records if record.number <= head.record_number]
+        if not records:  # also when there are some, but all of them behind the head
             walk.missing(walk.number + 1, f"records {walk.number + 1} to {head.record_number} are missing at the end")
             walk.number = head.record_number
-        yield from (record for record in records if record.number <= head.record_number)
+        yield from records
         size = sum(len(record.payload) for record in records) + 1
         limit = max(1, min(RECORDS_PER_READ_MAX, BYTES_PER_READ * len(records) // size))
 

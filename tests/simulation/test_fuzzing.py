@@ -12,18 +12,18 @@ from tests.fuzz.targets import TARGETS
 
 # A second or a few of CPU time each; about half a minute in all.
 EXECUTIONS = {
-    "rpc": 700,
+    "rpc": 500,
     "frame-decoder": 4_000,
     "host-link": 600,
     "gateway-link": 40,
-    "journal": 400,
+    "journal": 250,
     "codec": 10_000,
     "retail-file": 500,
     "event-lines": 800,
     "settings": 800,
     "words": 10_000,
-    "client-replies": 3_000,
-    "client-errors": 3_000,
+    "client-replies": 700,
+    "client-errors": 2_000,
     "http": 3_000,
 }
 KEPT = [(name, path.stem) for name in TARGETS for path in sorted((running.CORPUS / name).glob("*.bin"))]

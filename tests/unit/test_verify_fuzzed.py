@@ -26,7 +26,8 @@ def test_a_journal_whose_only_record_lies_behind_its_head_is_judged_to_its_end()
 
 
 @pytest.mark.parametrize(
-    "groups", [[[5, []]], [[[], [5]]], [[[], [[]]]], [[["a", "b", "c"], [[10, 5]]]], [[[[]], [[20, *[None] * 11]]]]]
+    "groups",
+    [[[{}, []]], [[5, []]], [[[], [5]]], [[[], [[]]]], [[["a", "b", "c"], [[10, 5]]]], [[[[]], [[20, *[None] * 11]]]]],
 )
 def test_content_of_another_shape_is_a_violation_with_its_record(groups):
     """Found by fuzzing: it was a traceback."""
