@@ -197,6 +197,7 @@ def add_units(stock: Stock, reservation: Reservation, line_id: str, units: int, 
     if claim is None:
         claim = lines[line_id] = reservation.claims[(line_id, stock.key)] = Claim(reservation, line_id)
     for other in lines.values():
+        other.confirmed = reservation.state == CONFIRMED
         if other.order_reference != reservation.order_reference:  # the order got it while it had nothing here
             stock.orders.get((other.channel_id, other.order_reference), set()).discard(reservation.id)
             other.order_reference = reservation.order_reference

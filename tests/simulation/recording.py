@@ -62,11 +62,12 @@ class RecordingWorld(World):
 class Trader:
     """Draws items: all verbs and facts, sensible and not, on few stock keys and few reservations, so that they meet."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rules: Rules | None = None) -> None:
         self.skus: tuple[str, ...] = ("A", "B", "C", "D")
         self.warehouses: tuple[str, ...] = ("main", "main", "main", "east")  # order management ships from "east"
         self.draw = random.Random(seed)
-        self.world = RecordingWorld(Rules(doors={"east": Door.ORDER_MANAGEMENT}, lifetime_ms_max=600_000))
+        doors = {"east": Door.ORDER_MANAGEMENT}
+        self.world = RecordingWorld(rules or Rules(doors=doors, lifetime_ms_max=600_000))
         self.ids: list[str] = []
         self.late: list[Item] = []  # reserves whose release by request id overtook them
         self.shipments = ["s0"]
