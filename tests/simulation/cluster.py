@@ -33,6 +33,7 @@ CLUSTER = "simulated"
 TIMELINE = "t1"
 START_MS = 1_700_000_000_000
 REGISTER_INTERVAL_S = 1.0
+LATE_MAP_S_MAX = 4.0
 RPC_DELAY_S = (0.0001, 0.003)
 
 Note = Callable[..., None]
@@ -146,6 +147,8 @@ class SimulatedDirectory:
             if not process.alive:
                 raise ConnectionError("the directory died")
             await asyncio.wait((answer,), timeout=1.0)
+        if not self._cluster.calm and self._cluster.draw.random() < self._cluster.plan.faults.late_map:
+            await loop.pass_time(self._cluster.draw.uniform(0.01, LATE_MAP_S_MAX))
         return answer.result()
 
 
@@ -238,7 +241,7 @@ class Cluster:
         self.skew_ms = plan.faults.skew_ms
         self.later_ms = 0  # hours that passed while nobody was there
         store = memory_store(CLUSTER, TIMELINE, plan.shards, PLACEMENT_VERSION, START_MS)
-        self.disk = Disk(store, random.Random(f"{plan.seed}/disk"), note)
+        self.disk = Disk(store, random.Random(f"{plan.seed}/disk"), note, loop.time)
         self.directory = SimulatedDirectory(self)
         self.world = Process(loop, "world")
         self.hosts: list[SimulatedHost] = []

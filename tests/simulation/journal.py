@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,14 +39,29 @@ class DiskFaults:
 class Disk:
     """What outlives every process."""
 
-    def __init__(self, store: MemoryStore, draw: random.Random, note: Callable[..., None]) -> None:
+    def __init__(
+        self, store: MemoryStore, draw: random.Random, note: Callable[..., None], time_s: Callable[[], float]
+    ) -> None:
         self.store = store
+        self._time_s = time_s
+        self._appended: dict[int, list[tuple[int, float]]] = {}  # shard → (last sequence, when) of each record
         self.archive = MemoryStore(store.header)
         self.draw = draw
         self.faults = DiskFaults()
         self.note = note
         self.appends = 0
         self.threads: list[SimulatedJournalThread] = []
+
+    def keep(self, record: Record) -> None:
+        """Archive a record that was appended just now."""
+        self.archive.records[record.shard].append((record, record_checksum(record)))
+        last = record.first_sequence + record.event_count - 1
+        self._appended.setdefault(record.shard, []).append((last, self._time_s()))
+
+    def appended_s(self, shard: int, sequence: int) -> float:
+        """When the event of that sequence became durable."""
+        rows = self._appended[shard]
+        return rows[bisect_left(rows, (sequence, 0.0))][1]
 
     def others_may_land(self) -> None:
         """What other processes have under way may be done right now: within a takeover that is the last moment for it."""
@@ -93,7 +109,7 @@ class SimulatedJournal(MemoryJournal):
             faults.fail_appends = faults.unknown_appends = 0
             for record, number in zip(records, before, strict=True):
                 if disk.store.heads[record.shard].record_number > number:
-                    disk.archive.records[record.shard].append((record, record_checksum(record)))
+                    disk.keep(record)
 
     def take_over(self, shards: Sequence[int]) -> dict[int, ShardHead]:
         self._disk.others_may_land()

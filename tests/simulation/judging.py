@@ -23,11 +23,11 @@ from actors.shard.placement import shard_of
 from actors.shard.recovery import load_shard
 from tests.simulation.checker import check
 from tests.simulation.cluster import Cluster
-from tests.simulation.history import History
+from tests.simulation.history import NOT_DONE, History, JournalFacts, Operation
 from tests.simulation.journal_facts import journal_facts
 from tests.simulation.model_state import Settings
 from tests.simulation.trace import Recording
-from tests.simulation.witness import position_of
+from tests.simulation.witness import id_of, position_of
 
 HELD = int(ReservationState.HELD)
 DUE_SLACK_MS = 2_000
@@ -52,6 +52,7 @@ def judge(cluster: Cluster, recording: Recording) -> Iterator[str]:
     history = History(recording.operations() + cluster.witness.lost_answers(recording, facts), facts)
     yield from map(str, check(history, settings_of(cluster.plan.rules)))
     yield from _answers(recording, whole)
+    yield from _denied(cluster, recording, facts)
 
 
 def settings_of(rules: Rules) -> Settings:
@@ -118,6 +119,22 @@ def _answers(recording: Recording, whole: MemoryStore) -> Iterator[str]:
             told = firsts.setdefault((item[0], scope, body[0], body[1]), tuple(position))
             if told != tuple(position):
                 yield f"request id {body[0]!r} was answered from {told} and from {tuple(position)}"
+
+
+def _denied(cluster: Cluster, recording: Recording, facts: JournalFacts) -> Iterator[str]:
+    """What everybody who had asked for it was told had not been done, was not done."""
+    asked: dict[str, list[Operation]] = {}
+    for attempt in recording.attempts:
+        if attempt.operation is not None:
+            asked.setdefault(id_of(attempt.item), []).append(attempt.operation)
+    for effect in facts.effects:
+        if effect.kind != "command":
+            continue
+        done_s = cluster.disk.appended_s(effect.home, effect.spans[effect.home].last)
+        spent = effect.identity[1 if effect.identity[0] == "operator" else 2]
+        before = [one for one in asked.get(spent, ()) if one.digest == effect.digest and one.invoked <= done_s]
+        if before and all(one.status == NOT_DONE for one in before):
+            yield f"it was done, and who asked was told that it was not: {before[0].about}"
 
 
 def _epochs(rows: list[Any]) -> dict[int, tuple[int, int]]:

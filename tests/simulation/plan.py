@@ -68,6 +68,9 @@ class Faults:
     usurp: float = 0.0
     gateway_crash: float = 0.0
     directory_loss: float = 0.0
+    late_map: float = (
+        0.0  # chance that a gateway hears of a new map long after the others, and uses the old one until then
+    )
     partition: float = 0.0
     cut_all: float = 0.0
     wall_jump: float = 0.0
@@ -212,6 +215,7 @@ def _faults(draw: random.Random) -> Faults:
         usurp=chances.rate(0.1, 0.3),
         gateway_crash=chances.rate(0.1, 0.3),
         directory_loss=chances.rate(0.1),
+        late_map=chances.rate(0.3, 0.7),
         partition=chances.rate(0.1, 0.3),
         cut_all=chances.rate(0.3),
         wall_jump=chances.rate(0.1),
