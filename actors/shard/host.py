@@ -523,7 +523,9 @@ class ShardHost:
                 self._snapshot_sequences[record.shard] = last
                 self._snapshots_due.append(record.shard)
         if self._snapshots_due and self._snapshotter is None:
-            self._snapshotter = Snapshotter(self._engine, self._snapshots_due.popleft(), self._now())
+            self._snapshotter = Snapshotter(
+                self._engine, self._snapshots_due.popleft(), self._now(), self.config.snapshot_entities_per_slice
+            )
             self._loop.call_soon(self._snapshot_slice)
 
     def _worth_a_snapshot(self, shard_id: int) -> int:

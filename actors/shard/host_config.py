@@ -30,6 +30,7 @@ class HostConfig:
     overloaded_retry_ms: int = 100
     unavailable_retry_ms: int = 500
     snapshot_after_events: int = 50_000  # per shard: bounds its replay to about a second
+    snapshot_entities_per_slice: int = 250  # about 1 ms of encoding
     snapshot_pause_ms: float = 2.0  # between slices of about 1 ms: a third of a loop at most
     records_retention_ms: int = 7 * 24 * 3600 * 1000
     compact_interval_ms: int = 10 * 60 * 1000

@@ -34,13 +34,16 @@ ENTITIES_PER_SLICE = 250
 class Snapshotter:
     """One snapshot of one shard under way."""
 
-    def __init__(self, engine: Engine, shard_id: int, now_ms: int) -> None:
+    def __init__(
+        self, engine: Engine, shard_id: int, now_ms: int, entities_per_slice: int = ENTITIES_PER_SLICE
+    ) -> None:
         shard = engine.books.shards[shard_id]
         self._engine = engine
         self._shard = shard
         self._snapshot_id = shard.sequence
         self._time_ms = now_ms
         self._identities = _identities(shard)
+        self._entities_per_slice = entities_per_slice
         self._done = False
         self._slices = 0
         self._lowest = (shard.sequence, shard.record_number)
@@ -49,7 +52,7 @@ class Snapshotter:
     def next_slice(self) -> SnapshotSlice | None:
         """Encode the next entities as they are now; None when all are done. Call it between turns."""
         shard = self._shard
-        part = [(tag, key, _FIELDS[tag](shard, key)) for tag, key in islice(self._identities, ENTITIES_PER_SLICE)]
+        part = [(tag, key, _FIELDS[tag](shard, key)) for tag, key in islice(self._identities, self._entities_per_slice)]
         if not part:
             self._done = True
             return None

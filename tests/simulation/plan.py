@@ -134,6 +134,7 @@ def _host(draw: random.Random) -> HostConfig:
         overloaded_retry_ms=20,
         unavailable_retry_ms=50,
         snapshot_after_events=draw.choice((5, 20, 60, 50_000)),
+        snapshot_entities_per_slice=draw.choice((1, 4, 20, 250)),
         snapshot_pause_ms=draw.choice((0.5, 2.0, 50.0)),
         records_retention_ms=draw.choice((0, 2_000, 7 * 24 * HOUR_MS)),
         compact_interval_ms=draw.choice((500, 5_000, 600_000)),
