@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,9 @@ def make_journal(data_dir: Path, shape: str, events: int, seed: int) -> int:
     finally:
         maker.journal.close()
     return maker.events
+
+
+if (
+    __name__ == "__main__"
+):  # data directory, shape, events, seed: in a process of its own, so that its memory is no one else's
+    print(make_journal(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
