@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if data_dir.exists():
         print(f"{data_dir} exists; the run wants a data directory of its own", file=sys.stderr)
         return 2
+    parent.mkdir(parents=True, exist_ok=True)
     say(f"{again}   data directory {data_dir}")
     run = ChaosRun(data_dir, seed, Load(options.shoppers, options.pause_ms / 1000), say)
     faults = ten_faults(seed) if options.ten else endless_faults(seed)
