@@ -58,6 +58,7 @@ class Judge:
         # whose moment is not found yet.
         self._repeated: set[Identity] = set()
         self._views: dict[Identity, list[View]] = {}
+        self._watched: dict[str, list[Identity]] = {}  # by reservation: an effect can only change how its own look
         self._waiting: list[tuple[Operation, Identity]] = []
         self._lost_track = False
 
@@ -153,7 +154,9 @@ class Judge:
         if effect.lines and lines != effect.lines:
             self._add("journal", f"other lines than granted, at {places(effect)}", asked, lines, effect.lines)
         if effect.identity in self._repeated and outcome.answer.get("reservation_id"):
-            self._views[effect.identity] = [View(self.model.again(self.model.spent[effect.identity]))]
+            spent = self.model.spent[effect.identity]
+            self._views[effect.identity] = [View(self.model.again(spent))]
+            self._watched.setdefault(spent.reservation_id, []).append(effect.identity)
         if step.operation is not None:
             if step.operation.time_ms not in (0, effect.time_ms):
                 self._add("positions", f"decided at {effect.time_ms}, at {places(effect)}", step.operation)
@@ -229,8 +232,14 @@ class Judge:
             self._waiting.append((operation, identity))
 
     def _look(self, step: Step) -> None:
-        """How the decisions that are given again somewhere look now."""
-        for identity, views in self._views.items():
+        """How the decisions that are given again somewhere look after an effect on their reservations."""
+        assert step.effect is not None
+        asked = step.operation or step.attempt
+        touched = {step.effect.reservation_id, *step.effect.told}
+        if asked is not None:
+            touched |= {asked.arguments.get(name, "") for name in ("reservation_id", "replaces_reservation_id")}
+        for identity in [one for reservation_id in touched for one in self._watched.get(reservation_id, ())]:
+            views = self._views[identity]
             now = self.model.again(self.model.spent[identity])
             if now != views[-1].answer:
                 views[-1].until = step.known

@@ -161,6 +161,7 @@ class Effect:
     answer: tuple[Any, ...] = ()  # of an event: outcome, shortage, exception_id, reject_reason
     grace_until_ms: int = 0
     key: Key = ("", "")
+    told: frozenset[str] = frozenset()  # reservations whose claims a warehouse event changed
 
 
 @dataclass(slots=True)

@@ -182,7 +182,7 @@ class FactsReader:
         if not any(event[0] == ENTRY_SPENT and event[1][0] == "e" for event in events):
             self._homes.append(((record.time_ms, tuple(cause)), record.shard, span, told))
             return
-        effect = Effect("command", record.time_ms, {record.shard: span}, "ingest")
+        effect = Effect("command", record.time_ms, {record.shard: span}, "ingest", told=told)
         self._facts.effects.append(effect)
         self._events.setdefault((record.time_ms, tuple(cause)), []).append((effect, told))
         self._spent(effect, record, events)
