@@ -1,127 +1,163 @@
-"""The load generator: requests encoded beforehand, a fixed number in flight, answers counted by what they say.
+"""The load generator: calls in a closed or an open loop over real connections; what was lost is asked for again afterwards.
 
-A closed loop: it finds the most the service does, and its latencies are those of that many callers who wait for each other.
+A closed loop has a fixed number of callers who wait for their answers: it finds the most the service does. An open loop
+sends when a call is due, whatever the service does, and counts latency from that moment. Failed callers of a closed loop
+wait as long as the service asked them to.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import grpc.aio
-from hdrh.histogram import HdrHistogram
 
-from stockade.client.ids import new_request_id
+from bench.outcome import Outcome, record
+from bench.traffic import KINDS, Kind, Shot
+from stockade.client.errors import from_call_error
 from stockade.client.transport import CHANNEL_OPTIONS
-from stockade.v1 import reservation_service_pb2 as pb
-from stockade.v1 import stock_key_pb2
 
-RESERVE = "/stockade.v1.ReservationService/ReserveStock"
-BATCH = "/stockade.v1.ReservationService/BatchReserveStock"
-HISTOGRAM_MS_MAX = 60_000
 CALL_TIMEOUT_S = 10.0
+CONNECTED_WITHIN_S = 30.0
+IN_FLIGHT_PER_CONNECTION = 64
+OPEN_IN_FLIGHT_MAX = 20_000  # then the service is so far behind that more calls would only measure this process
+PAUSE_S = 0.01  # of a closed loop's caller whose call failed without a word about when to try again
+SOLD_OUT_WITHIN_S = 120.0
+SETTLED_WITHIN_S = 120.0
+SETTLE_IN_FLIGHT = 16
 
 
-@dataclass(slots=True)
-class Outcome:
-    """One run. ``granted``: claims answered yes; ``failed``: calls or items that were neither yes nor no."""
+class Generator:
+    """Connections to one target, and one run over them."""
 
-    seconds: float = 0.0
-    calls: int = 0
-    granted: int = 0
-    refused: int = 0
-    failed: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    latency_us: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, HISTOGRAM_MS_MAX * 1000, 3))
+    def __init__(self, channels: list[Any], live: deque[str] | None = None) -> None:
+        self.outcome = Outcome(live=live)
+        self._started = time.perf_counter()
+        self._end_s = 0.0
+        self._calls: dict[str, tuple[Kind, list[Any]]] = {
+            name: (
+                kind,
+                [
+                    channel.unary_unary(kind.method, response_deserializer=kind.response_type.FromString)
+                    for channel in channels
+                ],
+            )
+            for name, kind in KINDS.items()
+        }
 
-    @property
-    def claims_per_second(self) -> float:
-        """Claims answered yes, per second."""
-        return self.granted / self.seconds if self.seconds else 0.0
+    def now_s(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._started
 
-    def percentile_ms(self, share: float) -> float:
-        """Latency of a call."""
-        return float(self.latency_us.get_value_at_percentile(share)) / 1000
+    async def closed(self, shots: Iterator[Shot], *, in_flight: int, seconds: float, sold_out: bool = False) -> Outcome:
+        """So many callers at once. ``sold_out``: until the first refusal, and ``seconds`` more."""
+        self._end_s = SOLD_OUT_WITHIN_S if sold_out else seconds
+        self._started = time.perf_counter()
+        await asyncio.gather(*[self._caller(number, shots, seconds, sold_out) for number in range(in_flight)])
+        self.outcome.seconds = self.now_s()
+        return self.outcome
 
-    def fail(self, what: str) -> None:
-        """Count something that is neither yes nor no."""
-        self.failed += 1
-        self.errors[what] = self.errors.get(what, 0) + 1
-
-
-def make_requests(
-    count: int, batch: int, keys: Sequence[tuple[str, str]], channel_id: str, draw: random.Random
-) -> list[bytes]:
-    """Requests of one unit of one of the keys, each with its own id. ``batch`` 1: ReserveStock, else BatchReserveStock."""
-    stock_keys = [stock_key_pb2.StockKey(sku=sku, warehouse_id=warehouse) for sku, warehouse in keys]
-
-    def one() -> pb.ReserveStockRequest:
-        line = pb.LineRequest(stock_key=draw.choice(stock_keys), quantity=1)
-        return pb.ReserveStockRequest(request_id=new_request_id(), channel_id=channel_id, lines=[line])
-
-    if batch == 1:
-        return [one().SerializeToString() for _ in range(count)]
-    return [
-        pb.BatchReserveStockRequest(requests=[one() for _ in range(batch)]).SerializeToString() for _ in range(count)
-    ]
-
-
-def _count_single(outcome: Outcome, response: Any) -> None:
-    if response.WhichOneof("result") == "reservation":
-        outcome.granted += 1
-    else:
-        outcome.refused += 1
-
-
-def _count_batch(outcome: Outcome, response: Any) -> None:
-    for result in response.results:
-        which = result.WhichOneof("result")
-        if which == "granted":
-            outcome.granted += 1
-        elif which == "refusal":
-            outcome.refused += 1
-        else:
-            outcome.fail("item failed")
-
-
-async def drive(target: str, requests: list[bytes], batch: int, in_flight: int, seconds: float) -> Outcome:
-    """Send requests until they or the time are over, ``in_flight`` at once over one connection for every 64."""
-    outcome = Outcome()
-    method, response_type = (RESERVE, pb.ReserveStockResponse) if batch == 1 else (BATCH, pb.BatchReserveStockResponse)
-    count: Callable[[Outcome, Any], None] = _count_single if batch == 1 else _count_batch
-    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-    channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(max(1, (in_flight + 63) // 64))]
-    calls: list[Any] = [
-        channel.unary_unary(method, response_deserializer=response_type.FromString) for channel in channels
-    ]
-    queue = iter(requests)
-    started = time.perf_counter()
-    end = started + seconds
-
-    async def caller(number: int) -> None:
-        call = calls[number % len(calls)]
-        for request in queue:
-            sent = time.perf_counter()
-            if sent >= end:
+    async def _caller(self, number: int, shots: Iterator[Shot], seconds: float, sold_out: bool) -> None:
+        outcome = self.outcome
+        for shot in shots:
+            sent_s = self.now_s()
+            if sent_s >= self._end_s:
                 return
-            try:
-                response = await call(request, timeout=CALL_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
-                outcome.fail(error.code().name)
-                continue
-            outcome.latency_us.record_value(int((time.perf_counter() - sent) * 1_000_000))
-            outcome.calls += 1
-            count(outcome, response)
+            outcome.planned += 1
+            pause_s = await self._one(number, shot, sent_s, sent_s)
+            if sold_out and outcome.first_refusal_s is not None:
+                self._end_s = min(self._end_s, outcome.first_refusal_s + seconds)
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
-    await asyncio.gather(*[channel.channel_ready() for channel in channels])
-    started = time.perf_counter()
-    end = started + seconds
-    await asyncio.gather(*[caller(number) for number in range(in_flight)])
-    outcome.seconds = time.perf_counter() - started
-    for channel in channels:
-        await channel.close()
-    return outcome
+    async def open(self, shots: Iterator[Shot], due: Iterable[float]) -> Outcome:
+        """Calls when they are due; then their answers are waited for."""
+        outcome, tasks = self.outcome, set[asyncio.Task[float]]()
+        self._started = time.perf_counter()
+        for number, (due_s, shot) in enumerate(zip(due, shots, strict=False)):
+            outcome.planned += 1
+            wait_s = due_s - self.now_s()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            sent_s = self.now_s()
+            record(outcome.lag_us, sent_s - due_s)
+            if len(tasks) >= OPEN_IN_FLIGHT_MAX:
+                continue
+            task = asyncio.create_task(self._one(number, shot, due_s, sent_s))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        outcome.seconds = self.now_s()
+        await asyncio.gather(*tasks)
+        return outcome
+
+    async def _one(self, number: int, shot: Shot, due_s: float, sent_s: float) -> float:
+        """One call; how long its caller should wait before the next."""
+        outcome = self.outcome
+        kind, calls = self._calls[shot.kind]
+        outcome.sent += 1
+        try:
+            response = await calls[number % len(calls)](shot.request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as call_error:
+            error = from_call_error(call_error)
+            outcome.at_s = self.now_s()
+            record(outcome.failed_us, outcome.at_s - due_s)
+            outcome.fail(error.reason or error.code.name, shot.units)
+            if kind.settled and (outcome.settling or error.outcome != "not_done"):
+                outcome.unknown.append(shot)
+            return error.retry_after_ms / 1000 or PAUSE_S
+        outcome.answered(due_s, sent_s, self.now_s())
+        kind.count(outcome, shot, response)
+        return 0.0
+
+    async def settle(self, unknown: list[Shot]) -> Outcome:
+        """Ask again, with the same ids, for what was neither yes nor no; what stays unknown after a while is left over."""
+        waiting, deadline = unknown, time.perf_counter() + SETTLED_WITHIN_S
+        outcome = self.outcome
+        outcome.settling = True
+        while waiting and time.perf_counter() < deadline:
+            for start in range(0, len(waiting), SETTLE_IN_FLIGHT):
+                some = waiting[start : start + SETTLE_IN_FLIGHT]
+                pauses = await asyncio.gather(
+                    *[self._one(number, shot, self.now_s(), self.now_s()) for number, shot in enumerate(some)]
+                )
+                if any(pauses):
+                    await asyncio.sleep(max(pauses))
+            waiting, outcome.unknown = outcome.unknown, []
+        outcome.unknown = waiting
+        return outcome
+
+
+@asynccontextmanager
+async def connected(target: str, connections: int) -> AsyncIterator[list[Any]]:
+    """So many connections, ready; closed at the end."""
+    channels = [grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) for _ in range(connections)]
+    try:
+        await asyncio.wait_for(asyncio.gather(*[one.channel_ready() for one in channels]), CONNECTED_WITHIN_S)
+        yield channels
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+def connections_for(in_flight: int) -> int:
+    """One connection for every 64 calls in flight."""
+    return max(1, -(-in_flight // IN_FLIGHT_PER_CONNECTION))
+
+
+async def beside(run: Awaitable[Outcome], *others: Callable[[], Awaitable[None]]) -> Outcome:
+    """The run, with others beside it that end with it."""
+    tasks = [asyncio.ensure_future(other()) for other in others]
+    try:
+        return await run
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result

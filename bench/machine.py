@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FSYNC_SAMPLES = 100
+BUSY_LOAD_SHARE = 0.35  # of the allowed cores, before the benchmark does anything
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -29,14 +32,30 @@ def describe(directory: Path) -> dict[str, Any]:
         "cores_allowed": sorted(os.sched_getaffinity(0)),
         "cores": os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("stockade-server", "grpcio", "protobuf", "ray", "apsw", "uvloop")
         },
+        "commit": git_commit(),
         "fsync_ms": fsync_ms(directory),
     }
+
+
+def git_commit() -> str:
+    """What was measured: the commit, with "+" when files differ from it; empty outside of a checkout."""
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def is_busy(machine: dict[str, Any]) -> bool:
+    """Whether others used the processors when the machine was described: then figures are no measure of the service."""
+    return bool(machine["load_average"][0] > BUSY_LOAD_SHARE * len(machine["cores_allowed"]))
 
 
 def fsync_ms(directory: Path) -> dict[str, float]:

@@ -1,0 +1,292 @@
+"""Runs one scenario on a service of its own: stock, warm-up, repetitions beside the no-op, and the proof at the end.
+
+Every scenario has a fresh data directory, so its journal holds what it did and nothing else. The proof compares that
+journal, judged by ``verify``, with what the callers were told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.arrivals import due_times, lag_findings
+from bench.load import Generator, beside, connected, connections_for
+from bench.metering import Meter, journal_facts, scrape_node
+from bench.noop import CHANNEL, WAREHOUSE
+from bench.noop_process import noop_gateways
+from bench.outcome import Outcome
+from bench.results import Proof, Run, ScenarioResult, run_of
+from bench.scenario import Scenario
+from bench.traffic import SOURCE, Shot, shots_for, skus
+from gateway.cli.local_service import local_service, write_settings
+from gateway.cli.verify_command import run_verify
+from stockade import Client
+from stockade.client import facts
+
+EVENTS_PER_CALL = 500
+SAMPLE_INTERVAL_S = 1.0
+ENCODED_AHEAD_MAX = 40_000  # calls; the rest is made as it is sent
+CALLS_PER_SECOND_AHEAD = 12_000
+SEARCH_GAIN_MIN = 1.03  # doubling the calls in flight must bring as much, or the maximum was there
+DAY_MS = 24 * 3600 * 1000
+
+Say = Callable[[str], None]
+
+
+class ScenarioRunner:
+    """One scenario and everything it told the service."""
+
+    def __init__(self, scenario: Scenario, data_dir: Path, target: str, say: Say, seed: int) -> None:
+        self._scenario = scenario
+        self._data_dir = data_dir
+        self._target = target
+        self._say = say
+        self._seed = seed
+        self._events = itertools.count(1)
+        self.claims = self.facts = self.asked_again = self.left_unknown = self.units_stocked = 0
+        self.sold_out = False
+        self.notes: list[str] = []
+
+    def stock_up(self) -> None:
+        """Units for every stock key, as receipts."""
+        scenario, now_ms = self._scenario, time.time_ns() // 1_000_000
+        with Client(self._target, channel_id=CHANNEL) as client:
+            keys = skus(scenario.keys)
+            for start in range(0, len(keys), EVENTS_PER_CALL):
+                events = [
+                    facts.receipt(facts.Told(SOURCE, f"stock-{next(self._events)}", key, now_ms), scenario.units_per_key)
+                    for key in keys[start : start + EVENTS_PER_CALL]
+                ]
+                results = client.ingest(events, timeout_s=120.0)
+                assert all(result.outcome == "APPLIED" for result in results), "stock was not applied"
+        self.facts += scenario.keys
+        self.units_stocked += scenario.keys * scenario.units_per_key
+
+    def measure(self, noop: str, noop_pids: list[int]) -> tuple[list[Run], list[Run]]:
+        """Warm-up, then the repetitions of service and no-op in turn (no target: no no-op)."""
+        load, runs, noops = self._scenario.load, list[Run](), list[Run]()
+        self.stock_up()
+        in_flight, rate = load.in_flight, load.rate_per_second
+        if load.warm_up_seconds:
+            self._one_run("warm-up", load.in_flight, None, load.warm_up_seconds, self._seed)
+            if noop:
+                self._noop_run(noop, noop_pids, load.warm_up_seconds, self._seed)
+        if load.share_of_peak is not None:
+            peak = self._one_run("peak", load.in_flight, None, load.seconds, self._seed)
+            peak_calls = peak.calls / peak.seconds
+            rate = max(1.0, load.share_of_peak * peak_calls)
+            self.notes.append(f"peak {peak_calls:,.0f} calls/s in a closed loop; offered {rate:,.0f} calls/s")
+        if load.mode == "search":
+            in_flight = self._search()
+        for repetition in range(load.repetitions):
+            for factor in load.factors:
+                if self._scenario.restock:
+                    self.stock_up()
+                label = f"{factor:g} ×" if len(load.factors) > 1 else ""
+                seed = self._seed + repetition
+                flying = max(1, round(in_flight * factor))
+                runs.append(self._one_run(label, flying, rate, load.seconds, seed, counted=True))
+                self._told(runs[-1], repetition)
+            if noop:
+                noops.append(self._noop_run(noop, noop_pids, load.seconds, self._seed + repetition))
+        return runs, noops
+
+    def _told(self, run: Run, repetition: int) -> None:
+        latency = run.latency_ms
+        said = f"{run.per_second:,.0f} {self._scenario.unit}/s, p50 {latency.get('p50', 0)} ms, p99 {latency.get('p99', 0)} ms"
+        if run.failed:
+            said += f", {run.failed:,} failed: {run.errors}"
+        if run.first_acknowledged_s is not None:
+            said += f", first acknowledged {run.first_acknowledged_s} s after the kill"
+        for why in run.invalid:
+            said += f"; INVALID: {why}"
+        self._say(f"{self._scenario.name} {repetition + 1}{' ' + run.label if run.label else ''}: {said}")
+
+    def _search(self) -> int:
+        load = self._scenario.load
+        best, best_rate, in_flight = load.in_flight, 0.0, load.in_flight
+        while in_flight <= load.in_flight_max:
+            run = self._one_run("search", in_flight, None, load.seconds, self._seed)
+            self.notes.append(f"{in_flight} in flight: {run.per_second:,.0f} {self._scenario.unit}/s, p99 {run.latency_ms.get('p99')} ms")
+            self._say(f"{self._scenario.name}: {self.notes[-1]}")
+            if run.per_second <= best_rate * SEARCH_GAIN_MIN:
+                break
+            best, best_rate, in_flight = in_flight, run.per_second, in_flight * 2
+        self.notes.append(f"maximum at {best} in flight")
+        return best
+
+    def _one_run(
+        self, label: str, in_flight: int, rate: float | None, seconds: float, seed: int, *, counted: bool = False
+    ) -> Run:
+        """One run against the service; what it was told is added up, whether the run counts or not."""
+        load = self._scenario.load
+        draw = random.Random(seed)
+        shots, live = self._shots(draw, seconds, in_flight)
+        due = due_times(rate, seconds, load.arrivals, draw) if rate is not None else None
+        before = scrape_node(self._data_dir)
+        meter = Meter(self._data_dir)
+        kill_at_s = seconds * load.kill_host_at_share if counted and load.kill_host_at_share else None
+        sold_out = counted and load.until_sold_out
+        outcome = uvloop.run(
+            self._drive(self._target, shots, live, in_flight, due, seconds, meter, kill_at_s, sold_out=sold_out)
+        )
+        after = scrape_node(self._data_dir)
+        self.sold_out = outcome.first_refusal_s is not None
+        run = run_of(outcome, label, meter.cpu(), meter.memory_mib_max, journal_facts(before, after))
+        run.memory_series = meter.memory_series
+        if due is not None:
+            run.invalid = lag_findings(
+                lag_ms_p99=run.lag_ms.get("p99", 0.0),
+                lag_ms_p99_max=load.lag_ms_p99_max,
+                planned=outcome.planned,
+                sent=outcome.sent,
+            )
+        if kill_at_s is not None and outcome.acknowledged_s is None:
+            run.invalid.append("nothing was acknowledged after the kill")
+        if not outcome.granted and not outcome.refused:
+            run.invalid.append("nothing was answered")
+        return run
+
+    def _shots(self, draw: random.Random, seconds: float, in_flight: int) -> tuple[Iterator[Shot], Any]:
+        shots, live = shots_for(self._scenario, draw)
+        if live is not None:
+            return shots, live
+        units = self._scenario.batch * self._scenario.lines
+        ahead = min(ENCODED_AHEAD_MAX, int(CALLS_PER_SECOND_AHEAD * seconds / max(1, units / 4)) + in_flight)
+        return itertools.chain(list(itertools.islice(shots, ahead)), shots), None
+
+    async def _drive(
+        self,
+        target: str,
+        shots: Iterator[Shot],
+        live: Any,
+        in_flight: int,
+        due: Iterable[float] | None,
+        seconds: float,
+        meter: Meter,
+        kill_at_s: float | None,
+        *,
+        sold_out: bool,
+    ) -> Outcome:
+        async with connected(target, connections_for(in_flight)) as channels:
+            generator = Generator(channels, live)
+            if due is not None:
+                run = generator.open(shots, due)
+            else:
+                run = generator.closed(shots, in_flight=in_flight, seconds=seconds, sold_out=sold_out)
+
+            async def sample() -> None:
+                while True:
+                    await asyncio.sleep(SAMPLE_INTERVAL_S)
+                    meter.sample()
+
+            async def strike() -> None:
+                if kill_at_s is not None:
+                    await asyncio.sleep(kill_at_s)
+                    ready = json.loads((self._data_dir / "ready.json").read_text())
+                    generator.outcome.struck_s = generator.now_s()
+                    os.kill(ready["host_pid"], signal.SIGKILL)
+
+            outcome = await beside(run, sample, strike)
+            meter.sample()
+            await self._settle(channels, outcome)
+            return outcome
+
+    async def _settle(self, channels: list[Any], outcome: Outcome) -> None:
+        """Add up what the journal must hold; ask again for what is unknown, which is no part of any rate."""
+        self.claims += outcome.claims
+        self.facts += outcome.facts
+        if outcome.unknown:
+            self.asked_again += len(outcome.unknown)
+            settled = await Generator(channels).settle(outcome.unknown)
+            self.claims += settled.claims
+            self.facts += settled.facts
+            self.left_unknown += len(settled.unknown)
+
+    def _noop_run(self, target: str, pids: list[int], seconds: float, seed: int) -> Run:
+        """The same load against the no-op; nothing of it reaches a journal."""
+        load = self._scenario.load
+        shots, _ = self._shots(random.Random(seed), seconds, load.in_flight)
+        meter = Meter(None, {"gateway": pids})
+
+        async def drive() -> Outcome:
+            async with connected(target, connections_for(load.in_flight)) as channels:
+                outcome = await Generator(channels).closed(shots, in_flight=load.in_flight, seconds=seconds)
+                meter.sample()
+                return outcome
+
+        return run_of(uvloop.run(drive()), "", meter.cpu(), meter.memory_mib_max, {})
+
+    def prove(self) -> Proof:
+        """Judge the journal of the stopped service against the answers."""
+        report = run_verify(self._data_dir, progress=False)
+        proof = Proof(
+            claims_in_the_journal=report.claims_granted,
+            claims_answered=self.claims,
+            facts_in_the_journal=report.facts,
+            facts_answered=self.facts,
+            asked_again=self.asked_again,
+            left_unknown=self.left_unknown,
+            oversells=report.oversells,
+            violations=report.violation_count,
+            units_stocked=self.units_stocked,
+            sold_out=self.sold_out and self._scenario.load.until_sold_out,
+        )
+        proof.findings = proof_findings(proof, units_granted=report.units_granted)
+        return proof
+
+
+def proof_findings(proof: Proof, *, units_granted: int) -> list[str]:
+    """What is wrong between the journal and the answers; empty when nothing is."""
+    found = []
+    if proof.claims_in_the_journal != proof.claims_answered:
+        found.append(f"{proof.claims_answered:,} claims were answered, {proof.claims_in_the_journal:,} are in the journal")
+    if proof.facts_in_the_journal != proof.facts_answered:
+        found.append(f"{proof.facts_answered:,} facts were answered, {proof.facts_in_the_journal:,} are in the journal")
+    if proof.oversells or proof.violations:
+        found.append(f"verify found {proof.oversells:,} oversells, {proof.violations:,} violations")
+    if proof.left_unknown:
+        found.append(f"{proof.left_unknown:,} calls got no yes or no, however often they were asked again")
+    if proof.sold_out and units_granted != proof.units_stocked:
+        found.append(f"sold out, but {units_granted:,} of {proof.units_stocked:,} units were granted")
+    return found
+
+
+def run_scenario(scenario: Scenario, *, gateways: int, noop: bool, say: Say, seed: int = 1) -> ScenarioResult:
+    """Start a service, measure, stop it, judge its journal."""
+    began_load = [round(value, 2) for value in os.getloadavg()]
+    with tempfile.TemporaryDirectory(prefix="stockade-bench-", dir=os.environ.get("STOCKADE_BENCH_DIR")) as made:
+        directory = Path(made)
+        settings = write_settings(directory, (CHANNEL,), (), (WAREHOUSE,), gateways)
+        with contextlib.ExitStack() as held:
+            with_noop = noop and scenario.noop
+            noop_target, noop_pids = held.enter_context(noop_gateways(gateways)) if with_noop else ("", [])
+            target = held.enter_context(local_service(settings, directory))
+            runner = ScenarioRunner(scenario, directory, target, say, seed)
+            runs, noops = runner.measure(noop_target, noop_pids)
+        proof = runner.prove()
+    for finding in proof.findings:
+        say(f"{scenario.name}: FAILED: {finding}")
+    return ScenarioResult(
+        name=scenario.name,
+        title=scenario.title,
+        unit=scenario.unit,
+        settings={**scenario.model_dump(mode="json", exclude={"name", "title", "about", "short"}), "gateways": gateways},
+        load_average=began_load,
+        notes=runner.notes,
+        runs=runs,
+        noop=noops,
+        proof=proof,
+    )
