@@ -7,10 +7,10 @@ ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix proto lock bench clean
+.PHONY: help demo test check fix proto lock bench bench-check clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): constraints.txt pyproject.toml protos/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
@@ -45,8 +45,11 @@ proto: $(STAMP) ## make the Python of the contract anew
 lock: $(STAMP) ## pin every dependency anew, with hashes
 	@python .ci/lock.py
 
-bench: $(STAMP) ## the short benchmark: hot and spread, single and batched, against a no-op
+bench: $(STAMP) ## the short benchmark, about five minutes; ARGS="run recovery" for another scenario
 	@python -m bench $(ARGS)
+
+bench-check: $(STAMP) ## what a claim costs in one process, against the record: fails on a regression
+	@python -m bench check $(ARGS)
 
 clean: ## remove what was made here, but for what the benchmark measured
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

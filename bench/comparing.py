@@ -79,10 +79,10 @@ def compare(before: Result, after: Result) -> Comparison:
     differences = condition_differences(before.machine, after.machine)
     missing = [f"{name}: only in A" for name in old if name not in new]
     missing += [f"{name}: only in B" for name in new if name not in old]
-    for name in old:
+    for name, one in old.items():
         if name in new:
-            differences += settings_differences(old[name], new[name])
-            changes += scenario_changes(old[name], new[name], missing)
+            differences += settings_differences(one, new[name])
+            changes += scenario_changes(one, new[name], missing)
     return Comparison(changes, differences, missing)
 
 
@@ -145,9 +145,7 @@ def scenario_changes(old: ScenarioResult, new: ScenarioResult, missing: list[str
     return changes
 
 
-def change(
-    scenario: str, metric: str, before: list[float], after: list[float], *, more_is_better: bool
-) -> Change:
+def change(scenario: str, metric: str, before: list[float], after: list[float], *, more_is_better: bool) -> Change:
     """One metric: the ratio of medians and what may be said of it."""
     ratio = middle(after) / middle(before)
     least, greatest = min(after) / max(before), max(after) / min(before)

@@ -19,16 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def describe(directory: Path) -> dict[str, Any]:
     """Cores allowed, kernel, Python, versions, load of others, and how long an fsync takes below ``directory``."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     return {
-        "cpu": model,
+        "cpu": processor_name(),
         "cores_allowed": sorted(os.sched_getaffinity(0)),
         "cores": os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
@@ -42,6 +34,13 @@ def describe(directory: Path) -> dict[str, Any]:
         "commit": git_commit(),
         "fsync_ms": fsync_ms(directory),
     }
+
+
+def processor_name() -> str:
+    """As the kernel names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
 
 
 def git_commit() -> str:
@@ -87,3 +86,8 @@ def memory_mib(pid: int) -> float:
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def describe_briefly() -> dict[str, Any]:
+    """What a record of the in-process check was made on."""
+    return {"cpu": processor_name(), "python": sys.version.split()[0], "commit": git_commit()}

@@ -58,15 +58,6 @@ class Outcome:
     failed_us: HdrHistogram = field(default_factory=histogram)
     lag_us: HdrHistogram = field(default_factory=histogram)
 
-    @property
-    def per_second(self) -> float:
-        """Units of work answered yes, per second."""
-        return self.granted / self.seconds if self.seconds else 0.0
-
-    def percentile_ms(self, share: float) -> float:
-        """Latency of an answered call."""
-        return float(self.latency_us.get_value_at_percentile(share)) / 1000 if self.calls else 0.0
-
     def answered(self, due_s: float, sent_s: float, now_s: float) -> None:
         """A call that was due and sent then has its answer now; counting what it says comes next."""
         self.calls += 1

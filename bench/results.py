@@ -12,7 +12,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.outcome import BUCKET_S, Outcome, histogram
+from bench.outcome import Outcome, histogram
 
 FORMAT = 1
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
@@ -120,12 +120,20 @@ class Result(BaseModel):
 
 
 def run_of(
-    outcome: Outcome, label: str, cpu: dict[str, float], memory: dict[str, float], journal: dict[str, float]
+    outcome: Outcome,
+    label: str,
+    cpu: dict[str, float],
+    memory: dict[str, float],
+    journal: dict[str, float],
+    *,
+    until_sold_out: bool = False,
 ) -> Run:
-    """A repetition from what the generator and the meters saw."""
+    """A repetition from what the generator and the meters saw. ``until_sold_out``: grants are counted up to the last one,
+    refusals from there on; each has its own rate.
+    """
     units = max(1, outcome.granted + outcome.refused)
-    refusing_s = outcome.seconds - outcome.last_grant_s
-    sold_out = outcome.first_refusal_s is not None and outcome.refused > 0
+    granting_s = outcome.last_grant_s if until_sold_out and outcome.refused else outcome.seconds
+    refusing_s = outcome.seconds - granting_s
     return Run(
         label=label,
         seconds=round(outcome.seconds, 3),
@@ -133,8 +141,8 @@ def run_of(
         granted=outcome.granted,
         refused=outcome.refused,
         failed=outcome.failed,
-        per_second=round(outcome.per_second, 1),
-        refused_per_second=round(outcome.refused / refusing_s, 1) if sold_out and refusing_s > BUCKET_S else 0.0,
+        per_second=round(outcome.granted / granting_s, 1) if granting_s else 0.0,
+        refused_per_second=round(outcome.refused / refusing_s, 1) if refusing_s > 0 else 0.0,
         errors=outcome.errors,
         latency_ms=percentiles_ms(outcome.latency_us),
         histogram=outcome.latency_us.encode().decode() if outcome.calls else "",

@@ -66,7 +66,9 @@ class ScenarioRunner:
             keys = skus(scenario.keys)
             for start in range(0, len(keys), EVENTS_PER_CALL):
                 events = [
-                    facts.receipt(facts.Told(SOURCE, f"stock-{next(self._events)}", key, now_ms), scenario.units_per_key)
+                    facts.receipt(
+                        facts.Told(SOURCE, f"stock-{next(self._events)}", key, now_ms), scenario.units_per_key
+                    )
                     for key in keys[start : start + EVENTS_PER_CALL]
                 ]
                 results = client.ingest(events, timeout_s=120.0)
@@ -91,10 +93,10 @@ class ScenarioRunner:
         if load.mode == "search":
             in_flight = self._search()
         for repetition in range(load.repetitions):
-            for factor in load.factors:
+            for phase, factor in enumerate(load.factors, 1):
                 if self._scenario.restock:
                     self.stock_up()
-                label = f"{factor:g} ×" if len(load.factors) > 1 else ""
+                label = f"phase {phase}: {factor:g} ×" if len(load.factors) > 1 else ""
                 seed = self._seed + repetition
                 flying = max(1, round(in_flight * factor))
                 runs.append(self._one_run(label, flying, rate, load.seconds, seed, counted=True))
@@ -119,7 +121,9 @@ class ScenarioRunner:
         best, best_rate, in_flight = load.in_flight, 0.0, load.in_flight
         while in_flight <= load.in_flight_max:
             run = self._one_run("search", in_flight, None, load.seconds, self._seed)
-            self.notes.append(f"{in_flight} in flight: {run.per_second:,.0f} {self._scenario.unit}/s, p99 {run.latency_ms.get('p99')} ms")
+            self.notes.append(
+                f"{in_flight} in flight: {run.per_second:,.0f} {self._scenario.unit}/s, p99 {run.latency_ms.get('p99')} ms"
+            )
             self._say(f"{self._scenario.name}: {self.notes[-1]}")
             if run.per_second <= best_rate * SEARCH_GAIN_MIN:
                 break
@@ -144,7 +148,8 @@ class ScenarioRunner:
         )
         after = scrape_node(self._data_dir)
         self.sold_out = outcome.first_refusal_s is not None
-        run = run_of(outcome, label, meter.cpu(), meter.memory_mib_max, journal_facts(before, after))
+        counted_by = journal_facts(before, after)
+        run = run_of(outcome, label, meter.cpu(), meter.memory_mib_max, counted_by, until_sold_out=sold_out)
         run.memory_series = meter.memory_series
         if due is not None:
             run.invalid = lag_findings(
@@ -252,7 +257,9 @@ def proof_findings(proof: Proof, *, units_granted: int) -> list[str]:
     """What is wrong between the journal and the answers; empty when nothing is."""
     found = []
     if proof.claims_in_the_journal != proof.claims_answered:
-        found.append(f"{proof.claims_answered:,} claims were answered, {proof.claims_in_the_journal:,} are in the journal")
+        found.append(
+            f"{proof.claims_answered:,} claims were answered, {proof.claims_in_the_journal:,} are in the journal"
+        )
     if proof.facts_in_the_journal != proof.facts_answered:
         found.append(f"{proof.facts_answered:,} facts were answered, {proof.facts_in_the_journal:,} are in the journal")
     if proof.oversells or proof.violations:
@@ -283,7 +290,10 @@ def run_scenario(scenario: Scenario, *, gateways: int, noop: bool, say: Say, see
         name=scenario.name,
         title=scenario.title,
         unit=scenario.unit,
-        settings={**scenario.model_dump(mode="json", exclude={"name", "title", "about", "short"}), "gateways": gateways},
+        settings={
+            **scenario.model_dump(mode="json", exclude={"name", "title", "about", "short"}),
+            "gateways": gateways,
+        },
         load_average=began_load,
         notes=runner.notes,
         runs=runs,

@@ -36,18 +36,18 @@ class Load(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["closed", "open", "search"] = "closed"
-    in_flight: int = Field(128, ge=1, le=20_000)
-    in_flight_max: int = Field(1_024, ge=1, le=20_000)
-    rate_per_second: float | None = Field(None, gt=0)
-    share_of_peak: float | None = Field(None, gt=0, le=2)
+    in_flight: int = Field(default=128, ge=1, le=20_000)
+    in_flight_max: int = Field(default=1_024, ge=1, le=20_000)
+    rate_per_second: float | None = Field(default=None, gt=0)
+    share_of_peak: float | None = Field(default=None, gt=0, le=2)
     arrivals: Literal["poisson", "even"] = "poisson"
-    seconds: float = Field(4.0, gt=0, le=24 * 3600)
-    warm_up_seconds: float = Field(1.0, ge=0, le=600)
-    repetitions: int = Field(3, ge=1, le=100)
-    factors: tuple[float, ...] = Field((1,), min_length=1, max_length=16)
+    seconds: float = Field(default=4.0, gt=0, le=24 * 3600)
+    warm_up_seconds: float = Field(default=1.0, ge=0, le=600)
+    repetitions: int = Field(default=3, ge=1, le=100)
+    factors: tuple[float, ...] = Field(default=(1,), min_length=1, max_length=16)
     until_sold_out: bool = False
-    kill_host_at_share: float | None = Field(None, gt=0, lt=1)
-    lag_ms_p99_max: float = Field(10.0, gt=0)
+    kill_host_at_share: float | None = Field(default=None, gt=0, lt=1)
+    lag_ms_p99_max: float = Field(default=10.0, gt=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Load:
@@ -55,10 +55,10 @@ class Load(BaseModel):
             raise ValueError("an open loop needs either rate_per_second or share_of_peak")
         if self.mode != "open" and (self.rate_per_second is not None or self.share_of_peak is not None):
             raise ValueError(f"rate_per_second and share_of_peak belong to mode = 'open', not {self.mode!r}")
-        if self.mode != "closed" and (self.until_sold_out or self.factors != (1,)):
-            raise ValueError("until_sold_out and factors belong to mode = 'closed'")
         if self.mode == "search" and self.in_flight_max < self.in_flight:
             raise ValueError("in_flight_max must not be below in_flight")
+        if self.mode != "closed" and (self.until_sold_out or self.factors != (1,)):
+            raise ValueError("until_sold_out and factors belong to mode = 'closed'")
         if min(self.factors) <= 0:
             raise ValueError("every factor must be above 0")
         return self
@@ -75,14 +75,14 @@ class Scenario(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     about: str = Field(min_length=1)
     work: Literal["reserve", "availability", "ingest", "mixed"]
-    keys: int = Field(1, ge=1, le=KEYS_MAX)
-    units_per_key: int = Field(10**9, ge=1, le=10**9)
-    batch: int = Field(1, ge=1, le=BATCH_MAX)
-    lines: int = Field(1, ge=1, le=2_000)
+    keys: int = Field(default=1, ge=1, le=KEYS_MAX)
+    units_per_key: int = Field(default=10**9, ge=1, le=10**9)
+    batch: int = Field(default=1, ge=1, le=BATCH_MAX)
+    lines: int = Field(default=1, ge=1, le=2_000)
     short: bool = False
     noop: bool = False
     restock: bool = False
-    load: Load = Field(default_factory=Load)
+    load: Load = Field(default_factory=lambda: Load())
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:

@@ -38,7 +38,17 @@ def show_result(result: Result) -> None:
     cost_rows = [(one.title, *_cost(one)) for one in result.scenarios]
     table(
         "what it cost (median; CPU in µs a unit of work)",
-        ("scenario", "gateway", "host", "ray and rest", "generator", "no-op gw", "items/turn", "commit ms", "MiB host, gateway"),
+        (
+            "scenario",
+            "gateway",
+            "host",
+            "ray and rest",
+            "generator",
+            "no-op gw",
+            "items/turn",
+            "commit ms",
+            "MiB host, gateway",
+        ),
         cost_rows,
     )
     for one in result.scenarios:
@@ -116,7 +126,9 @@ def _cost(one: ScenarioResult) -> tuple[str, ...]:
         return f"{spent:.1f}"
 
     noop = middle([run.cpu_us_per_unit.get("gateway", 0.0) for run in one.noop])
-    memory = {role: max((run.memory_mib_max.get(role, 0.0) for run in runs), default=0.0) for role in ("host", "gateway")}
+    memory = {
+        role: max((run.memory_mib_max.get(role, 0.0) for run in runs), default=0.0) for role in ("host", "gateway")
+    }
     return (
         cpu("gateway"),
         cpu("host"),

@@ -292,9 +292,7 @@ KINDS: dict[str, Kind] = {
     "batch reserve": Kind(_RESERVATIONS + "BatchReserveStock", pb.BatchReserveStockResponse, count_batch, True),
     "confirm": Kind(_RESERVATIONS + "ConfirmReservation", pb.ConfirmReservationResponse, count_ending, False),
     "release": Kind(_RESERVATIONS + "ReleaseReservation", pb.ReleaseReservationResponse, count_ending, False),
-    "availability": Kind(
-        _AVAILABILITY + "GetAvailability", availability_pb.GetAvailabilityResponse, count_read, False
-    ),
+    "availability": Kind(_AVAILABILITY + "GetAvailability", availability_pb.GetAvailabilityResponse, count_read, False),
     "batch availability": Kind(
         _AVAILABILITY + "BatchGetAvailability", availability_pb.BatchGetAvailabilityResponse, count_reads, False
     ),
