@@ -68,7 +68,11 @@ def filled(random: Random, descriptor: Descriptor, nastiness: float, depth: int)
 
 def _fill(random: Random, message: Any, field: Any, nastiness: float, depth: int) -> None:
     if field.is_repeated:
-        count = random.choice((1, 1, 2, 3)) if random.random() > nastiness / 4 else random.choice((0, 17, 1001, 2001))
+        count = (
+            random.choice((1, 1, 2, 3))
+            if random.random() > nastiness / 4
+            else random.choice((0, 17, 1001, 2001) if depth == 0 else (0, 17))
+        )
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             for _ in range(min(count, 40)):
                 getattr(message, field.name)[_text(random, "label", nastiness)] = _text(random, "label", nastiness)

@@ -1,7 +1,8 @@
 """What is stored: whole journals with spoiled records, slices, entry rows and heads, checksums made right again.
 
 An input is ``[heads, records, slices, snapshots, entries]``, each a list of rows as the port has them. Recovery says
-``JournalError`` and where, or gives a state that can be encoded, read and stepped; ``verify`` always gives a report.
+``JournalError`` and where, or gives a state that can be encoded, read and stepped; ``verify`` always gives a report. Amounts
+that do not agree, with right checksums, may end the host by its invariants later: then ``verify`` has found them.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def run(data: bytes) -> None:
     store = _store(tables) if _is_journal(tables) else None
     if store is None:
         return
-    verify(MemoryJournal(store)).plain()
+    report = verify(MemoryJournal(store))
+    report.plain()
     for entry, _ in store.entries.values():
         _read_row(entry)
     journal = MemoryJournal(store)
@@ -160,8 +162,12 @@ def run(data: bytes) -> None:
         [int(Verb.LIST_RESERVATIONS), -1, 0, 1, [], ["", "", "", [], 1000, ""]],
         [int(Verb.LIST_EXCEPTIONS), -1, 0, 1, [], [[], "", "", [], 1000, ""]],
     ]
-    for reply in engine.step(questions, {}, engine.now_ms).replies:
-        assert reply[0] == 0, reply
+    try:
+        replies = engine.step(questions, {}, engine.now_ms).replies
+    except AssertionError:  # amounts that do not agree end a host at the latest where they are used
+        assert not report.ok, "the host ended by its own invariant, and verify found nothing"
+        return
+    assert [reply[0] for reply in replies] == [0, 0, 0], replies
 
 
 def _read_row(entry: EntryRow) -> None:
