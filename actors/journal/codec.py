@@ -45,8 +45,9 @@ def decode_groups_as_tuples(payload: bytes) -> tuple[Any, ...]:
     return groups
 
 
-def _no_map(_pairs: Any) -> Any:
-    raise ValueError("a record's payload holds a map")
+def no_map(_pairs: Any) -> Any:
+    """msgpack's hook where nothing is stored as a map; a bound of no elements would let an empty one through."""
+    raise ValueError("it holds a map")
 
 
 def _decode(payload: bytes, sequence: type) -> Any:
@@ -60,7 +61,7 @@ def _decode(payload: bytes, sequence: type) -> Any:
             max_array_len=min(len(payload), ARRAY_LENGTH_MAX),
             max_map_len=0,
             max_ext_len=0,
-            object_pairs_hook=_no_map,  # also not an empty one
+            object_pairs_hook=no_map,
         )
     except (msgpack.UnpackException, msgpack.StackError) as error:  # some of them are no ValueError
         raise ValueError(f"a record's payload is not a journal's msgpack: {error!r}") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from actors.journal.codec import ARRAY_LENGTH_MAX
+from actors.journal.codec import ARRAY_LENGTH_MAX, no_map
 from actors.journal.port import JournalDamaged, SnapshotSlice
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
@@ -83,6 +83,7 @@ def _entities(part: SnapshotSlice) -> list[Entity]:
         max_array_len=min(len(part.payload), ARRAY_LENGTH_MAX),
         max_map_len=0,
         max_ext_len=0,
+        object_pairs_hook=no_map,
     )
     found = [(tag, key, fields) for tag, key, fields in entities]
     for tag, _, _ in found:

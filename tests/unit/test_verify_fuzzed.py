@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from actors.domain.keys import stock_key
-from actors.journal.codec import encode_groups, record_checksum
+from actors.journal.codec import encode_groups, record_checksum, slice_checksum
 from actors.journal.memory import MemoryJournal
 from actors.journal.verify import verify
+from actors.shard.encoding import Tag, pack, unpack
 from actors.shard.placement import shard_of
 from tests.unit.world import SHARDS, World
 
@@ -39,3 +40,19 @@ def test_content_of_another_shape_is_a_violation_with_its_record(groups):
     world.store.records[shard][-1] = (spoiled, record_checksum(spoiled))
     report = verify(MemoryJournal(world.store))
     assert any((one.shard, one.record_number) == (shard, last.number) for one in report.violations), report.violations
+
+
+def test_a_slice_with_an_empty_map_for_an_entity_is_a_violation():
+    """Found by fuzzing: a bound of no elements lets an empty map through, and a map is read by keys."""
+    world = World()
+    world.receive("A", 5)
+    world.reserve(("A", 2))
+    world.snapshot()
+    for key, (part, _) in list(world.store.slices.items()):
+        entities = unpack(part.payload)
+        spoiled = part._replace(
+            payload=pack([[tag, name, {} if tag == Tag.CLAIMS else fields] for tag, name, fields in entities])
+        )
+        world.store.slices[key] = (spoiled, slice_checksum(spoiled))
+    report = verify(MemoryJournal(world.store))
+    assert [one.rule for one in report.violations] == ["snapshot"], report.violations
