@@ -7,7 +7,9 @@ model: an acknowledged command is where its answer said, and an id got one answe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from actors.domain.answers import ERROR, OK
@@ -23,14 +25,16 @@ from actors.shard.placement import shard_of
 from actors.shard.recovery import load_shard
 from tests.simulation.checker import check
 from tests.simulation.cluster import Cluster
-from tests.simulation.history import NOT_DONE, History, JournalFacts, Operation
+from tests.simulation.history import NOT_DONE, UNKNOWN, History, JournalFacts, Operation
 from tests.simulation.journal_facts import journal_facts
+from tests.simulation.linearize import unexplained
 from tests.simulation.model_state import Settings
 from tests.simulation.trace import Recording
 from tests.simulation.witness import id_of, position_of
 
 HELD = int(ReservationState.HELD)
 DUE_SLACK_MS = 2_000
+SEARCHED_MAX = 20  # operations of one search for an order
 FIRST_AGAIN = frozenset(map(int, (Verb.RESERVE, Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL)))
 
 
@@ -50,9 +54,31 @@ def judge(cluster: Cluster, recording: Recording) -> Iterator[str]:
         yield from _due(cluster)
     facts = journal_facts(MemoryJournal(whole))
     history = History(recording.operations() + cluster.witness.lost_answers(recording, facts), facts)
-    yield from map(str, check(history, settings_of(cluster.plan.rules)))
+    settings = settings_of(cluster.plan.rules)
+    yield from map(str, check(history, settings))
+    yield from map(str, unexplained(with_copies(recording), settings, SEARCHED_MAX))
     yield from _answers(recording, whole)
     yield from _denied(cluster, recording, facts)
+
+
+def with_copies(recording: Recording) -> list[Operation]:
+    """The operations, and a copy of each that was told, the first time that anybody asked, that it had been done before:
+    a frame was doubled, or the gateway had sent it again, and one copy's answer was lost."""
+    operations = []
+    asked: set[tuple[int, str]] = set()
+    for attempt in recording.attempts:
+        operation = attempt.operation
+        if operation is None:
+            continue
+        request = (attempt.item[0], id_of(attempt.item))
+        if operation.replayed and request not in asked:
+            operations.append(
+                replace(operation, returned=math.inf, status=UNKNOWN, replayed=False, answer={}, positions={})
+            )
+        if not operation.replayed:
+            asked.add(request)
+        operations.append(operation)
+    return operations
 
 
 def settings_of(rules: Rules) -> Settings:
