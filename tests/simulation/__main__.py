@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pprint import pprint
 
 from tests.simulation.many import many
+from tests.simulation.plan import plan_of
 from tests.simulation.simulation import simulate
 
 
@@ -34,6 +36,7 @@ def replay(seed: int, *, trace: bool) -> int:
     """One seed, twice: the second history must be the first, byte for byte."""
     outcome, again = simulate(seed), simulate(seed)
     if trace and outcome.recording is not None:
+        pprint(plan_of(seed), width=140)
         print("\n".join(outcome.recording.text()))
     print(
         f"seed {seed}: digest {outcome.digest}, {outcome.turns} turns, {outcome.attempts} attempts, "

@@ -22,6 +22,7 @@ OPERATIONS_MAX = 40  # of one search: it is exhaustive
 STATES_MAX = 20_000  # looked at before a search is given up undecided
 ENDED = ("RESERVATION_EXPIRED", "RESERVATION_RELEASED", "RESERVATION_FULFILLED")
 FOREVER_MS = 10**18
+ID_ASKED = {"reserve": "request_id", "release_by_request": "reserve_request_id"}  # whose answers tell a reserve's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ class Search:
         operations = [without_clock(one) for one in operations]
         known = [one for one in operations if explains(one) or (one.verb not in READS and one.status == UNKNOWN)]
         ids = {
-            (one.arguments["channel_id"], one.arguments["request_id"]): one.answer["reservation_id"]
+            (one.arguments["channel_id"], one.arguments[ID_ASKED[one.verb]]): one.answer["reservation_id"]
             for one in known
-            if one.verb == "reserve" and one.answer.get("reservation_id")
+            if one.verb in ID_ASKED and one.answer.get("reservation_id")
         }
         self._new_ids = {
             number: ids.get((one.arguments["channel_id"], one.arguments["request_id"]), f"unknown {number}")
