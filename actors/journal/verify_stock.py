@@ -230,7 +230,8 @@ class StockRules:
 
     def _grant_more(self, stock: Stock, first: Claim, event: Event) -> None:
         """Of a reservation that has a claim here already."""
-        line_id, quantity, imposed, uncovered = event[3], event[4], event[7], event[8]
+        line_id, quantity, imposed, uncovered, confirmed = event[3], event[4], event[7], event[8], event[9]
+        first.confirmed = first.confirmed or confirmed  # it was confirmed while it had nothing here
         claim = first.line(line_id)
         if claim is None:
             first.lines()[-1].also = Claim(line_id, quantity, imposed, uncovered, first.confirmed)

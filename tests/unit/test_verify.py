@@ -141,3 +141,16 @@ def test_a_broken_checksum_names_the_record(world):
     world.store.records[shard][2] = (record, checksum ^ 1)
     report = report_of(world)
     assert any(f"{record.number}" in violation.message for violation in report.violations)
+
+
+def test_units_that_come_back_to_a_stock_key_after_the_confirm_are_confirmed_ones():
+    world = World()
+    world.receive("A", 5)
+    world.receive("B", 5)
+    order = world.reserve(("A", 1, "0"))
+    world.amend(order, ("0", "B", 1))
+    world.confirm(order)
+    world.amend(order, ("0", "A", 1))
+    world.snapshot()
+    world.receive("A", 1)
+    assert report_of(world).violations == []
