@@ -75,7 +75,7 @@ def with_copies(recording: Recording) -> list[Operation]:
             operations.append(
                 replace(operation, returned=math.inf, status=UNKNOWN, replayed=False, answer={}, positions={})
             )
-        if not operation.replayed:
+        if not operation.replayed and operation.status != NOT_DONE:
             asked.add(request)
         operations.append(operation)
     return operations
