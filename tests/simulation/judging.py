@@ -25,7 +25,7 @@ from actors.shard.placement import shard_of
 from actors.shard.recovery import load_shard
 from tests.simulation.checker import check
 from tests.simulation.cluster import Cluster
-from tests.simulation.history import NOT_DONE, UNKNOWN, History, JournalFacts, Operation
+from tests.simulation.history import NOT_DONE, REFUSED, UNKNOWN, History, JournalFacts, Operation
 from tests.simulation.journal_facts import journal_facts
 from tests.simulation.linearize import unexplained
 from tests.simulation.model_state import Settings
@@ -56,14 +56,18 @@ def judge(cluster: Cluster, recording: Recording) -> Iterator[str]:
     history = History(recording.operations() + cluster.witness.lost_answers(recording, facts), facts)
     settings = settings_of(cluster.plan.rules)
     yield from map(str, check(history, settings))
-    yield from map(str, unexplained(with_copies(recording), settings, SEARCHED_MAX))
+    yield from map(str, unexplained(with_copies(recording, facts), settings, SEARCHED_MAX))
     yield from _answers(recording, whole)
     yield from _denied(cluster, recording, facts)
 
 
-def with_copies(recording: Recording) -> list[Operation]:
-    """The operations, and a copy of each that was told, the first time that anybody asked, that it had been done before:
-    a frame was doubled, or the gateway had sent it again, and one copy's answer was lost."""
+def with_copies(recording: Recording, facts: JournalFacts) -> list[Operation]:
+    """The operations, and a copy of each whose answer tells of one: told the first time that anybody asked that it had been
+    done before, or refused and then done. A frame was doubled, or sent again by the gateway, and one copy's answer was lost.
+    (That a late copy of a refused hold may be granted is known: what it holds lapses by itself.)"""
+    done = {
+        effect.identity[2] for effect in facts.effects if effect.identity[:1] == ("request",) and not effect.refused
+    }
     operations = []
     asked: set[tuple[int, str]] = set()
     for attempt in recording.attempts:
@@ -71,7 +75,9 @@ def with_copies(recording: Recording) -> list[Operation]:
         if operation is None:
             continue
         request = (attempt.item[0], id_of(attempt.item))
-        if operation.replayed and request not in asked:
+        before = operation.replayed and request not in asked
+        later = operation.status == REFUSED and not operation.replayed and request[1] in done
+        if before or later:
             operations.append(
                 replace(operation, returned=math.inf, status=UNKNOWN, replayed=False, answer={}, positions={})
             )
