@@ -6,7 +6,7 @@ all that it appended behind it, to the next power cut. Whatever may not be in th
 there again; so it is the WAL whose bytes are written once more, and the names in the directories.
 
 The bytes are written over themselves. A power cut in that moment may leave a sector that is neither old nor new, so a copy with a
-checksum lies beside them meanwhile. It settles a WAL, and knows nothing of what is in one.
+checksum lies beside them meanwhile. It knows nothing of what is in a WAL but whether its header is whole.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import google_crc32c
 
 from actors.journal.disk import sync_directory
 from actors.journal.port import JournalError, JournalFull
+from actors.journal.wal_tail import has_broken_header
 
 COPY_SUFFIX = ".settling"
+UNREADABLE_SUFFIX = ".unreadable"
 CHUNK_BYTES = 1 << 20
 
 _TRAILER = struct.Struct("<QI8s")  # length, CRC32C, and what it is
@@ -42,6 +44,8 @@ def settle(path: Path) -> None:
         elif wal.exists():
             _copy(wal, copy)
             _write_over(wal, wal, wal.stat().st_size)
+        if copy.exists() and has_broken_header(wal):
+            _empty(wal, copy)
         with contextlib.suppress(FileNotFoundError):
             copy.unlink()
         sync_upwards(path.parent)
@@ -81,6 +85,23 @@ def _copy(wal: Path, copy: Path) -> None:
         copy.unlink()
         return
     sync_directory(copy.parent)
+
+
+def _empty(wal: Path, copy: Path) -> None:
+    """Empty a WAL that SQLite ignores because its header is broken, and keep the copy for whoever wants to look.
+
+    Such a header is left by a restart of the WAL that was cut short, when all of it was in the file already. Were it damaged with
+    commits behind it, the journal would be behind its witness. It must not stay: SQLite would begin the WAL anew with the old
+    salts, and ``wal_tail`` could not tell old frames from present ones.
+    """
+    copy.replace(wal.with_name(f"{wal.name}{UNREADABLE_SUFFIX}"))
+    sync_directory(wal.parent)
+    descriptor = os.open(wal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_whole(copy: Path) -> bool:

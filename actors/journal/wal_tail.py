@@ -50,6 +50,16 @@ def check_tail(wal: Path, frames_read: int) -> None:
         )
 
 
+def has_broken_header(wal: Path) -> bool:
+    """Whether there is something behind a header with a wrong checksum: SQLite ignores all of such a WAL."""
+    with wal.open("rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size or not file.read(1):
+            return False
+    magic = _HEADER.unpack(header)[0]
+    return magic & ~1 != _MAGIC or not _sound(header, magic)
+
+
 class _Found(NamedTuple):
     frame: int
     page_bytes: int

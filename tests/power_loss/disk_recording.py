@@ -27,7 +27,7 @@ BLOCK_BYTES = 4096
 DIRECTORY_SYNCED_WITH = (  # the unix VFS syncs the directory at the first sync of such a file that it was asked to create
     apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL
 )
-HEARD = ("open", "fsync", "rename", "replace", "unlink", "mkdir", "pwrite", "posix_fallocate", "statvfs")
+HEARD = ("open", "fsync", "rename", "replace", "unlink", "mkdir", "pwrite", "ftruncate", "posix_fallocate", "statvfs")
 
 
 @dataclass(slots=True)
@@ -238,6 +238,14 @@ class Recorder:
             self._heard_wholly.add(self.inode_of(name))
             self.wrote(self._names[name], offset, bytes(data))
         return int(self._real["pwrite"](descriptor, data, offset))
+
+    def _os_ftruncate(self, descriptor: int, length: int) -> None:
+        name = self.name_of(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if name != "?":
+            self._alive("write")
+            self._heard_wholly.add(self.inode_of(name))
+            self.truncated(self._names[name], length)
+        self._real["ftruncate"](descriptor, length)
 
     def _os_posix_fallocate(self, descriptor: int, offset: int, length: int) -> None:
         name = self.name_of(os.readlink(f"/proc/self/fd/{descriptor}"))
