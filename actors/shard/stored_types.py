@@ -25,6 +25,7 @@ def _types_of(event: type[Any]) -> Types:
 
 EVENT_TYPES: dict[int, Types] = {kind: _types_of(event) for kind, event in EVENT_KINDS.items()}
 _LINES_AT = {30: 7, 33: 1}  # ReservationOpened, ReservationAmended
+_NUMBERED = (30, 50)  # ReservationOpened, ExceptionOpened: their ids end with their numbers
 _LINE: Types = (str, str, int, int)
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
@@ -40,7 +41,8 @@ _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
 _PAIR: Types = (int, int)
 _ADRIFT: Types = (str, int)
 _OPENED: tuple[Types, ...] = ((int, int, int, list), (int, int, int, type(None)))
-_STOCK, _CLAIMS, _RESERVATION = 1, 2, 3
+_CONSTANT: Types = (int, str, str, str, str, str, str, int)  # of an exception, what never changes
+_STOCK, _CLAIMS, _RESERVATION, _EXCEPTION = 1, 2, 3, 5
 
 
 def check_event(kind: int, fields: Sequence[Any]) -> None:
@@ -48,6 +50,8 @@ def check_event(kind: int, fields: Sequence[Any]) -> None:
     types = EVENT_TYPES[kind]
     if tuple(map(type, fields)) != types[: len(fields)]:
         raise ValueError(f"an event of kind {kind} with fields of other types: {_shown(fields)}")
+    if kind in _NUMBERED and not _ends_with(fields[0], fields[1]):
+        raise ValueError(f"an event of kind {kind} whose id is not that of its number: {_shown(fields)}")
     if kind in _LINES_AT and not _all_of(fields[_LINES_AT[kind]], _LINE):
         raise ValueError(f"an event of kind {kind} with lines that are none: {_shown(fields)}")
 
@@ -62,9 +66,18 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
     elif good and tag == _CLAIMS:
         good = bool(fields[5]) and _all_of(fields[5], _CLAIM)
     elif good and tag == _RESERVATION:
-        good = _all_of(fields[11], _LINE) and tuple(map(type, fields[18])) in _OPENED
+        good = (
+            _all_of(fields[11], _LINE) and tuple(map(type, fields[18])) in _OPENED and _ends_with(fields[0], fields[1])
+        )
+    elif good and tag == _EXCEPTION:
+        number = fields[0].rpartition("-")[2]
+        good = tuple(map(type, fields[1])) == _CONSTANT and number.isascii() and number.isdigit()
     if not good:
         raise ValueError(f"an entity of tag {tag} with fields of other types: {_shown(fields)}")
+
+
+def _ends_with(identifier: str, number: int) -> bool:
+    return identifier.rpartition("-")[2] == str(number)
 
 
 def _all_of(parts: Any, types: Types) -> bool:

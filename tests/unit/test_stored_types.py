@@ -82,6 +82,11 @@ def test_a_row_that_cannot_be_understood_is_damage_with_its_key(payload):
 
 def test_every_kind_of_event_has_its_types():
     for kind, types in EVENT_TYPES.items():
-        check_event(kind, [one() for one in types])
+        fields: list = [one() for one in types]
+        if kind in (30, 50):
+            fields[:2] = ["x-7", 7]
+            with pytest.raises(ValueError, match="number"):
+                check_event(kind, ["x-07", *fields[1:]])
+        check_event(kind, fields)
         with pytest.raises(ValueError, match=f"kind {kind}"):
             check_event(kind, [None] * len(types))
