@@ -44,11 +44,16 @@ places = st.tuples(skus, warehouses)
 dispositions = st.sampled_from(tuple(map(int, Disposition)))
 orders = st.sampled_from(("", "", "order 1", "order 2"))
 channels = st.sampled_from(("web", "web", "b2b"))
-indices = st.integers(-1, 5)
-line_ids = st.sampled_from(("0", "1", "2"))
+indices = st.sampled_from((*range(6), *range(6), -1))  # of a reservation; −1: one that nobody knows
+line_ids = st.sampled_from(("0", "1", "2", "2", "3"))
 ttls = st.sampled_from((500, 5_000, 60_000, 300_000))
 short_times = st.sampled_from((0, 1, 499, 500, 4_999, 60_000))
-shipments = st.sampled_from(("s1", "s2", "s3", "s4", "s5"))
+shipments = st.integers(1, 25).map("s{}".format)
+counts = st.lists(st.integers(3, 12), min_size=4, max_size=4)
+first_ttls = st.lists(st.sampled_from((500, 5_000, 60_000)), min_size=1, max_size=3)
+
+
+PLACES = (("A", "main"), ("B", "main"), ("A", "east"), ("B", "east"))
 
 
 class Machine(RuleBasedStateMachine):
@@ -67,6 +72,22 @@ class Machine(RuleBasedStateMachine):
     def event(self, place: tuple[str, str], fact: Fact, *details: Any, **options: Any) -> None:
         sku, warehouse = place
         self.both.ask(self.both.world.event(fact, sku, *details, warehouse=warehouse, **options))
+
+    @rule(
+        place=places, safety=st.integers(-1, 5), limit=st.sampled_from((-1, -1, 0, 3)), version=st.integers(0, 3),
+        selling=st.sampled_from((0, 0, 1, 2)),
+    )  # fmt: skip
+    def a_policy(self, place, safety, limit, version, selling):
+        key = stock_key(place[1], place[0])
+        body = [self.both.world.fresh_id("o"), repr((key, safety, limit, version, selling)).encode(), key]
+        if version == 3:
+            self.both.ask(self.both.item(Verb.REGISTER_STOCK, key, *body, safety, selling, limit, "piece"))
+        else:
+            self.both.ask(self.both.item(Verb.SET_STOCK_POLICY, key, *body, safety, limit, "", version, selling))
+
+    def units_come_in(self, counts: list[int]) -> None:
+        for place, quantity in zip(PLACES, counts, strict=True):
+            self.event(place, Fact.RECEIPT, quantity, 1, "", "")
 
     @rule(milliseconds=short_times)
     def time_passes(self, milliseconds):
@@ -102,10 +123,16 @@ promises: dict[str, Any] = {
 class StockActorMachine(Machine):
     """One stock actor and its neighbours: facts, picks, policies, single claims."""
 
-    @initialize(quantity=st.integers(0, 20))
-    def units_come_in(self, quantity):
-        if quantity:
-            self.event(("A", "main"), Fact.RECEIPT, quantity, 1, "", "")
+    @initialize(counts=counts, ttls=first_ttls, order=orders)
+    def there_is_stock_and_some_of_it_is_claimed(self, counts, ttls, order):
+        self.units_come_in(counts)
+        for number, ttl_ms in enumerate(ttls):
+            sku, warehouse = PLACES[number % 2]
+            self.both.ask(
+                self.both.world.reserve_item(
+                    (sku, number + 1, "0", warehouse), ttl_ms=ttl_ms, order=order, confirm=number == 2
+                )
+            )
 
     @rule(
         place=places,
@@ -148,7 +175,7 @@ class StockActorMachine(Machine):
 
     @rule(
         place=places,
-        event=st.sampled_from(("e1", "e2")),
+        event=st.integers(1, 40).map("e{}".format),
         age_ms=st.sampled_from((0, 25 * 3_600_000)),
         reject=st.sampled_from((0, 0, 7)),
     )
@@ -158,18 +185,6 @@ class StockActorMachine(Machine):
     @rule(place=places, quantity=st.sampled_from((10**15, 10**15 - 3)))
     def a_number_that_leaves_all_bounds(self, place, quantity):
         self.event(place, Fact.RECEIPT, quantity, 4, "", "")
-
-    @rule(
-        place=places, safety=st.integers(-1, 5), limit=st.sampled_from((-1, -1, 0, 3)), version=st.integers(0, 3),
-        selling=st.sampled_from((0, 0, 1, 2)),
-    )  # fmt: skip
-    def a_policy(self, place, safety, limit, version, selling):
-        key = stock_key(place[1], place[0])
-        body = [self.both.world.fresh_id("o"), repr((key, safety, limit, version, selling)).encode(), key]
-        if version == 3:
-            self.both.ask(self.both.item(Verb.REGISTER_STOCK, key, *body, safety, selling, limit, "piece"))
-        else:
-            self.both.ask(self.both.item(Verb.SET_STOCK_POLICY, key, *body, safety, limit, "", version, selling))
 
     @rule(place=places, state=st.sampled_from((SellingState.OPEN, SellingState.OPEN, SellingState.SUSPENDED)))
     def selling_is_suspended_or_resumed(self, place, state):
@@ -202,7 +217,7 @@ class StockActorMachine(Machine):
 
 
 lines = st.lists(st.tuples(skus, quantities, warehouses, st.integers(0, 9)), min_size=1, max_size=4)
-parts = st.lists(st.tuples(line_ids, quantities), max_size=3, unique_by=lambda part: part[0])
+parts = st.lists(st.tuples(line_ids, st.integers(1, 3)), max_size=3, unique_by=lambda part: part[0])
 amendments = st.lists(
     st.tuples(st.sampled_from(("0", "1", "2", "new")), skus, quantities, warehouses),
     max_size=3, unique_by=lambda target: target[0],
@@ -212,11 +227,14 @@ amendments = st.lists(
 class ReservationMachine(Machine):
     """Orders of several lines in several shards: every verb, whole and in parts."""
 
-    @initialize(counts=st.lists(st.integers(0, 12), min_size=4, max_size=4))
-    def units_come_in(self, counts):
-        for place, quantity in zip((("A", "main"), ("B", "main"), ("A", "east"), ("B", "east")), counts, strict=True):
-            if quantity:
-                self.event(place, Fact.RECEIPT, quantity, 1, "", "")
+    @initialize(counts=counts, ttls=first_ttls, order=orders)
+    def there_is_stock_and_there_are_orders(self, counts, ttls, order):
+        self.units_come_in(counts)
+        for number, ttl_ms in enumerate(ttls):
+            lines = [(sku, number + 1, str(place), warehouse) for place, (sku, warehouse) in enumerate(PLACES)]
+            self.both.ask(
+                self.both.world.reserve_item(*lines[number:], ttl_ms=ttl_ms, order=order, confirm=number == 2)
+            )
 
     def wanted(self, lines: list[tuple[str, int, str, int]]) -> list[tuple[Any, ...]]:
         return [
