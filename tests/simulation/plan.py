@@ -192,7 +192,7 @@ def _faults(draw: random.Random) -> Faults:
     chances = Chances(draw)
     network = NetworkFaults(
         delay_ms=draw.choice(((0.05, 0.5), (0.1, 20.0), (0.1, 150.0))),
-        cut=chances.rate(0.005, 0.03, 0.15),
+        cut=chances.rate(0.005, 0.03, 0.15, 0.3),
         silence=chances.rate(0.002, 0.02),
         double=chances.rate(0.05, 0.5),
         pieces=chances.rate(0.3),
