@@ -8,7 +8,7 @@ model: an acknowledged command is where its answer said, and an id got one answe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,14 +69,14 @@ def with_copies(recording: Recording, facts: JournalFacts) -> list[Operation]:
         effect.identity[2] for effect in facts.effects if effect.identity[:1] == ("request",) and not effect.refused
     }
     operations = []
-    asked: set[tuple[int, str]] = set()
+    asked: set[tuple[int, str, str]] = set()
     for attempt in recording.attempts:
         operation = attempt.operation
         if operation is None:
             continue
-        request = (attempt.item[0], id_of(attempt.item))
+        request = (attempt.item[0], _scope_of(attempt.item), id_of(attempt.item))
         before = operation.replayed and request not in asked
-        later = operation.status == REFUSED and not operation.replayed and request[1] in done
+        later = operation.status == REFUSED and not operation.replayed and request[2] in done
         if before or later:
             operations.append(
                 replace(operation, returned=math.inf, status=UNKNOWN, replayed=False, answer={}, positions={})
@@ -85,6 +85,14 @@ def with_copies(recording: Recording, facts: JournalFacts) -> list[Operation]:
             asked.add(request)
         operations.append(operation)
     return operations
+
+
+def _scope_of(item: Sequence[Any]) -> str:
+    """Within what an id is one: a source's events, a channel's reserves, a reservation's verbs."""
+    body = item[5]
+    if len(body) <= 2:  # a question: it has no id
+        return ""
+    return str(body[0] if item[0] == Verb.INGEST else body[2])
 
 
 def settings_of(rules: Rules) -> Settings:
