@@ -4,7 +4,7 @@ Three machines: the stock actor (every fact, pick, policy and claim on few stock
 several lines in several shards), the shard (whole turns, duplicates, snapshots with turns between their slices, restarts at every
 point, ended things leaving memory). A run of a few hundred examples is part of ``make check``; more by
 
-    STOCKADE_EXAMPLES=20000 pytest tests/simulation/test_model_properties.py --hypothesis-show-statistics
+    STOCKADE_EXAMPLES=20000 pytest tests/simulation/test_model_properties.py --timeout 0
 
 A failure prints the shrunk sequence of steps, and the line that replays it (``@reproduce_failure``).
 """
