@@ -21,6 +21,7 @@ from tests.simulation.model import Model, Settings
 OPERATIONS_MAX = 40  # of one search: it is exhaustive
 STATES_MAX = 20_000  # looked at before a search is given up undecided
 ENDED = ("RESERVATION_EXPIRED", "RESERVATION_RELEASED", "RESERVATION_FULFILLED")
+ENDED_STATES = ("EXPIRED", "RELEASED", "FULFILLED")
 FOREVER_MS = 10**18
 ID_ASKED = {"reserve": "request_id", "release_by_request": "reserve_request_id"}  # whose answers tell a reserve's id
 
@@ -261,10 +262,19 @@ def fits(operation: Operation, outcome: Any) -> bool:
     if outcome.status != operation.status or (outcome.replayed and not operation.replayed):
         return False
     return all(
-        outcome.answer.get(name) == value
-        for name, value in operation.answer.items()
+        _unpicked(outcome.answer, name) == _unpicked(operation.answer, name)
+        for name in operation.answer
         if not name.endswith("_time_ms") and name != "exception_id"
     )
+
+
+def _unpicked(answer: dict[str, Any], name: str) -> Any:
+    """A part of an answer. What was picked for an ended reservation counts as its own while its claims are in memory, and as
+    adrift under its name afterwards: when they leave is no caller's doing."""
+    value = answer.get(name)
+    if name == "lines" and answer.get("state") in ENDED_STATES:
+        return [line._replace(picked=0) for line in value or ()]
+    return value
 
 
 def signature(model: Model) -> Any:
