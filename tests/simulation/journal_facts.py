@@ -20,6 +20,7 @@ SHARD_OWNED = 1
 ON_HAND_CHANGED = 12
 CLAIM_GRANTED, CLAIM_CONFIRMED, CLAIM_RELEASED, CLAIM_EXPIRED, CLAIM_FULFILLED, CLAIM_PICKED = range(20, 26)
 CLAIMS_FORGOTTEN = 26
+ADDED_UP = frozenset((ON_HAND_CHANGED, *range(CLAIM_GRANTED, CLAIMS_FORGOTTEN + 1)))
 RESERVATION_OPENED = 30
 RESERVATION_ENDED = 35
 VERB_SPENT = 36
@@ -100,7 +101,7 @@ class FactsReader:
         sequence = record.first_sequence
         for cause, events in decode_groups(record.payload):
             for event in events:
-                if event[0] in (ON_HAND_CHANGED, *range(20, 27)):
+                if event[0] in ADDED_UP:
                     self._add_up(event)
             self._group(record, cause, events, Span(record.epoch, sequence, sequence + len(events) - 1))
             sequence += len(events)

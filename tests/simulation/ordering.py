@@ -73,6 +73,7 @@ class Matcher:
         self._problems = ordered.problems
         self._attempts: dict[tuple[Any, ...], list[Operation]] = {}
         self._effects: dict[tuple[Any, ...], list[Effect]] = {}
+        self._events: dict[tuple[Any, ...], list[Effect]] = {}
 
     def steps(self) -> list[Step]:
         """One for every effect, and for every answer that is not an effect's."""
@@ -107,13 +108,16 @@ class Matcher:
     def _step(self, effect: Effect) -> Step:
         step = self._told(effect)
         if effect.answer and effect.answer[3] == EVENT_ID_REUSED:
-            step.repeats = next((one for one in self._original(effect)), None)
+            step.repeats = next(iter(self._original(effect)), None)
         return step
 
     def _original(self, effect: Effect) -> list[Effect]:
         """The event, of whatever stock key, that took the id before."""
-        same = [one for one in self._history.journal.effects if one.identity == effect.identity]
-        return [one for one in same if one.answer and one.answer[3] != EVENT_ID_REUSED]
+        if not self._events:
+            for one in self._history.journal.effects:
+                if one.answer and one.answer[3] != EVENT_ID_REUSED:
+                    self._events.setdefault(one.identity, []).append(one)
+        return self._events.get(effect.identity, [])
 
     def _told(self, effect: Effect) -> Step:
         identity = effect.identity
