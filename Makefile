@@ -23,7 +23,8 @@ $(STAMP): constraints.txt pyproject.toml protos/pyproject.toml
 demo: $(STAMP) ## start the service on a fresh data directory, drive a trading day, prove that nothing oversold
 	@stockade demo $(ARGS)
 
-test: check ## everything: the checks, then all tests
+test: check ## everything: the checks, then the proofs, then all tests with sockets and processes
+	@python -m pytest -q -n auto tests/simulation
 	@python -m pytest -q tests/integration tests/e2e $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, layers, contract, fast tests
@@ -34,7 +35,7 @@ check: $(STAMP) ## formatting, lint, types, layers, contract, fast tests
 	@cd protos && buf lint && buf build -o /dev/null
 	@python protos/breaking.py
 	@python protos/generate.py --check
-	@python -m pytest -q -n auto tests/unit $(wildcard tests/simulation)
+	@python -m pytest -q -n auto tests/unit
 
 fix: $(STAMP) ## format, and mend what ruff can mend
 	@ruff format --quiet . && ruff check --fix --quiet .
