@@ -296,4 +296,5 @@ def signature(model: Model) -> Any:
         )
         for one in model.reservations.values()
     ]  # fmt: skip
-    return (tuple(sorted(stock)), tuple(sorted(orders)))
+    decisions = [(repr(identity), repr(spent.answer)) for identity, spent in model.spent.items()]  # to be given again
+    return (tuple(sorted(stock)), tuple(sorted(orders)), tuple(sorted(decisions)))
