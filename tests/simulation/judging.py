@@ -30,7 +30,7 @@ from tests.simulation.journal_facts import journal_facts
 from tests.simulation.linearize import unexplained
 from tests.simulation.model_state import Settings
 from tests.simulation.trace import Recording
-from tests.simulation.witness import id_of, position_of
+from tests.simulation.witness import id_of, position_of, spent_by
 
 HELD = int(ReservationState.HELD)
 DUE_SLACK_MS = 2_000
@@ -171,7 +171,7 @@ def _denied(cluster: Cluster, recording: Recording, facts: JournalFacts) -> Iter
         if effect.kind != "command":
             continue
         done_s = cluster.disk.appended_s(effect.home, effect.spans[effect.home].last)
-        spent = effect.identity[1 if effect.identity[0] == "operator" else 2]
+        spent = spent_by(effect)
         before = [one for one in asked.get(spent, ()) if one.digest == effect.digest and one.invoked <= done_s]
         if before and all(one.status == NOT_DONE for one in before):
             yield f"it was done, and who asked was told that it was not: {before[0].about}"

@@ -41,8 +41,15 @@ def position_of(verb: int, reply: Sequence[Any] | None) -> Any:
 
 
 def id_of(item: Sequence[Any]) -> str:
+    """The id that a call spends; an event's is one of its source."""
     body = item[5]
-    return str(body[2] if item[0] == INGEST else body[0])
+    return f"{body[0]}/{body[2]}" if item[0] == INGEST else str(body[0])
+
+
+def spent_by(effect: Effect) -> str:
+    """The id that a decision of the journal spent, as ``id_of`` spells it."""
+    kind, first, second = effect.identity
+    return f"{first}/{second}" if kind == "event" else str(first if kind == "operator" else second)
 
 
 class Witness:
@@ -86,7 +93,7 @@ class Witness:
         span = effect.spans.get(effect.home)
         if span is None:
             return None
-        spent = effect.identity[1 if effect.identity[0] == "operator" else 2]
+        spent = spent_by(effect)
         key = (effect.home, span.epoch, span.last, spent)
         reply = self._seen.get(key)
         if reply is None or key in told:
