@@ -50,8 +50,10 @@ FRAMES = 10
 ITEMS_PER_FRAME = 400
 WARM_FRAMES = 2  # not counted: first stock actors, first dictionaries
 
-# Beyond these ratios to the record the check fails. Time: see `spread` in the record, seen over runs on a busy machine.
+# Beyond these ratios to the record the check fails. Calls and bytes repeat exactly. Calibrated time repeated within 5 to 24 %
+# on two processors with ten others' work on them; hence the second and third look at what seems to cost too much.
 TOLERANCES = {"cpu": 1.20, "calls": 1.02, "bytes": 1.05}
+LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +262,26 @@ def regressions(record: dict[str, dict[str, float]], now: dict[str, dict[str, fl
     return found
 
 
+def looked_again(
+    now: dict[str, dict[str, float]], before: dict[str, dict[str, float]], rounds: int
+) -> dict[str, dict[str, float]]:
+    """What seems to take too long is measured again: others' work only ever adds time. Recording looks at everything again."""
+    for _ in range(LOOKS - 1):
+        for workload in WORKLOADS:
+            known, found = before.get(workload.name), now[workload.name]
+            if not before or (known is not None and found["cpu"] > known["cpu"] * TOLERANCES["cpu"]):
+                again = measure(workload, rounds)
+                now[workload.name] = {what: min(value, again[what]) for what, value in found.items()}
+    return now
+
+
 def run_check(*, record: bool, rounds: int, path: Path = RECORD) -> int:
     """Measure and compare, or write the record."""
     now = {workload.name: measure(workload, rounds) for workload in WORKLOADS}
     version = ".".join(platform.python_version_tuple()[:2])
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     before = known.get(version, {}).get("workloads", {})
+    now = looked_again(now, {} if record else before, rounds) if record or before else now
     show(now, before)
     if record:
         known[version] = {**describe_briefly(), "workloads": now}

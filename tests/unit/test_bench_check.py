@@ -62,3 +62,21 @@ def test_costs_within_the_tolerance_pass_and_beyond_it_fail(what):
 
 def test_a_recorded_workload_that_was_not_measured_fails():
     assert regressions(RECORDED, {}) == ["hot: is recorded but was not measured"]
+
+
+def test_a_time_that_seems_too_long_is_measured_again_and_a_real_one_stays(monkeypatch):
+    names = [one.name for one in WORKLOADS]
+    before = {name: {"cpu": 10.0, "calls": 40.0, "bytes": 1_000.0, "us": 5.0} for name in names}
+    disturbed, slower = names[0], names[1]
+    now = {name: {**before[name], "cpu": 13.0 if name in (disturbed, slower) else 10.0} for name in names}
+    looks = []
+
+    def measured(workload, rounds):
+        looks.append(workload.name)
+        return {**before[workload.name], "cpu": 10.1 if workload.name == disturbed else 13.1}
+
+    monkeypatch.setattr(check, "measure", measured)
+    found = regressions(before, check.looked_again(now, before, 1))
+
+    assert looks == [disturbed, slower, slower]
+    assert [one.partition(":")[0] for one in found] == [slower]
