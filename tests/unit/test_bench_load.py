@@ -282,6 +282,25 @@ async def test_an_open_loop_sends_what_is_due_and_measures_its_own_lag():
     assert outcome.lag_us.get_max_value() > 0.8 * loop_was_held_s * 1e6
 
 
+async def test_an_open_loop_that_is_behind_still_hears_answers():
+    """All calls are due at once; the first must have failed before the last is sent."""
+    channel = grpc.aio.insecure_channel("127.0.0.1:1")
+    generator = Generator([channel])
+    sent_at_first_failure = []
+
+    def watched():
+        for _ in range(2_000):
+            if generator.outcome.failed and not sent_at_first_failure:
+                sent_at_first_failure.append(generator.outcome.sent)
+            yield Shot("reserve", b"", 1)
+
+    outcome = await generator.open(watched(), itertools.repeat(0.0))
+    await channel.close()
+
+    assert outcome.sent == outcome.failed == 2_000
+    assert sent_at_first_failure and sent_at_first_failure[0] < 1_000
+
+
 def busy(generator: Generator, seconds: float) -> None:
     """Hold the loop, as a generator without processor time does."""
     end_s = generator.now_s() + seconds
