@@ -131,6 +131,9 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def scenario_changes(old: ScenarioResult, new: ScenarioResult, missing: list[str]) -> list[Change]:
     """Every metric that both have valid runs of; a scenario without any is noted in ``missing``."""
     changes: list[Change] = []
+    before_ratios, after_ratios = old.noop_ratios(), new.noop_ratios()
+    if before_ratios and after_ratios:
+        changes.append(change(old.title, "÷ no-op", before_ratios, after_ratios, more_is_better=True))
     for label in old.labels:
         name = f"{old.title}{', ' + label if label else ''}"
         before_runs, after_runs = old.valid(label), new.valid(label)

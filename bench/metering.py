@@ -79,6 +79,8 @@ class Meter:
     def __init__(self, data_dir: Path | None, others: dict[str, list[int]] | None = None) -> None:
         self._data_dir = data_dir
         self._others = {role: set(pids) for role, pids in (others or {}).items()}
+        self._node: dict[str, set[int]] = {}
+        self._ready_written = 0
         self._first: dict[int, float] = {}
         self._last: dict[int, float] = {}
         self._role: dict[int, str] = {}
@@ -106,14 +108,17 @@ class Meter:
             self.memory_mib_max[role] = max(self.memory_mib_max.get(role, 0.0), round(mib, 1))
 
     def _pids(self) -> dict[str, set[int]]:
-        roles = {**self._others, "generator": {os.getpid()}}
+        """All of /proc is walked only when the node says that its processes changed: the generator shares the processor."""
         if self._data_dir is not None:
+            path = self._data_dir / "ready.json"
             try:
-                ready = json.loads((self._data_dir / "ready.json").read_text())
+                written = path.stat().st_mtime_ns
+                if written != self._ready_written:
+                    self._node = pids_by_role(json.loads(path.read_text()), parents())
+                    self._ready_written = written
             except (OSError, ValueError):
-                return roles  # being written, or gone
-            roles |= pids_by_role(ready, parents())
-        return roles
+                pass  # being written, or gone: what was known before still counts
+        return {**self._others, "generator": {os.getpid()}, **self._node}
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU by role."""

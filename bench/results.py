@@ -96,6 +96,13 @@ class ScenarioResult(BaseModel):
         """The runs that count, of one phase."""
         return [run for run in self.runs if not run.invalid and run.label == label]
 
+    def noop_ratios(self) -> list[float]:
+        """Service over no-op: each repetition against the no-op that ran right after it. Steadier than either rate."""
+        if len(self.runs) != len(self.noop):
+            return []
+        pairs = zip(self.runs, self.noop, strict=True)
+        return [ours.per_second / noop.per_second for ours, noop in pairs if noop.per_second and not ours.invalid]
+
     @property
     def labels(self) -> list[str]:
         """The phases a repetition has, in their order; one nameless phase for most scenarios."""

@@ -95,19 +95,8 @@ def _rate_rows(one: ScenarioResult) -> list[tuple[Any, ...]]:
 
 def ratio_text(one: ScenarioResult) -> str:
     """Service over no-op, repetition by repetition; empty without a no-op."""
-    ratios = noop_ratios(one)
+    ratios = one.noop_ratios()
     return f"{middle(ratios):.2f} × ({min(ratios):.2f} … {max(ratios):.2f})" if ratios else ""
-
-
-def noop_ratios(one: ScenarioResult) -> list[float]:
-    """The ratio of each repetition to the no-op that ran right after it."""
-    if len(one.runs) != len(one.noop):
-        return []
-    return [
-        ours.per_second / theirs.per_second
-        for ours, theirs in zip(one.runs, one.noop, strict=True)
-        if theirs.per_second and not ours.invalid
-    ]
 
 
 def refused_text(runs: list[Run]) -> str:

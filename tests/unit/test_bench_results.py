@@ -14,7 +14,7 @@ from bench.metering import below, journal_facts, node_counters, pids_by_role
 from bench.report import write_html
 from bench.results import ResultError, load_result, merged, save
 from bench.running import proof_findings
-from bench.tables import noop_ratios, show_comparison, show_result
+from bench.tables import show_comparison, show_result
 from tests.unit.bench_world import MACHINE, PROOF, result, run, scenario_result
 
 
@@ -54,7 +54,7 @@ def test_latencies_of_several_runs_are_merged_from_their_histograms():
 
 
 def test_the_ratio_to_the_noop_is_made_of_neighbours():
-    assert noop_ratios(scenario_result("hot", [1_000, 2_000], [2_000, 2_000])) == [0.5, 1.0]
+    assert scenario_result("hot", [1_000, 2_000], [2_000, 2_000]).noop_ratios() == [0.5, 1.0]
 
 
 # --- compare ---
@@ -76,6 +76,15 @@ def test_a_change_within_the_spread_is_no_change():
 
 def test_two_runs_are_said_to_be_few():
     assert changes_of([1_000, 1_050], [2_000, 2_050])["a second"] == "better (of only 2 and 2 runs)"
+
+
+def test_a_slower_machine_that_slows_the_noop_as_much_changes_no_ratio():
+    before = result(scenario_result("hot", [1_000] * 3, [2_000] * 3))
+    after = result(scenario_result("hot", [500] * 3, [1_000] * 3))
+
+    verdicts = {one.metric: one.verdict for one in compare(before, after).changes}
+
+    assert (verdicts["a second"], verdicts["÷ no-op"]) == ("worse", "no difference to be seen")
 
 
 def test_a_longer_latency_is_worse():
