@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, LEFT, RIGHT = 760, 230, 110
+WIDTH, LEFT, RIGHT = 860, 310, 110
 BAR, GAP = 18, 8
 PLOT_HEIGHT, TOP, BOTTOM, SIDE = 240, 12, 40, 64
 COLOURS = 6  # classes c0 … c5

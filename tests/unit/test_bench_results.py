@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
@@ -262,6 +263,28 @@ def test_tables_show_figures_ratio_and_conditions(capsys):
 
     for shown in ("1,100", "0.55 × (0.50 … 0.60)", "Imaginary 9000", "2.000 × (2.000 … 2.000)", "better"):
         assert shown in said
+
+
+def test_every_plot_is_well_formed_and_stays_inside_its_frame(tmp_path):
+    struck = scenario_result("recovery", [1_000, 5_000], seconds=10.0)
+    struck.runs[-1].struck_s = 3.3
+    _, text = page_of(scenario_result("hot", [10, 30_000], [2_000, 2_000]), struck, directory=tmp_path)
+    drawn = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
+
+    assert len(drawn) >= 8
+    for svg in drawn:
+        _, _, width, height = map(float, svg.attrib["viewBox"].split())
+        for part in svg:
+            if part.tag.endswith("rect"):
+                assert float(part.attrib["x"]) + float(part.attrib["width"]) <= width
+                assert float(part.attrib["y"]) + float(part.attrib["height"]) <= height
+            elif part.tag.endswith("text"):
+                assert 0 <= float(part.attrib["x"]) <= width
+                assert 0 <= float(part.attrib["y"]) <= height
+            else:
+                for x, y in re.findall(r"[ML]([\d.-]+) ([\d.-]+)", part.attrib["d"]):
+                    assert 0 <= float(x) <= width
+                    assert 0 <= float(y) <= height
 
 
 @pytest.mark.parametrize(
