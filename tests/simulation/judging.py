@@ -69,12 +69,12 @@ def with_copies(recording: Recording, facts: JournalFacts) -> list[Operation]:
         effect.identity[2] for effect in facts.effects if effect.identity[:1] == ("request",) and not effect.refused
     }
     operations = []
-    asked: set[tuple[int, str, str]] = set()
+    asked: set[tuple[int, str, str, bytes]] = set()
     for attempt in recording.attempts:
         operation = attempt.operation
         if operation is None:
             continue
-        request = (attempt.item[0], _scope_of(attempt.item), id_of(attempt.item))
+        request = (attempt.item[0], _scope_of(attempt.item), id_of(attempt.item), operation.digest)
         before = operation.replayed and request not in asked
         later = operation.status == REFUSED and not operation.replayed and request[2] in done
         if before or later:
