@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import typer
+
 from bench.scenario import Scenario, ScenarioError, all_scenarios, chosen
 
 RESULTS = Path(__file__).parent / "results"
@@ -67,6 +69,8 @@ def main(arguments: list[str]) -> int:
     except (ScenarioError, ResultError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
+    except typer.Exit as ended:  # the service did not start, and has said why
+        return ended.exit_code
 
 
 def adapted(options: argparse.Namespace) -> list[Scenario]:
