@@ -53,14 +53,13 @@ def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
         for seed in seeds:
             yield from _run_chunk([seed])
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, gc.freeze) as pool:  # modules need not be walked after every seed
         for outcomes in pool.imap_unordered(_run_chunk, chunks):
             yield from outcomes
 
 
 def _run_chunk(seeds: Iterable[int]) -> list[Outcome]:
     outcomes = []
-    gc.freeze()  # modules need not be walked after every seed
     for seed in seeds:
         outcome = simulate(seed)
         outcome.recording = None
