@@ -53,7 +53,7 @@ def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
         for seed in seeds:
             yield from _run_chunk([seed])
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, gc.freeze) as pool:  # modules need not be walked after every seed
+    with multiprocessing.get_context("spawn").Pool(jobs, gc.freeze) as pool:  # modules are not walked after each seed
         for outcomes in pool.imap_unordered(_run_chunk, chunks):
             yield from outcomes
 
