@@ -83,7 +83,7 @@ def total(table: Sequence[tuple[Bug, Sequence[Finding]]]) -> bool:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.planted", description=__doc__)
     parser.add_argument("names", nargs="*", help="words that a bug's name holds; none: all bugs")
-    parser.add_argument("--seeds", type=int, default=100, help="seeds a checker may take until it gives up")
+    parser.add_argument("--seeds", type=int, default=300, help="seeds a checker may take until it gives up")
     parser.add_argument("--jobs", type=int, default=2, help="bugs at the same time")
     parser.add_argument("--only", default="", help="a word that the detector's name holds")
     parser.add_argument("--list", action="store_true", help="show names and stories, run nothing")
