@@ -14,27 +14,38 @@ from tests.planted.catalog import Bug, load_bugs, plant
 from tests.planted.detectors import DETECTORS, run
 
 BUGS = {bug.name: bug for bug in load_bugs()}
+SEEDS = 60
 ALWAYS = {
-    "two lines of one key are not summed": "histories",
-    "no fence": "journal conformance",
+    "two lines of one key are not summed": "simulation",
+    "refusals pass the gate early": "simulation",
+    "no fence": "simulation",
     "an item gets another one's answer": "gateway walk",
 }
 IN_TURN = {
-    "picked units are sold again": "histories",
-    "replace leaves the old hold": "histories",
-    "imposed claims count as granted": "histories",
-    "the single line sells while selling is suspended": "histories",
+    "picked units are sold again": "simulation",
+    "replace leaves the old hold": "simulation",
+    "imposed claims count as granted": "simulation",
+    "shard time goes back": "simulation",
+    "no grace after a takeover": "simulation",
+    "an id that leaves memory is forgotten": "simulation",
+    "the tombstone is lost": "simulation",
+    "a release in part frees its units twice": "simulation",
+    "a count takes the claims for stock": "simulation",
+    "a shipment has no identity": "simulation",
+    "a snapshot misses a field": "simulation",
+    "one fenced shard commits the others": "journal conformance",
+    "commits are not synced": "power loss",
+    "rows of ids have a transaction of their own": "power loss",
     "the gateway forgets what it had sent": "gateway walk",
     "copies of a request outlive it": "gateway walk",
-    "one fenced shard commits the others": "journal conformance",
 }
 
 
 def caught(bug: Bug, by: str, tree: Path) -> str:
     """What the general checker of that name says of the bug; empty when it finds nothing."""
-    detector = next(one for one in DETECTORS if one.general and by in one.name)
+    detector = next(one for one in DETECTORS if one.general and one.name == by)
     plant(bug, tree)
-    return run(detector, bug, tree, seeds=30).evidence
+    return run(detector, bug, tree, SEEDS).evidence
 
 
 @pytest.mark.parametrize("name", ALWAYS)
