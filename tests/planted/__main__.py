@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tests.planted.catalog import ROOT, Bug, load_bugs, plant
@@ -113,13 +113,14 @@ def main() -> int:
             if finding.caught:
                 print(finding.output)
                 return 1
-    table: list[tuple[Bug, list[Finding]]] = []
+    found: dict[str, list[Finding]] = {}
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for bug, findings in zip(
-            bugs, pool.map(lambda one: findings_of(one, detectors, asked.seeds), bugs), strict=True
-        ):
-            table.append((bug, findings))
-            show(bug, findings, verbose=asked.verbose)
+        shown = {pool.submit(findings_of, bug, detectors, asked.seeds): bug for bug in bugs}
+        for future in as_completed(shown):
+            bug = shown[future]
+            found[bug.name] = future.result()
+            show(bug, found[bug.name], verbose=asked.verbose)
+    table = [(bug, found[bug.name]) for bug in bugs]
     return 0 if total(table) else 1
 
 
