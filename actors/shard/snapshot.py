@@ -34,16 +34,15 @@ ENTITIES_PER_SLICE = 250
 class Snapshotter:
     """One snapshot of one shard under way."""
 
-    def __init__(
-        self, engine: Engine, shard_id: int, now_ms: int, entities_per_slice: int = ENTITIES_PER_SLICE
-    ) -> None:
+    def __init__(self, engine: Engine, shard_id: int, now_ms: int, entities_per_slice: int = 0) -> None:
+        """``entities_per_slice`` 0: the module's own bound."""
         shard = engine.books.shards[shard_id]
         self._engine = engine
         self._shard = shard
         self._snapshot_id = shard.sequence
         self._time_ms = now_ms
         self._identities = _identities(shard)
-        self._entities_per_slice = entities_per_slice
+        self._entities_per_slice = entities_per_slice or ENTITIES_PER_SLICE
         self._done = False
         self._slices = 0
         self._lowest = (shard.sequence, shard.record_number)

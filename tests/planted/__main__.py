@@ -47,7 +47,8 @@ def cell(findings: Sequence[Finding], *, general: bool, width: int = 400) -> str
             spent_s += finding.seconds
             if finding.caught:
                 name = f"{finding.detector}: " if general else ""
-                return f"{spent_s:5.1f} s  {textwrap.shorten(name + finding.evidence, width, placeholder='…')}"
+                said = name + finding.evidence
+                return f"{spent_s:5.1f} s  {said if len(said) <= width else said[: width - 1] + '…'}"
     return f"{spent_s:5.1f} s  -" if spent_s else "not asked"
 
 
