@@ -134,7 +134,9 @@ class Life:
             self.full = isinstance(error, JournalFull)
             self._end_badly()
             return repr(error)
-        self._end(orderly=self._draw.random() < 0.5)
+        assert self._journal is not None
+        gone = self._recorder.dead or self._journal._failed  # in its last chore: nothing that it does now is an answer
+        self._end(orderly=self._draw.random() < 0.5 and not gone)
         return "closed"
 
     def _open(self) -> Engine:
