@@ -7,7 +7,9 @@ its stock again.
 
 A frame's checksum continues that of the frame before, so frames behind a bad one can still be told by their neighbours. A writer
 goes on behind a commit only once that commit is durable; so a commit and a frame that continues it, both beyond where SQLite
-stopped, are the proof. What it cannot tell: damage to the very last commit, and to the WAL's header. (Format:
+stopped, are the proof. Whether a frame is a commit stands in its first bytes, which a power cut may have left as they were while
+the sector behind them was written: of a frame whose checksum is wrong they are believed only where they share a sector with the salts.
+What it cannot tell: damage to the very last commit, and to the WAL's header. (Format:
 https://www.sqlite.org/fileformat2.html#walformat)
 """
 
@@ -21,6 +23,8 @@ from actors.journal.port import JournalDamaged
 
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint number, two salts, two checksums
 _FRAME = struct.Struct(">6I")  # page number, pages after a commit (else 0), two salts, two checksums
+_SALTS_END = 16  # bytes into a frame: page number, pages after a commit, two salts
+_SECTOR_BYTES = 512  # the least that a disk writes as one
 _MAGIC = 0x377F0682  # its last bit: checksums over big-endian words
 
 Checksum = tuple[int, int]
@@ -76,18 +80,23 @@ def _commit_behind(file: BinaryIO, frames_read: int) -> _Found | None:
     words = f"{'>' if magic & 1 else '<'}{(8 + page_bytes) // 4}I"
     at = _read(file, frames_read, page_bytes, salts) if frames_read else None
     before, recomputed = None, at.checksum if at is not None else (rest[2], rest[3])
+    ends_a_commit = False  # the frame before
     number = frames_read + 1
     while (frame := _read(file, number, page_bytes, salts)) is not None:
         if not frame.is_of_this_wal:
             before = None
         else:
             continues = before is not None and _sum(words, before.checksum, frame.summed) == frame.checksum
-            if before is not None and before.number == frames_read + 1:  # its own checksum may be what is damaged
+            first_bad = number == frames_read + 1
+            if first_bad or (
+                before is not None and before.number == frames_read + 1
+            ):  # a checksum may be what is damaged
                 continues = continues or _sum(words, recomputed, frame.summed) == frame.checksum
-            if before is not None and before.is_commit and continues:
+            if before is not None and ends_a_commit and continues:
                 return _Found(before.number, page_bytes)
+            ends_a_commit = frame.is_commit and (continues or _begins_in_one_sector(number, page_bytes))
             before = frame
-            if number == frames_read + 1:
+            if first_bad:
                 recomputed = _sum(words, recomputed, frame.summed)
         number += 1
     return None
@@ -106,6 +115,11 @@ def _read(file: BinaryIO, number: int, page_bytes: int, salts: tuple[int, int]) 
     _, pages, salt, other, first, second = _FRAME.unpack_from(content)
     summed = content[:8] + content[_FRAME.size :]
     return _Frame(number, pages > 0, (salt, other) == salts, (first, second), summed)
+
+
+def _begins_in_one_sector(number: int, page_bytes: int) -> bool:
+    offset = _offset(number, page_bytes)
+    return offset // _SECTOR_BYTES == (offset + _SALTS_END - 1) // _SECTOR_BYTES
 
 
 def _offset(number: int, page_bytes: int) -> int:
