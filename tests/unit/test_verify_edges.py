@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from actors.domain.commands import Verb
 from actors.domain.events import EVENT_KINDS
 from actors.journal import verify_ledger
 from actors.journal.codec import decode_groups, encode_groups, record_checksum, slice_checksum
@@ -263,8 +264,9 @@ def test_a_violation_tells_expected_and_found_in_the_event_s_own_words(run_seed:
         event[4:9] = [event[4] + 10_000, 0, 1, 0, 0]
 
     store = copy_store(honest_store(run_seed))
-    shard, at, group, index = next(events_of(store, 20))
-    groups = decode_groups(store.records[shard][at][0].payload)
+    places = ((place, decode_groups(store.records[place[0]][place[1]][0].payload)) for place in events_of(store, 20))
+    # a reserve's grant, and not an amend's
+    (shard, at, group, index), groups = next(one for one in places if one[1][one[0][2]][0][0] == int(Verb.RESERVE))
     oversell(groups[group][1][index])
     quantity = groups[group][1][index][4]
     found = next(one for one in judge(sealed(store, shard, at, groups)).violations if one.rule == "cover")
