@@ -270,7 +270,7 @@ class Core:
 
     def _has_room(self, link: Link) -> bool:
         """Whether another frame may go now. Frames that are worth their cost may be twice as many: batches keep a host busy
-        while the gateway reads the next ones (on two processors 72 k claims a second instead of 58 k)."""
+        while the gateway reads the next ones (measured in docs/benchmarks.md)."""
         under_way = len(link.frames)
         if link.pending_weight >= GATHER_LINES:
             return under_way < 2 * self._frames_in_flight

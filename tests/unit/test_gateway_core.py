@@ -181,6 +181,27 @@ def test_a_large_batch_is_cut_into_frames_of_bounded_lines() -> None:
     assert ended.payloads == [[f"item {index}"] for index in range(9_001)]
 
 
+def test_twice_as_many_frames_are_under_way_while_much_waits_and_no_more() -> None:
+    world = one_host()
+    sent = []
+    for _ in range(6):
+        world.call(*[0] * GATHER_LINES)
+        sent.append(len(world.frames()))
+    assert sent == [1, 1, 1, 1, 0, 0]
+
+
+def test_single_calls_keep_two_frames_under_way() -> None:
+    world = one_host()
+    for _ in range(2):
+        world.call(0)
+        assert len(world.frames()) == 1
+    for _ in range(GATHER_LINES - 1):
+        world.call(0)
+        assert world.frames() == []
+    world.call(0)
+    assert [len(frame.items) for frame in world.frames()] == [GATHER_LINES]
+
+
 def test_a_batch_of_large_items_is_cut_into_frames_of_bounded_bytes() -> None:
     world = World({"a": range(SHARDS)}, frames_in_flight_per_host=100)
     items = [[int(Verb.RESERVE), 0, 0, 1, [], ["x" * 300_000]] for _ in range(7)]
