@@ -41,7 +41,7 @@ SEND_BYTES_MAX = 64 * 1024 * 1024  # an answer of 25,000 long lines; clients set
 # --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ------------------------------------------
 CONCURRENT_RPCS_MAX = 4_096  # ~12 KiB each in gRPC and asyncio: 50 MiB
 PENDING_LINES_PER_HOST_MAX = 50_000  # half a second of a busy host; a longer queue only makes answers late
-FRAMES_IN_FLIGHT_PER_HOST = 2  # one is decided while the other commits; the rest gathers; twice as many while GATHER_LINES wait
+FRAMES_IN_FLIGHT_PER_HOST = 2  # one is decided, the other commits; twice as many while GATHER_LINES wait
 GATHER_LINES = 64  # a frame with so many lines is sent at once,
 GATHER_QUIET_PASSES = 40  # one with fewer when so many passes of the loop brought no call (about 0.2 ms),
 GATHER_MS_MAX = 10  # and none waits longer
