@@ -1,4 +1,4 @@
-"""The shard host: the async shell around the engine. Turns, group commit, the gate, wake-ups, snapshots, draining.
+"""The shard host: the async shell around the engine. Turns, group commit, the gate, wake-ups, draining.
 
 A turn is decided and applied in one go on the loop, its records go to the journal's thread as one transaction, and only when
 that is durable may anything that saw them leave: grants, refusals, reads, errors. While one commit runs the next batch
@@ -15,7 +15,6 @@ import gc
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import Rules
 from actors.journal.codec import decode_groups
-from actors.journal.port import EntryRow, Fenced, Journal, JournalError, Record
+from actors.journal.port import EntryRow, Fenced, Journal
 from actors.shard import frames
 from actors.shard.clock import ShardClock
 from actors.shard.directory import HostRoute
@@ -32,21 +31,19 @@ from actors.shard.engine import Engine, TurnResult
 from actors.shard.explaining import events_behind, newest_first
 from actors.shard.filter import EntryFilter
 from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
+from actors.shard.host_housekeeping import HostHousekeeping
 from actors.shard.host_links import Batch, HostLink, LinkOwner
+from actors.shard.host_snapshots import HostSnapshots
 from actors.shard.journal_thread import JournalThread
 from actors.shard.messages import ANY_SHARD
 from actors.shard.recovery import Progress, recover
 from actors.shard.shapes import fits
-from actors.shard.snapshot import Snapshotter
 from actors.shard.statistics import HostStatistics
 from actors.shard.turns import TurnQueue, Waiting, stock_key_of
 
 log = logging.getLogger(__name__)
 
 EndProcess = Callable[[int, str], None]
-
-COMPACT_ROWS_PER_JOB = 500  # about 5 ms of the journal's thread
-GC_OBJECTS_MAX = 100_000  # about 10 ms of collecting
 
 
 def wall_ms() -> int:
@@ -113,22 +110,18 @@ class ShardHost:
         self._waiting: AppliedTurn | None = None
         self._resolving = False
         self._turn_scheduled = False
-        self._turns = 0
-        self._durable_turns = 0
+        self.applied_turns = 0
+        self.durable_turns = 0
         self._wakeup: asyncio.TimerHandle | None = None
-        self._housekeeping: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self._draining = False
-        self._ended = False
-        self._snapshotter: Snapshotter | None = None
-        self._snapshots_due: deque[int] = deque()
-        self._snapshot_sequences: dict[int, int] = {}
-        self._accept_claims = True
-        self._compacted_ms = 0
-        self._looking_after = False
+        self.ended = False
         self._journal_kind = ""
         self._durability = ""
         self._engine: Engine
+        self._snapshots: HostSnapshots
+        self._housekeeping: HostHousekeeping
+        self._snapshot_sequences: dict[int, int]
         self._journal: Journal
         self._thread: JournalThread
         self._loop: asyncio.AbstractEventLoop
@@ -154,6 +147,7 @@ class ShardHost:
             gc.collect()
             gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
             gc.disable()
+        self._make_rooms()
         owner = LinkOwner(
             self.config,
             welcome=self._welcome,
@@ -165,8 +159,8 @@ class ShardHost:
         self._server = await loop.create_server(lambda: HostLink(owner), self.config.address, self.config.port)
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.state = "serving"
-        await self._look_after_journal()
-        self._arm_housekeeping()
+        await self._housekeeping.look_after_journal()
+        self._housekeeping.arm()
         self._arm_wakeup(self._engine.now_ms)
         shards = self._engine.books.shards
         self.route = HostRoute(
@@ -177,6 +171,33 @@ class ShardHost:
             tuple(shard.epoch for shard in shards.values()),
         )
         return self.route
+
+    def _make_rooms(self) -> None:
+        """What works beside the turns, once there is a journal and an engine."""
+        self._snapshots = HostSnapshots(
+            self._engine,
+            self._journal,
+            self._thread,
+            self._loop,
+            self.config,
+            self.statistics,
+            self,
+            self._now,
+            self._snapshot_sequences,
+        )
+        self._housekeeping = HostHousekeeping(
+            self._journal,
+            self._thread,
+            self._loop,
+            self.config,
+            self._rules,
+            self._filter,
+            self.statistics,
+            now_ms=self._now,
+            quiet=lambda: self.quiet,
+            ended=lambda: self.ended,
+            own_process=self._own_process,
+        )
 
     def _recover(self) -> int:
         """On the journal's thread."""
@@ -190,6 +211,7 @@ class ShardHost:
         self._engine = recovered.engine
         self._clock.not_before(self._engine.now_ms)
         self._filter = EntryFilter(journal.entry_keys())
+        self._snapshot_sequences = {}
         for shard_id in shards:
             newest = journal.snapshots(shard_id)[:1]
             self._snapshot_sequences[shard_id] = newest[0].highest_sequence if newest else 0
@@ -206,21 +228,21 @@ class ShardHost:
             self.state = "stopped"
             return
         self._draining = True
+        self._housekeeping.stop()
         self.state = "draining"
         deadline = self._loop.time() + drain_s
-        while not self._quiet() and self._loop.time() < deadline and not self._ended:
+        while not self.quiet and self._loop.time() < deadline and not self.ended:
             self._idle.clear()
             try:
                 await asyncio.wait_for(self._idle.wait(), max(0.01, deadline - self._loop.time()))
             except TimeoutError:
                 break
         self._server.close()
-        for timer in (self._wakeup, self._housekeeping):
-            if timer is not None:
-                timer.cancel()
+        if self._wakeup is not None:
+            self._wakeup.cancel()
         for link in list(self._links):
             link.close("the host stops")
-        self._ended = True
+        self.ended = True
         await self._close_journal()
         if self._own_process:
             gc.enable()
@@ -231,7 +253,9 @@ class ShardHost:
             await self._thread.call(self._journal.close)
         self._thread.stop()
 
-    def _quiet(self) -> bool:
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits and nothing commits."""
         return not (self._queue.lines or self._asking_status or self._committing or self._waiting or self._resolving)
 
     # --- links ------------------------------------------------------------------------------------------------------------
@@ -263,7 +287,7 @@ class ShardHost:
 
     def _accept(self, batch: Batch, items: Sequence[Sequence[Any]]) -> None:
         """Queue a frame's items, or answer at once what cannot be queued."""
-        if self._draining or self._ended:
+        if self._draining or self.ended:
             stopping = error(ErrorReason.SHARD_UNAVAILABLE, "the host stops", self.config.unavailable_retry_ms)
             for index in range(len(items)):
                 batch.answer(index, stopping)
@@ -289,14 +313,14 @@ class ShardHost:
     # --- turns ------------------------------------------------------------------------------------------------------------
 
     def _schedule_turn(self) -> None:
-        if not self._turn_scheduled and not self._resolving and self._waiting is None and not self._ended:
+        if not self._turn_scheduled and not self._resolving and self._waiting is None and not self.ended:
             self._turn_scheduled = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Take the next batch and step it, unless one is applied already and waits for the running commit."""
         self._turn_scheduled = False
-        if self._waiting is not None or self._resolving or self._ended:
+        if self._waiting is not None or self._resolving or self.ended:
             return
         self._resolve(self._queue.take(), {})
 
@@ -357,15 +381,15 @@ class ShardHost:
     def _step(self, taken: list[Waiting], items: list[Sequence[Any]], found: dict[str, EntryRow | None]) -> None:
         started_s = time.perf_counter()
         try:
-            result = self._engine.step(items, found, self._now(), accept_claims=self._accept_claims)
+            result = self._engine.step(items, found, self._now(), accept_claims=self._housekeeping.accept_claims)
         except Exception as bug:
             log.exception("an invariant broke")
             self._end(EXIT_BUG, f"an invariant broke: {bug}")
             return
-        self._turns += 1
+        self.applied_turns += 1
         for row in result.entries:
             self._filter.add(row.key)
-        turn = AppliedTurn(self._turns, taken, result)
+        turn = AppliedTurn(self.applied_turns, taken, result)
         if self._asking_status:
             self._tell_status(turn)
         self.statistics.count_turn(items, result, time.perf_counter() - started_s)
@@ -402,9 +426,9 @@ class ShardHost:
     def _release(self, turn: AppliedTurn) -> None:
         """The turn is durable: start the next commit, then let the answers out."""
         self._committing = None
-        if self._ended:
+        if self.ended:
             return
-        self._durable_turns = turn.number
+        self.durable_turns = turn.number
         self._engine.durable(turn.result)
         waiting = self._waiting
         if waiting is not None:
@@ -419,11 +443,11 @@ class ShardHost:
                 one.batch.answer(one.index, reply)
         for batch, index, reply in turn.told:
             batch.answer(index, reply)
-        self._note_snapshots(turn.result.records)
+        self._snapshots.note(turn.result.records)
         wakeup_ms = self._engine.wakeup_ms()
         if self._queue.lines or self._asking_status or (wakeup_ms is not None and wakeup_ms <= self._now()):
             self._schedule_turn()
-        elif self._quiet():
+        elif self.quiet:
             self._idle.set()
 
     def _fail(self, failed: BaseException) -> None:
@@ -432,8 +456,8 @@ class ShardHost:
         self._end(code, f"the journal failed: {failed!r}")
 
     def _end(self, code: int, reason: str) -> None:
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
             self.state = "failed"
             self._idle.set()
             self._end_process(code, reason)
@@ -446,133 +470,9 @@ class ShardHost:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
-        if wakeup_ms is not None and not self._ended:
+        if wakeup_ms is not None and not self.ended:
             # at least 1 ms: what is bounded a turn and still due must leave room for others
             self._wakeup = self._loop.call_later(max(1, wakeup_ms - now_ms) / 1000, self._schedule_turn)
-
-    def _arm_housekeeping(self) -> None:
-        if not self._ended and not self._draining:
-            self._housekeeping = self._loop.call_later(self.config.housekeeping_interval_ms / 1000, self._keep_house)
-
-    def _keep_house(self) -> None:
-        if self._own_process and self._quiet():
-            if gc.get_count()[0] <= GC_OBJECTS_MAX:
-                gc.collect(0)  # everything made since the last time; what is older is frozen
-            gc.freeze()  # a burst that would take too long to walk is only frozen: live state is without cycles
-        if not self._looking_after:
-            self._loop.create_task(self._look_after_journal())
-        self._arm_housekeeping()
-
-    async def _look_after_journal(self) -> None:
-        """Checkpoint, retention and the floor of free space, on the journal's thread between turns."""
-        if self._ended:
-            return
-        now_ms = self._now()
-        compact = now_ms - self._compacted_ms >= self.config.compact_interval_ms and self._compacted_ms > 0
-        if compact or not self._compacted_ms:
-            self._compacted_ms = now_ms
-
-        def work() -> tuple[int | None, int]:
-            self._journal.checkpoint()
-            return self._journal.free_bytes(), self._journal.size_bytes()
-
-        self._looking_after = True
-        try:
-            if compact:
-                await self._compact(now_ms)
-            free, size = await self._thread.call(work)
-        except (JournalError, OSError) as failed:
-            if not self._ended:
-                log.warning("looking after the journal failed: %r", failed)
-            return
-        finally:
-            self._looking_after = False
-        if compact:
-            self._filter.forget(now_ms=now_ms, window_ms=self._rules.dedupe_window_ms)
-        self.statistics.journal_bytes = size
-        self.statistics.free_bytes = free
-        floor = self.config.disk_floor_bytes
-        if free is None or free >= floor + self.config.disk_floor_hysteresis_bytes:
-            accept = True
-        elif free < floor:
-            accept = False
-        else:
-            accept = self._accept_claims
-        if accept != self._accept_claims:
-            log.warning("new claims are %s: %s bytes free", "accepted again" if accept else "refused", free)
-        self._accept_claims = accept
-
-    async def _compact(self, now_ms: int) -> None:
-        """Drop what retention allows, a few rows at a time: turns are committed in between."""
-        records_before_ms = now_ms - self.config.records_retention_ms
-        entries_before_ms = now_ms - self._rules.dedupe_window_ms
-        while not self._ended:
-            dropped = await self._thread.call(
-                lambda: self._journal.compact(records_before_ms, entries_before_ms, COMPACT_ROWS_PER_JOB)
-            )
-            if dropped.records_dropped + dropped.entries_dropped < COMPACT_ROWS_PER_JOB:
-                return
-
-    # --- snapshots --------------------------------------------------------------------------------------------------------
-
-    def _note_snapshots(self, records: Sequence[Record]) -> None:
-        for record in records:
-            last = record.first_sequence + record.event_count - 1
-            since = last - self._snapshot_sequences[record.shard]
-            if since >= self.config.snapshot_after_events and since >= self._worth_a_snapshot(record.shard):
-                self._snapshot_sequences[record.shard] = last
-                self._snapshots_due.append(record.shard)
-        if self._snapshots_due and self._snapshotter is None:
-            self._snapshotter = Snapshotter(
-                self._engine, self._snapshots_due.popleft(), self._now(), self.config.snapshot_entities_per_slice
-            )
-            self._loop.call_soon(self._snapshot_slice)
-
-    def _worth_a_snapshot(self, shard_id: int) -> int:
-        """Events after which a snapshot pays: as many as it would encode entities (a reservation comes with its claims), so
-        that its cost an event is bounded however many there are, and a growing shard is snapshot each time it doubled."""
-        shard = self._engine.books.shards[shard_id]
-        return len(shard.stock) + 2 * len(shard.reservations) + len(shard.entries)
-
-    def _snapshot_slice(self) -> None:
-        """One slice, then a pause for turns; the journal's thread writes it."""
-        snapshotter = self._snapshotter
-        if snapshotter is None or self._ended:
-            return
-        part = snapshotter.next_slice()
-        if part is None:
-            self._publish(snapshotter, self._turns)
-            return
-        journal = self._journal
-
-        def written(_nothing: Any, failed: BaseException | None) -> None:
-            if failed is not None:
-                log.warning("a snapshot was given up: %r", failed)
-                self._snapshotter = None
-                return
-            self._loop.call_later(self.config.snapshot_pause_ms / 1000, self._snapshot_slice)
-
-        self._thread.submit(lambda: journal.write_slice(part), written)
-
-    def _publish(self, snapshotter: Snapshotter, after_turn: int) -> None:
-        """Publish once everything its slices saw is durable."""
-        if self._ended:
-            return
-        if self._durable_turns < after_turn and not self._quiet():
-            self._loop.call_later(self.config.snapshot_pause_ms / 1000, self._publish, snapshotter, after_turn)
-            return
-        journal = self._journal
-        snapshot = snapshotter.snapshot()
-
-        def published(_nothing: Any, failed: BaseException | None) -> None:
-            self._snapshotter = None
-            if failed is not None:
-                log.warning("a snapshot was not published: %r", failed)
-            else:
-                self.statistics.snapshots += 1
-            self._note_snapshots(())
-
-        self._thread.submit(lambda: journal.publish_snapshot(snapshot), published)
 
     # --- what operators ask -------------------------------------------------------------------------------------------------
 
@@ -621,7 +521,7 @@ class ShardHost:
             "endpoint": self.route.endpoint if hasattr(self, "route") else "",
             "pid": os.getpid(),
             "state": self.state,
-            "accepts_claims": self._accept_claims,
+            "accepts_claims": self._housekeeping.accept_claims,
             "queue_lines": self._queue.lines,
             "links": len(self._links),
             "clock_jumps": self._clock.jumps,

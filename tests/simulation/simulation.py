@@ -123,7 +123,7 @@ class History:
         if not problems:
             problems += await self._liveness()
         host = cluster.current.host
-        if not await self._loop.until(lambda: cluster.current.serves and cluster.current.host._quiet(), 10.0, 0.001):
+        if not await self._loop.until(lambda: cluster.current.serves and cluster.current.host.quiet, 10.0, 0.001):
             problems.append(f"the host does not come to rest: {host.state}")
         return problems + list(judge(cluster, recording))
 
