@@ -56,6 +56,9 @@ class Metrics:
         self._retried = Gauge(
             "stockade_gateway_retried_items", "Items sent again since the gateway started", registry=self.registry
         )
+        self._streams = Gauge(
+            "stockade_gateway_streams", "Streaming calls under way, by method", ["method"], registry=self.registry
+        )
         info = Info("stockade_build", "What is running", registry=self.registry)
         info.info({"version": version, "build": build, "part": "gateway", "name": name})
         self._sources = sources
@@ -79,6 +82,10 @@ class Metrics:
         if child is None:
             child = self._rpc_children[method, code] = self._rpcs.labels(method, code)
         child.observe(seconds)
+
+    def streaming(self, method: str, count: int) -> None:
+        """A stream began (1) or ended (-1)."""
+        self._streams.labels(method).inc(count)
 
     def ingested(self, source_id: str, outcome: str, count: int = 1) -> None:
         """Warehouse events of one source ended so."""

@@ -52,6 +52,12 @@ class Rpc:
         self.cause: list[str] = []
         self.replayed = False
 
+    def at(self, now: int) -> Rpc:
+        """The same caller at another time of a stream, with the default deadline: of one batch within it."""
+        later = Rpc(now, None)
+        later.principal, later.correlation_id, later.cause = self.principal, self.correlation_id, self.cause
+        return later
+
     def deadline(self, default_ms: int, max_ms: int) -> int:
         """When the call ends: the caller's deadline, else the default, at most ``max_ms`` from now."""
         remaining = default_ms if self.remaining_ms is None else self.remaining_ms
@@ -72,14 +78,14 @@ class Wrapper:
 
     def __init__(self, config: GatewayConfig, access: Access, metrics: Metrics) -> None:
         self._bytes_max = config.bytes_per_call_max
-        self._log_requests = config.log_requests
-        self._access = access
-        self._metrics = metrics
+        self.log_requests = config.log_requests
+        self.access = access
+        self.metrics = metrics
 
     def unary(self, method: str, request_class: type[Message], behaviour: Behaviour) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler of one unary method. ``method``: its short name, a label of metrics."""
         clock = asyncio.get_running_loop().time
-        metrics, access, log_requests = self._metrics, self._access, self._log_requests
+        metrics, access, log_requests = self.metrics, self.access, self.log_requests
 
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | None:
             began = clock()
@@ -87,34 +93,35 @@ class Wrapper:
             rpc = Rpc(int(began * 1000), None if remaining is None else int(remaining * 1000))
             code = "OK"
             try:
-                _read_metadata(rpc, context, access)
+                read_metadata(rpc, context, access)
                 if type(request) is Unreadable:
                     raise invalid([Violation("", request.description)])
                 response = await behaviour(request, rpc)
                 if rpc.replayed or rpc.cause:
-                    context.set_trailing_metadata(_trailers(rpc))
+                    context.set_trailing_metadata(trailers(rpc))
             except CallFailed as failure:
-                code = _fail(context, rpc, failure)
+                code = answer_failure(context, rpc, failure)
                 response = None
             except asyncio.CancelledError:
                 metrics.answered(method, "CANCELLED", clock() - began)
                 raise
             except Exception:
-                code = _fail(context, rpc, CallFailed(ErrorReason.INTERNAL))
-                log.exception("%s failed", method, extra=_fields(method, code, rpc))
+                code = answer_failure(context, rpc, CallFailed(ErrorReason.INTERNAL))
+                log.exception("%s failed", method, extra=log_fields(method, code, rpc))
                 response = None
             metrics.answered(method, code, clock() - began)
             if log_requests:
-                log.info("%s %s", method, code, extra=_fields(method, code, rpc))
+                log.info("%s %s", method, code, extra=log_fields(method, code, rpc))
             return response
 
         return grpc.unary_unary_rpc_method_handler(
             handle,
-            request_deserializer=self._deserializer(request_class),
-            response_serializer=_serialize,
+            request_deserializer=self.deserializer(request_class),
+            response_serializer=serialize,
         )
 
-    def _deserializer(self, request_class: type[Message]) -> Callable[[bytes], Any]:
+    def deserializer(self, request_class: type[Message]) -> Callable[[bytes], Any]:
+        """Bytes to a message, or to ``Unreadable``."""
         parse, bytes_max = request_class.FromString, self._bytes_max
 
         def deserialize(raw: bytes) -> Any:
@@ -132,17 +139,19 @@ class Wrapper:
         return deserialize
 
 
-def _fields(method: str, code: str, rpc: Rpc) -> dict[str, Any]:
+def log_fields(method: str, code: str, rpc: Rpc) -> dict[str, Any]:
     """What a log line about a call says beside its message."""
     caller = {"correlation_id": rpc.correlation_id, "principal": rpc.principal.name}
     return {"fields": {"method": method, "code": code, **{name: value for name, value in caller.items() if value}}}
 
 
-def _serialize(response: Message) -> bytes:
-    return response.SerializeToString()
+def serialize(response: Message | bytes) -> bytes:
+    """A message to bytes; bytes are one already."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
-def _read_metadata(rpc: Rpc, context: grpc.aio.ServicerContext[Any, Any], access: Access) -> None:
+def read_metadata(rpc: Rpc, context: grpc.aio.ServicerContext[Any, Any], access: Access) -> None:
+    """Who calls, and under which names it is followed. Raises CallFailed UNAUTHENTICATED."""
     traceparent = authorization = ""
     for key, value in context.invocation_metadata() or ():
         if key == CORRELATION_KEY:
@@ -164,7 +173,7 @@ def _plain(value: str | bytes, bytes_max: int) -> str:
     )
 
 
-def _fail(context: grpc.aio.ServicerContext[Any, Any], rpc: Rpc, failure: CallFailed) -> str:
+def answer_failure(context: grpc.aio.ServicerContext[Any, Any], rpc: Rpc, failure: CallFailed) -> str:
     """Put the failure on the wire. Not by ``context.abort``: raising through gRPC costs more than the call."""
     if not rpc.correlation_id and failure.reason is ErrorReason.INTERNAL:
         rpc.correlation_id = str(uuid.uuid4())
@@ -172,11 +181,12 @@ def _fail(context: grpc.aio.ServicerContext[Any, Any], rpc: Rpc, failure: CallFa
     code = code_of(failure)
     context.set_code(code)
     context.set_details(status.message)
-    context.set_trailing_metadata((*_trailers(rpc), (_STATUS_KEY, status.SerializeToString())))
+    context.set_trailing_metadata((*trailers(rpc), (_STATUS_KEY, status.SerializeToString())))
     return code.name
 
 
-def _trailers(rpc: Rpc) -> tuple[tuple[str, str | bytes], ...]:
+def trailers(rpc: Rpc) -> tuple[tuple[str, str | bytes], ...]:
+    """What every answer ends with."""
     trailers: list[tuple[str, str | bytes]] = []
     if rpc.replayed:
         trailers.append((REPLAYED_KEY, "true"))

@@ -25,7 +25,16 @@ from grpc_reflection.v1alpha import reflection
 
 from actors.shard.directory import Directory
 from gateway.access import Access
-from gateway.config import RECEIVE_BYTES_MAX, SEND_BYTES_MAX, GatewayConfig, check_binding, is_loopback
+from gateway.config import (
+    CLIENT_PING_MS_MIN,
+    RECEIVE_BYTES_MAX,
+    SEND_BYTES_MAX,
+    STREAM_PING_MS,
+    STREAM_PING_PATIENCE_MS,
+    GatewayConfig,
+    check_binding,
+    is_loopback,
+)
 from gateway.core import Core
 from gateway.http import Answer, HttpServer, text
 from gateway.links import HostLinks
@@ -38,6 +47,7 @@ from gateway.servicers.exceptions import ExceptionService
 from gateway.servicers.reservation import ReservationService
 from gateway.servicers.stock import StockService
 from gateway.servicers.warehouse_events import WarehouseEventService
+from gateway.streams import handler
 from gateway.validation import KnownNames
 from stockade.v1 import (
     admin_service_pb2,
@@ -78,6 +88,7 @@ class RunningGateway:
         links: HostLinks,
         server: grpc.aio.Server,
         health_servicer: health.aio.HealthServicer,
+        closing: asyncio.Event,
     ) -> None:
         self.config = config
         self.port = 0
@@ -88,6 +99,7 @@ class RunningGateway:
         self._http: HttpServer | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
+        self._closing = closing
 
     @property
     def ready(self) -> bool:
@@ -116,6 +128,7 @@ class RunningGateway:
         if self._stopping:
             return
         self._stopping = True
+        self._closing.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
         if self._watcher is not None:
@@ -209,7 +222,7 @@ async def start_gateway(
         ),
         server,
     )
-    gateway = RunningGateway(config, links, server, health_servicer)
+    gateway = RunningGateway(config, links, server, health_servicer, desk.closing)
     gateway.port = _bind(server, config)
     try:
         await gateway.serve(metrics)
@@ -234,7 +247,7 @@ def _add_services(server: grpc.aio.Server, wrapper: Wrapper, desk: Desk, replace
     for file, name, make in SERVICES:
         servicer = replaced.get(name, make)(desk)
         handlers = {
-            method.name: wrapper.unary(method.name, GetMessageClass(method.input_type), getattr(servicer, method.name))
+            method.name: handler(wrapper, method, GetMessageClass(method.input_type), getattr(servicer, method.name))
             for method in file.DESCRIPTOR.services_by_name[name].methods
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_full_name(file, name), handlers),))
@@ -250,6 +263,11 @@ def _options(config: GatewayConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", max(RECEIVE_BYTES_MAX, config.bytes_per_call_max)),
         ("grpc.max_send_message_length", SEND_BYTES_MAX),
         ("grpc.enable_channelz", 1),
+        # streams may be silent for long: the caller's pings are welcome, and a caller that is gone is noticed
+        ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS_MIN),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", STREAM_PING_MS),
+        ("grpc.keepalive_timeout_ms", STREAM_PING_PATIENCE_MS),
     ]
 
 

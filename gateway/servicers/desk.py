@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -54,6 +55,7 @@ class Desk:
         self.names = names
         self.hosts = hosts
         self.metrics = metrics
+        self.closing = asyncio.Event()  # set when the gateway stops: streams end, their callers go elsewhere
 
     def open(self) -> None:
         """The first thing of each method. Raises CallFailed when no shard host has been found yet, or too much waits

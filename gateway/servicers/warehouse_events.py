@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from actors.domain.answers import OK
-from gateway.config import EVENTS_PER_CALL_MAX
-from gateway.errors import CallFailed, failure_of, status_of
+from gateway.config import EVENTS_PER_CALL_MAX, STREAM_EVENTS_MAX
+from gateway.errors import CallFailed, failure_of, invalid, status_of
 from gateway.rpc import Rpc
 from gateway.servicers.desk import FAILED, Desk, check, failed_check, with_failures
+from gateway.servicers.event_stream import EventStream
+from gateway.streams import Stream
 from gateway.translate.events import EventRequests, fill_result
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
 HEARD = ("applied", "duplicate")  # outcomes that say how far the source's feed has come
+OTHER_SOURCE = "is not that of the stream's opening: open a stream for it"
 
 
 class WarehouseEventService:
@@ -22,34 +27,62 @@ class WarehouseEventService:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._requests = EventRequests(desk.config, desk.names)
+        self._clock = asyncio.get_running_loop().time
 
     async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> pb.IngestEventsResponse:
-        desk = self._desk
-        desk.open()
+        self._desk.open()
         findings, size = Findings(), request.ByteSize()
         findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
         check(findings)
+        return pb.IngestEventsResponse(results=await self._ingest(request.events, size, rpc))
+
+    async def StreamEvents(self, stream: Stream, rpc: Rpc) -> None:
+        self._desk.open()
+        opening = _opening(await stream.read())
+        rpc.principal.require_source(opening.source_id)
+        await stream.write(pb.StreamEventsResponse(opened=pb.StreamOpened(unacknowledged_events_max=STREAM_EVENTS_MAX)))
+
+        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> list[pb.IngestResult]:
+            return await self._ingest(events, size, rpc.at(int(self._clock() * 1000)), opening)
+
+        await EventStream(stream, ingest, _check_message, self._desk.closing).run()
+
+    async def _ingest(
+        self, events: Sequence[pb.WarehouseEvent], size: int, rpc: Rpc, opening: pb.StreamOpening | None = None
+    ) -> list[pb.IngestResult]:
+        """Ask the shards; one result each, in their order. ``opening``: of the stream that the events come by."""
+        desk = self._desk
         items = []
         failed: dict[int, CallFailed] = {}
         # the digest takes the id out
-        told = [(event.source_id, event.event_id, event) for event in request.events]
-        for index, event in enumerate(request.events):
+        told = [(event.source_id, event.event_id, event) for event in events]
+        for index, event in enumerate(events):
             found = Findings()
-            try:
-                rpc.principal.require_source(event.source_id)
-            except CallFailed as failure:
-                failed[index] = failure
-                continue
+            if opening is None:
+                try:
+                    rpc.principal.require_source(event.source_id)
+                except CallFailed as failure:
+                    failed[index] = failure
+                    continue
+            else:
+                _check_belongs(event, opening, found)
             item = self._requests.event(event, rpc.cause, found)
             if found:
-                failed[index] = failed_check(found, f"events[{index}].")
+                failed[index] = failed_check(found, f"events[{index}]." if opening is None else "event.")
             else:
                 items.append(item)
-        replies = with_failures(await desk.change_many(items, rpc, size), failed)
-        response = pb.IngestEventsResponse()
+        try:
+            answers = await desk.change_many(items, rpc, size)
+        except CallFailed as failure:
+            if opening is None:
+                raise
+            answers = [(FAILED, failure)] * len(items)  # the stream goes on
+        replies = with_failures(answers, failed)
+        results = []
         outcomes: Counter[tuple[str, str]] = Counter()
         for (source_id, event_id, event), reply in zip(told, replies, strict=True):
-            result = response.results.add()
+            result = pb.IngestResult()
+            results.append(result)
             if reply[0] == OK:
                 outcome = fill_result(result, desk.hosts.timeline, reply[2])
                 outcomes[source_id, outcome] += 1
@@ -61,4 +94,33 @@ class WarehouseEventService:
             outcomes[source_id, "error"] += 1
         for (source_id, outcome), count in outcomes.items():
             desk.metrics.ingested(source_id, outcome, count)
-        return response
+        return results
+
+
+def _opening(message: pb.StreamEventsRequest | None) -> pb.StreamOpening:
+    findings = Findings()
+    if message is None or not message.HasField("opening"):
+        findings.add("opening", "is required in the first message of a stream")
+        raise invalid(findings)
+    findings.id("opening.source_id", message.opening.source_id)
+    findings.optional_id("opening.stream_id", message.opening.stream_id)
+    if message.events:
+        findings.add("events", "must wait for the answer to the opening, which says where to go on")
+    check(findings)
+    return message.opening
+
+
+def _check_message(message: pb.StreamEventsRequest) -> None:
+    findings = Findings()
+    if message.HasField("opening"):
+        findings.add("opening", "stands only in the first message: open another stream")
+    if len(message.events) > EVENTS_PER_CALL_MAX:
+        findings.size("events", len(message.events), 0, EVENTS_PER_CALL_MAX, "events")
+    check(findings)
+
+
+def _check_belongs(event: pb.WarehouseEvent, opening: pb.StreamOpening, findings: Findings) -> None:
+    if event.source_id != opening.source_id:
+        findings.add("source_id", OTHER_SOURCE)
+    if event.stream_id != opening.stream_id:
+        findings.add("stream_id", OTHER_SOURCE)

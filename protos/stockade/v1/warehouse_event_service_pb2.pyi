@@ -631,6 +631,114 @@ class IngestEventsResponse(_message.Message):
 Global___IngestEventsResponse: _TypeAlias = IngestEventsResponse  # noqa: Y015
 
 @_typing.final
+class StreamEventsRequest(_message.Message):
+    """A part of a stream of facts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opening(self) -> Global___StreamOpening:
+        """In the first message, and only there. Required."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarehouseEvent]:
+        """At most 1,000; each of the source and stream that opened."""
+
+    def __init__(
+        self,
+        *,
+        opening: Global___StreamOpening | None = ...,
+        events: _abc.Iterable[Global___WarehouseEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "opening", b"opening"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
+
+@_typing.final
+class StreamEventsResponse(_message.Message):
+    """What is answered to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opened(self) -> Global___StreamOpened:
+        """In the first message, and only there."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestResult]:
+        """One for each event, in the order sent; one message may bring the results of several."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___StreamOpened | None = ...,
+        results: _abc.Iterable[Global___IngestResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
+
+@_typing.final
+class StreamOpening(_message.Message):
+    """Who is going to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    """The warehouse system. Required."""
+    stream_id: _builtins.str
+    """A stream of that source."""
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        stream_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_id", b"source_id", "stream_id", b"stream_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpening: _TypeAlias = StreamOpening  # noqa: Y015
+
+@_typing.final
+class StreamOpened(_message.Message):
+    """What the service says before the first event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNACKNOWLEDGED_EVENTS_MAX_FIELD_NUMBER: _builtins.int
+    unacknowledged_events_max: _builtins.int
+    """How many events may be without their result; then the service stops reading."""
+    def __init__(
+        self,
+        *,
+        unacknowledged_events_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unacknowledged_events_max", b"unacknowledged_events_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
+
+@_typing.final
 class IngestResult(_message.Message):
     """What became of one event."""
 

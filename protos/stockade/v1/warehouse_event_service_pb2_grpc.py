@@ -40,6 +40,11 @@ class WarehouseEventServiceStub:
                 request_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamEvents = channel.stream_stream(
+                '/stockade.v1.WarehouseEventService/StreamEvents',
+                request_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.FromString,
+                _registered_method=True)
 
 
 class WarehouseEventServiceServicer:
@@ -54,6 +59,17 @@ class WarehouseEventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamEvents(self, request_iterator, context):
+        """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
+        message opens the stream and is answered with how far the source had come, so that the caller knows where to go on. At most
+        `unacknowledged_events_max` events wait for their results; then the service reads no further. The caller ends the stream by
+        closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
+        again, with the same ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WarehouseEventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +77,11 @@ def add_WarehouseEventServiceServicer_to_server(servicer, server):
                     servicer.IngestEvents,
                     request_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsResponse.SerializeToString,
+            ),
+            'StreamEvents': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +112,33 @@ class WarehouseEventService:
             '/stockade.v1.WarehouseEventService/IngestEvents',
             stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsRequest.SerializeToString,
             stockade_dot_v1_dot_warehouse__event__service__pb2.IngestEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEvents(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stockade.v1.WarehouseEventService/StreamEvents',
+            stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.SerializeToString,
+            stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,13 @@ class WarehouseEventServiceStub:
     """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
     order of the events. Events of one stock key are applied in the order given.
     """
+    StreamEvents: _grpc.StreamStreamMultiCallable[_warehouse_event_service_pb2.StreamEventsRequest, _warehouse_event_service_pb2.StreamEventsResponse]
+    """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
+    message opens the stream and is answered with how far the source had come, so that the caller knows where to go on. At most
+    `unacknowledged_events_max` events wait for their results; then the service reads no further. The caller ends the stream by
+    closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
+    again, with the same ids.
+    """
 
 @_typing.type_check_only
 class WarehouseEventServiceAsyncStub(WarehouseEventServiceStub):
@@ -46,6 +53,13 @@ class WarehouseEventServiceAsyncStub(WarehouseEventServiceStub):
     IngestEvents: _aio.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.IngestEventsRequest, _warehouse_event_service_pb2.IngestEventsResponse]  # type: ignore[assignment]
     """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
     order of the events. Events of one stock key are applied in the order given.
+    """
+    StreamEvents: _aio.StreamStreamMultiCallable[_warehouse_event_service_pb2.StreamEventsRequest, _warehouse_event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
+    """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
+    message opens the stream and is answered with how far the source had come, so that the caller knows where to go on. At most
+    `unacknowledged_events_max` events wait for their results; then the service reads no further. The caller ends the stream by
+    closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
+    again, with the same ids.
     """
 
 class WarehouseEventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +73,19 @@ class WarehouseEventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_warehouse_event_service_pb2.IngestEventsResponse, _abc.Awaitable[_warehouse_event_service_pb2.IngestEventsResponse]]:
         """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
         order of the events. Events of one stock key are applied in the order given.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamEvents(
+        self,
+        request_iterator: _MaybeAsyncIterator[_warehouse_event_service_pb2.StreamEventsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_warehouse_event_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_warehouse_event_service_pb2.StreamEventsResponse]]:
+        """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
+        message opens the stream and is answered with how far the source had come, so that the caller knows where to go on. At most
+        `unacknowledged_events_max` events wait for their results; then the service reads no further. The caller ends the stream by
+        closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
+        again, with the same ids.
         """
 
 def add_WarehouseEventServiceServicer_to_server(servicer: WarehouseEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
