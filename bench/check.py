@@ -37,7 +37,7 @@ from actors.journal.memory import MemoryJournal, memory_store
 from actors.shard import frames
 from actors.shard.engine import Engine
 from actors.shard.host_config import HostConfig
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.recovery import recover
 from actors.shard.turns import TurnQueue, Waiting, stock_key_of
 from bench.machine import describe_briefly
@@ -107,7 +107,7 @@ def receipts(draw: random.Random, keys: Sequence[str], count: int) -> list[Any]:
 def receipt_item(event_id: str, key: str, units: int) -> list[Any]:
     """One receipt."""
     body = ["wms", "", event_id, 0, NOW_MS, key, b"d", int(Fact.RECEIPT), [units, 1, "", ""], "", "", "", 0, [], 0]
-    return [int(Verb.INGEST), shard(key), 0, 1, [], body]
+    return [int(Verb.INGEST), feed_shard_of("wms", SHARDS), 0, 1, [], body]
 
 
 WORKLOADS = (

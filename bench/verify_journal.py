@@ -23,7 +23,7 @@ from actors.journal.lock import take_lock
 from actors.journal.sqlite_open import Wanted, open_journal
 from actors.shard.engine import Engine
 from actors.shard.filter import EntryFilter
-from actors.shard.placement import PLACEMENT_VERSION, shard_of
+from actors.shard.placement import PLACEMENT_VERSION, feed_shard_of, shard_of
 from actors.shard.recovery import recover
 from actors.shard.snapshot import Snapshotter
 
@@ -131,7 +131,7 @@ class Maker:
             [],
             0,
         ]
-        return [int(Verb.INGEST), shard_of(key, SHARDS), 0, 1, [], body]
+        return [int(Verb.INGEST), feed_shard_of("wms", SHARDS), 0, 1, [], body]
 
     def receive(self, key: str, units: int) -> list[Any]:
         """A receipt of sellable units."""

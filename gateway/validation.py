@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from gateway.config import (
     ID_BYTES_MAX,
     LABEL_KEY_BYTES_MAX,
@@ -245,6 +245,10 @@ class KnownNames:
             return "", 0
         spelled = stock_key(key.warehouse_id, key.sku)
         return spelled, shard_of(spelled, self.shard_count)
+
+    def feed_shard(self, source_id: str) -> int:
+        """The shard where a source's events are told apart."""
+        return feed_shard_of(source_id, self.shard_count)
 
     def home(self, reservation_id: str) -> int:
         """The home shard that a well-formed id names. Raises CallFailed RESERVATION_NOT_FOUND when it is not one of

@@ -104,7 +104,7 @@ class ReservationView(NamedTuple):
 
 
 class Page(NamedTuple):
-    """LIST_*: ``items`` are ReservationView, StockView or ExceptionView; ``next_page_token`` empty at the end."""
+    """LIST_*, GET_FEED_STATUS: ``items`` are ReservationView, StockView, ExceptionView, FeedView; ``next_page_token`` empty at the end."""
 
     items: Sequence[Sequence[Any]]
     next_page_token: str
@@ -172,7 +172,11 @@ class ExplanationView(NamedTuple):
 
 
 class IngestView(NamedTuple):
-    """INGEST. ``outcome``: an IngestOutcome."""
+    """INGEST. ``outcome``: an IngestOutcome. ``position``: of the stock key's shard, where the event touched it.
+
+    ``deferred_place``: the sequence that the watermark must reach, ``deferred_until_ms``: how long that is waited for (both 0
+    unless DEFERRED). ``watermark``: of the event's stream, now.
+    """
 
     event_id: str
     outcome: int
@@ -180,6 +184,51 @@ class IngestView(NamedTuple):
     shortage_quantity: int
     exception_id: str
     reject_reason: int
+    booked_disposition: int = 0
+    gate_reasons: Sequence[int] = ()
+    deferred_place: int = 0
+    deferred_until_ms: int = 0
+    watermark: int = 0
+
+
+class HeartbeatView(NamedTuple):
+    """HEARTBEAT. ``highest``: the highest sequence heard of; from ``watermark`` + 1 on the source may send again."""
+
+    watermark: int
+    highest: int
+    waiting: int
+    position: Sequence[int]
+
+
+class FeedView(NamedTuple):
+    """GET_FEED_STATUS. ``missing``: [[first, last], …] of what was not received below ``highest``, the lowest ones."""
+
+    source_id: str
+    stream_id: str
+    watermark: int
+    highest: int
+    missing: Sequence[Sequence[int]]
+    waiting: int
+    warehouses: Sequence[Sequence[Any]]  # FeedWarehouseView
+
+
+class FeedWarehouseView(NamedTuple):
+    """A stream in one warehouse. ``lag_ms``: from occurrence to application, of the last event. ``expected_interval_ms`` 0:
+    none. ``received`` = applied + rejected + duplicates + waiting; repeats count since the process began.
+    """
+
+    warehouse_id: str
+    last_received_ms: int
+    last_occur_ms: int
+    lag_ms: int
+    applied: int
+    rejected: int
+    duplicates: int
+    waiting: int
+    stale: bool
+    expected_interval_ms: int
+    received: int
+    last_heard_ms: int
 
 
 class RefusalView(NamedTuple):

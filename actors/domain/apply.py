@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any
 
+from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.events import (
     AdriftPicked,
     ClaimConfirmed,
@@ -522,6 +523,7 @@ APPLY: dict[type[Any], Apply] = {
     ExceptionChanged: _exception_changed,
     ExceptionHealed: _exception_healed,
     ExceptionRetired: _exception_retired,
+    **APPLY_FEEDS,
 }
 
 
@@ -588,5 +590,6 @@ def rebuild_indices(books: Books) -> None:
     books.ended.extend(sorted(ended))
     books.entries_spent.clear()
     books.entries_spent.extend(sorted(spent_entries))
+    rebuild_feeds(books)
     books.exceptions_healed.clear()
     books.exceptions_healed.extend(sorted(healed))

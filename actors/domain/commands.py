@@ -38,6 +38,8 @@ class Verb(IntEnum):
     SET_STOCK_POLICY = 31
     SET_SELLING = 32
     INGEST = 40
+    HEARTBEAT = 41
+    GET_FEED_STATUS = 42
     GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
 
 
@@ -216,7 +218,7 @@ class SetSelling(NamedTuple):
 
 
 class Ingest(NamedTuple):
-    """One warehouse event. ``fact``: a ``Fact`` (or an unknown number: rejected). ``details`` by fact:
+    """One warehouse event. Item shard: its source's feed shard. ``fact``: a ``Fact`` (or an unknown number: rejected). ``details`` by fact:
 
     RECEIPT [quantity, disposition, inbound_reference, inbound_line] · PICK, UNPICK [quantity, promise] ·
     SHIPMENT [quantity, shipment_id, promise, close_remainder, disposition] · ADJUSTMENT [delta, disposition, reason, note] ·
@@ -246,6 +248,25 @@ class Ingest(NamedTuple):
     )
 
 
+class Heartbeat(NamedTuple):
+    """The feed lives, and this is the last sequence it gave out (0: it does not count). Item shard: the feed shard."""
+
+    source_id: str
+    stream_id: str
+    warehouse_id: str
+    last_source_sequence: int = 0
+
+
+class GetFeedStatus(NamedTuple):
+    """Item shard -1 (the whole host). Empty: all."""
+
+    source_id: str
+    stream_id: str
+    warehouse_id: str
+    page_size: int
+    page_token: str = ""
+
+
 COMMANDS: dict[int, type[Any]] = {
     Verb.RESERVE: Reserve,
     Verb.CONFIRM: Confirm,
@@ -264,4 +285,6 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.SET_STOCK_POLICY: SetStockPolicy,
     Verb.SET_SELLING: SetSelling,
     Verb.INGEST: Ingest,
+    Verb.HEARTBEAT: Heartbeat,
+    Verb.GET_FEED_STATUS: GetFeedStatus,
 }

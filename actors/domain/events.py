@@ -1,8 +1,8 @@
 """Every fact that a shard journals, past tense, one NamedTuple each. Replay applies them and never decides anything again.
 
 Each event names exactly ONE entity of its shard (its first field; ``ShardOwned`` is about the shard itself): a stock actor,
-the claims of one reservation on one stock actor, a reservation, a dedupe entry or a stock exception. That is what lets a
-snapshot be taken in slices. ``EVENT_KINDS`` gives each its stable number in the journal. Field order is journal format:
+the claims of one reservation on one stock actor, a reservation, a dedupe entry, a stock exception, a feed or a waiting event.
+That is what lets a snapshot be taken in slices. ``EVENT_KINDS`` gives each its stable number in the journal. Field order is journal format:
 append only, and only with a default; the numbers are never reused. Quantities are base units, times Unix milliseconds; an
 event happened at its record's time.
 """
@@ -64,6 +64,28 @@ class AdriftPicked(NamedTuple):
     stock_key: str
     promise: str  # as spelled by ``identity.promise_text``
     delta: int
+
+
+class FactNoted(NamedTuple):
+    """One fact's units in the stock actor's history: what a count as of an earlier place must add to or leave out.
+
+    ``stream_key``: identity.feed_key of who told it and ``sequence`` its place there; "" and 0 when order management did.
+    """
+
+    stock_key: str
+    stream_key: str
+    sequence: int
+    occur_time_ms: int
+    disposition: int
+    on_hand_delta: int
+    picked_delta: int
+
+
+class HistoryForgotten(NamedTuple):
+    """Facts of the history that occurred before ``before_ms`` are forgotten; a count that old is rejected from now on."""
+
+    stock_key: str
+    before_ms: int
 
 
 class ClaimGranted(NamedTuple):
@@ -263,12 +285,83 @@ class ExceptionRetired(NamedTuple):
     exception_id: str
 
 
+class FeedReceived(NamedTuple):
+    """An event of this stream was received and decided. ``sequence`` 0: it has none. ``warehouse_id`` "": an unknown one."""
+
+    feed_key: str
+    sequence: int
+    warehouse_id: str
+    occur_time_ms: int
+    outcome: int
+
+
+class EventDeferred(NamedTuple):
+    """An event waits until its stream's watermark reaches ``place``, at most until ``until_ms``. ``body``: an Ingest."""
+
+    event_key: str
+    feed_key: str
+    place: int
+    until_ms: int
+    body: Sequence[Any]
+    principal: str = ""
+    correlation_id: str = ""
+    traceparent: str = ""
+
+
+class DeferredEnded(NamedTuple):
+    """A waiting event was decided; what became of it."""
+
+    event_key: str
+    outcome: int
+
+
+class FeedStaleSet(NamedTuple):
+    """The source fell silent about that warehouse (in any stream), or is heard again. ``exception_id``: what was opened."""
+
+    feed_key: str
+    warehouse_id: str
+    stale: bool
+    exception_id: str = ""
+
+
+class FeedGapClosed(NamedTuple):
+    """What is missing up to that sequence is declared lost: the watermark moves on."""
+
+    feed_key: str
+    up_to: int
+
+
+class FeedSettled(NamedTuple):
+    """One event of this stream waits no longer; what became of it."""
+
+    feed_key: str
+    warehouse_id: str
+    outcome: int
+
+
+class FeedGapSet(NamedTuple):
+    """An exception is open about what is missing in this stream; empty: no more."""
+
+    feed_key: str
+    exception_id: str
+
+
+class FeedHeard(NamedTuple):
+    """The source said that it lives, and which sequence it gave out last (0: not said)."""
+
+    feed_key: str
+    warehouse_id: str
+    last_source_sequence: int
+
+
 Event = (
     ShardOwned
     | StockKeyRegistered
     | StockPolicySet
     | OnHandChanged
     | AdriftPicked
+    | FactNoted
+    | HistoryForgotten
     | ClaimGranted
     | ClaimConfirmed
     | ClaimReleased
@@ -290,6 +383,14 @@ Event = (
     | ExceptionChanged
     | ExceptionHealed
     | ExceptionRetired
+    | FeedReceived
+    | EventDeferred
+    | DeferredEnded
+    | FeedStaleSet
+    | FeedGapClosed
+    | FeedSettled
+    | FeedGapSet
+    | FeedHeard
 )
 
 EVENT_KINDS: dict[int, type[Any]] = {
@@ -298,6 +399,8 @@ EVENT_KINDS: dict[int, type[Any]] = {
     11: StockPolicySet,
     12: OnHandChanged,
     13: AdriftPicked,
+    14: FactNoted,
+    15: HistoryForgotten,
     20: ClaimGranted,
     21: ClaimConfirmed,
     22: ClaimReleased,
@@ -319,5 +422,13 @@ EVENT_KINDS: dict[int, type[Any]] = {
     51: ExceptionChanged,
     52: ExceptionHealed,
     53: ExceptionRetired,
+    60: FeedReceived,
+    61: EventDeferred,
+    62: DeferredEnded,
+    63: FeedStaleSet,
+    64: FeedGapClosed,
+    65: FeedSettled,
+    66: FeedGapSet,
+    67: FeedHeard,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

@@ -14,7 +14,9 @@ OPERATOR_SCOPE = "operator"
 # The first element of an EntrySpent's answer says what a repeat gets.
 ANSWER_REFUSAL = 1  # [1, reason, shortages, state, version]: a refusal that spent its id
 ANSWER_TOMBSTONE = 2  # [2, release request id]: a release by request id came first; the late reserve is RELEASED
-ANSWER_INGEST = 3  # [3, IngestOutcome, shortage, exception id, reject reason]
+# [3, IngestOutcome, shortage, exception id, reject reason, shard, epoch, sequence, time, booked disposition, gate reasons]:
+# where the first answer stood; the first five alone: it stood where the entry stands
+ANSWER_INGEST = 3
 ANSWER_DONE = 4  # [4]: an operator call; its repeat shows the stock as it is now
 ANSWER_SHIPMENT = 5  # [5, quantity]: a shipment's identity was booked with that quantity
 ANSWER_TOMBSTONE_RELEASE = 6  # [6]: the release by request id that found nothing; its repeat answers the same
@@ -31,8 +33,19 @@ def operator_key(request_id: str, stock_key: str) -> str:
 
 
 def event_key(source_id: str, event_id: str) -> str:
-    """A warehouse event, at its stock key's shard."""
+    """A warehouse event, at its source's feed shard."""
     return f"e\x1f{source_id}\x1f{event_id}"
+
+
+def feed_key(source_id: str, stream_id: str) -> str:
+    """One stream of a source."""
+    return f"{source_id}\x1f{stream_id}"
+
+
+def split_feed_key(key: str) -> tuple[str, str]:
+    """(source id, stream id) of a feed key."""
+    source_id, _, stream_id = key.partition("\x1f")
+    return source_id, stream_id
 
 
 def shipment_key(stock_key: str, shipment_id: str, document_line: str) -> str:

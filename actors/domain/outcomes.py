@@ -132,13 +132,16 @@ class RejectReason(IntEnum):
     UNKNOWN_FACT = 1
     UNKNOWN_WAREHOUSE = 2
     UNKNOWN_STOCK_KEY = 3
-    AS_OF_NOT_SUPPORTED = 4
+    AS_OF_MISSING = 4
     FULFILLED_BY_ORDER_MANAGEMENT = 5
     TOO_OLD = 6
     SOURCE_NOT_ALLOWED = 7
     EVENT_ID_REUSED = 8
     SHIPMENT_MISMATCH = 9
     QUANTITY_OUT_OF_RANGE = 10
+    SEQUENCE_REUSED = 11
+    DEFERRED_TOO_LONG = 12
+    BEFORE_HISTORY = 13
 
 
 class ExceptionKind(IntEnum):
@@ -149,6 +152,9 @@ class ExceptionKind(IntEnum):
     SHIPMENT_EXCEEDS_OPEN = 3
     SHIPMENT_WITHOUT_CLAIM = 4
     EVENT_REJECTED = 5
+    FEED_GAP = 6
+    FEED_STALE = 7
+    EVENT_NOT_PLACED = 8
 
 
 class ExceptionState(IntEnum):

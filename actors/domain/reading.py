@@ -75,7 +75,7 @@ def _number(place: str) -> int:
     return int(place) if place.isascii() and place.isdigit() else 0
 
 
-def _page(
+def paged(
     turn: Turn,
     token: str,
     page_size: int,
@@ -116,7 +116,7 @@ def list_stock(turn: Turn, command: ListStock) -> Reply:
             return False
         return not command.only_shortage or shortage(actor) > 0
 
-    actors, token = _page(turn, command.page_token, command.page_size, within)
+    actors, token = paged(turn, command.page_token, command.page_size, within)
     return ok(Page([stock_view(turn, actor) for actor in actors], token))
 
 
@@ -146,7 +146,7 @@ def list_reservations(turn: Turn, command: ListReservations) -> Reply:
             return False
         return not command.states or reservation.state in command.states
 
-    found, token = _page(turn, command.page_token, command.page_size, within, lambda one: len(one.lines))
+    found, token = paged(turn, command.page_token, command.page_size, within, lambda one: len(one.lines))
     views = [reservation_view(turn, reservation, books.home_of(reservation)) for reservation in found]
     return ok(Page(views, token))
 
@@ -171,7 +171,7 @@ def list_exceptions(turn: Turn, command: ListExceptions) -> Reply:
             return False
         return not command.warehouse_id or split_stock_key(stock_key).warehouse_id == command.warehouse_id
 
-    found, token = _page(turn, command.page_token, command.page_size, within)
+    found, token = paged(turn, command.page_token, command.page_size, within)
     return ok(Page([exception_view(exception) for exception in found], token))
 
 

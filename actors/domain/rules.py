@@ -24,6 +24,10 @@ class Rules:
     ended_in_memory_max: int = 200_000  # per host: beyond it the oldest ended ones leave memory earlier
     expiries_per_turn_max: int = 2_000
     takeover_grace_ms: int = 2_000  # deadlines that passed while nobody owned the shard end this long after takeover
+    feeds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # warehouse → source → expected interval ms
+    deferral_ms_max: int = 15 * 60 * 1000  # how long an event may wait for those before it
+    gap_patience_ms: int = 5 * 60 * 1000  # how long a hole in a stream may stay before somebody is told
+    history_ms: int = 72 * 3600 * 1000  # how far back a count may be taken
     healed_memory_ms: int = 24 * 3600 * 1000  # how long a healed exception is listed; the journal keeps it
     healed_in_memory_max: int = 20_000  # per host: beyond it the oldest healed ones leave earlier
     exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from actors.domain.feed_state import Deferred, Feed
 from actors.domain.outcomes import Disposition, SellingState
 from actors.domain.rules import Rules
 
@@ -263,10 +264,12 @@ class ShardState:
     """One shard: the unit of ownership, ordering and journaling. ``sequence``: of the last event applied."""
 
     __slots__ = (
+        "deferred",
         "entries",
         "epoch",
         "exceptions",
         "exceptions_open",
+        "feeds",
         "grace_until_ms",
         "id",
         "id_prefix",
@@ -300,6 +303,8 @@ class ShardState:
         self.reservations: dict[str, Reservation] = {}
         self.entries: dict[str, Entry] = {}
         self.exceptions: dict[str, StockException] = {}
+        self.feeds: dict[str, Feed] = {}  # by identity.feed_key
+        self.deferred: dict[str, Deferred] = {}  # by identity.event_key, in the order they came
 
 
 class Books:
@@ -310,6 +315,9 @@ class Books:
         "ended",
         "entries_spent",
         "exceptions_healed",
+        "feeds_moved",
+        "gaps",
+        "gaps_watched",
         "held_reservations",
         "imposed_uncovered_units",
         "orders",
@@ -320,7 +328,11 @@ class Books:
         "shard_of",
         "shards",
         "shortage_units",
+        "stale_feeds",
+        "stale_warehouses",
         "stock",
+        "waiting",
+        "waiting_until",
     )
 
     def __init__(self, rules: Rules, shard_of: Callable[[str], int]) -> None:
@@ -339,6 +351,28 @@ class Books:
         self.oversells = 0
         self.imposed_uncovered_units = 0
         self.shortage_units = 0
+
+        self.waiting: dict[str, list[tuple[int, int, str]]] = {}  # feed key → heap of (place, sequence, event key)
+        self.waiting_until: list[tuple[int, int, str]] = []  # heap: (until ms, shard, event key), lazily cleaned
+        self.feeds_moved: dict[str, None] = {}  # feeds with waiting events whose watermark moved
+        self.gaps: list[tuple[int, int, str]] = []  # heap: (missing since ms, shard, feed key), lazily cleaned
+        self.gaps_watched: set[str] = set()  # the feeds in it
+        self.stale_feeds: set[tuple[str, str]] = set()  # (source, warehouse) that fell silent
+        self.stale_warehouses: dict[str, int] = {}  # warehouse → how many of its sources fell silent
+
+    def set_stale(self, source_id: str, warehouse_id: str, *, stale: bool) -> None:
+        """A source is silent about a warehouse, or is heard again."""
+        if stale == ((source_id, warehouse_id) in self.stale_feeds):
+            return
+        count = self.stale_warehouses.get(warehouse_id, 0) + (1 if stale else -1)
+        if stale:
+            self.stale_feeds.add((source_id, warehouse_id))
+        else:
+            self.stale_feeds.discard((source_id, warehouse_id))
+        if count:
+            self.stale_warehouses[warehouse_id] = count
+        else:
+            self.stale_warehouses.pop(warehouse_id, None)
 
     def home_of(self, reservation: Reservation) -> ShardState:
         """The shard that holds a reservation's record."""

@@ -1,16 +1,17 @@
 """Warehouse facts: what happened to the units. Applied even when inconvenient; rejected is only what cannot be understood.
 
-Deduplicated by source and event id at the stock key's shard. A rejection opens an exception, so nothing is dropped silently.
+Decided at the stock key's actor. Ids, sequences and waiting are ``actors.domain.feeds``'s, which calls this once an event's
+time has come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from actors.domain.alarms import raise_alarm, watch_shortage
-from actors.domain.answers import IngestView, Reply, ok
+from actors.domain.alarms import watch_shortage
 from actors.domain.commands import Ingest
-from actors.domain.events import EntrySpent, OnHandChanged, StockKeyRegistered
+from actors.domain.events import OnHandChanged, StockKeyRegistered
 from actors.domain.fulfilling import (
     Shipment,
     book_shipment,
@@ -21,106 +22,75 @@ from actors.domain.fulfilling import (
     pick,
     unpick,
 )
-from actors.domain.identity import ANSWER_INGEST, event_key
-from actors.domain.outcomes import Disposition, Door, ExceptionKind, Fact, IngestOutcome, RejectReason
+from actors.domain.outcomes import Disposition, Door, Fact, IngestOutcome, RejectReason
 from actors.domain.quantities import shortage
-from actors.domain.state import Entry, ShardState, StockActor
+from actors.domain.state import ShardState, StockActor
 from actors.domain.turn import Turn
 
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
 REJECTED = int(IngestOutcome.REJECTED)
 SELLABLE = int(Disposition.SELLABLE)
-
-MESSAGES = {
-    RejectReason.UNKNOWN_FACT: "the kind of fact is not known to this version",
-    RejectReason.UNKNOWN_WAREHOUSE: "the warehouse is not declared in the settings",
-    RejectReason.UNKNOWN_STOCK_KEY: "the catalog is closed and the stock key is not registered",
-    RejectReason.AS_OF_NOT_SUPPORTED: "a count needs take_as_now: counting as of a source sequence is not supported yet",
-    RejectReason.FULFILLED_BY_ORDER_MANAGEMENT: "order management tells of shipments from this warehouse, not the warehouse",
-    RejectReason.TOO_OLD: "it occurred before the dedupe window: it cannot be told from one applied before",
-    RejectReason.SOURCE_NOT_ALLOWED: "the source may not send this kind of fact for this warehouse",
-    RejectReason.EVENT_ID_REUSED: "the event id was already used for other content",
-    RejectReason.SHIPMENT_MISMATCH: "the shipment was already booked with another quantity",
-    RejectReason.QUANTITY_OUT_OF_RANGE: "on hand would leave the range of ±10^15 units",
-}
+SHIPMENT, STOCK_COUNT = int(Fact.SHIPMENT), int(Fact.STOCK_COUNT)
 
 
-def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
-    """Decide one warehouse event. OK payload: ``IngestView``."""
-    key = event_key(command.source_id, command.event_id)
-    entry = turn.entry(shard, key)
-    if entry is not None and entry.digest != command.digest:
-        # The id is taken: this content gets an entry of its own, so that its repeats do not open an exception each.
-        key = f"{key}\x1f{command.digest.hex()}"
-        entry = turn.entry(shard, key)
-        if entry is None:
-            return _reject(turn, shard, command, key, RejectReason.EVENT_ID_REUSED)
-    if entry is not None:
-        return _again(command, entry)
-    rejection = RejectReason(command.reject_reason) if command.reject_reason else _cannot_be_understood(turn, command)
-    if rejection is not None:
-        return _reject(turn, shard, command, key, rejection)
-    actor = shard.stock.get(command.stock_key)
+class Decided(NamedTuple):
+    """What became of a fact. ``place``: the position of the stock key's shard after it; empty: it touched none."""
+
+    outcome: int
+    place: tuple[int, ...]
+    shortage_quantity: int
+    exception_id: str
+    reject_reason: int
+    booked_disposition: int = 0
+    gate_reasons: Sequence[int] = ()
+
+
+def rejected(reason: RejectReason) -> Decided:
+    """It cannot be understood; nothing was booked, and the exception is the caller's to open."""
+    return Decided(REJECTED, (), 0, "", int(reason))
+
+
+def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ingest) -> Decided:
+    """Decide one fact and book it in ``shard``, the stock key's; ``actor`` None: nobody registered it yet."""
     if actor is None and not turn.books.rules.catalog_open:
-        return _reject(turn, shard, command, key, RejectReason.UNKNOWN_STOCK_KEY)
+        return rejected(RejectReason.UNKNOWN_STOCK_KEY)
     if not _fits(actor, command):
-        return _reject(turn, shard, command, key, RejectReason.QUANTITY_OUT_OF_RANGE)
-    if command.fact == Fact.SHIPMENT and actor is not None:
+        return rejected(RejectReason.QUANTITY_OUT_OF_RANGE)
+    if command.fact == SHIPMENT and actor is not None:
         shipment = _shipment(command)
         booked = booked_before(turn, actor, shipment)
         if booked is not None:
-            return _shipment_again(turn, actor, command, key, shipment, booked)
+            return _shipment_again(turn, actor, shipment, booked)
     if actor is None:
         turn.emit(shard, StockKeyRegistered(command.stock_key))
         actor = shard.stock[command.stock_key]
-    opened = FACTS[Fact(command.fact)](turn, actor, command)
+    opened = FACTS[command.fact](turn, actor, command)
     watch_shortage(turn, actor)
-    opened = opened or actor.shortage_exception_id
-    return _answer(turn, shard, command, key, (APPLIED, shortage(actor), opened, 0))
+    return Decided(APPLIED, turn.position(shard), shortage(actor), opened or actor.shortage_exception_id, 0)
 
 
-def _again(command: Ingest, entry: Entry) -> Reply:
-    _, outcome, short, exception, reason = entry.answer
-    position = (entry.shard, entry.epoch, entry.sequence, entry.time_ms)
-    if outcome == APPLIED:
-        outcome = DUPLICATE
-    return ok(IngestView(command.event_id, outcome, position, short, exception, reason), True)
-
-
-def _answer(turn: Turn, shard: ShardState, command: Ingest, key: str, answer: tuple[int, int, str, int]) -> Reply:
-    turn.emit(shard, EntrySpent(key, command.digest, (ANSWER_INGEST, *answer)))
-    outcome, short, exception, reason = answer
-    return ok(IngestView(command.event_id, outcome, turn.position(shard), short, exception, reason))
-
-
-def _reject(turn: Turn, shard: ShardState, command: Ingest, key: str, reason: RejectReason) -> Reply:
-    message = f"event {command.event_id!r} of source {command.source_id!r} rejected: {MESSAGES[reason]}"
-    kind = ExceptionKind.EVENT_REJECTED
-    opened = raise_alarm(turn, shard, kind, command.stock_key, message, 0, [], int(reason))
-    return _answer(turn, shard, command, key, (REJECTED, 0, opened, int(reason)))
-
-
-def _shipment_again(  # noqa: PLR0913  the parts of one answer
-    turn: Turn, actor: StockActor, command: Ingest, key: str, shipment: Shipment, booked: int
-) -> Reply:
+def _shipment_again(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> Decided:
     """The same shipment under another event id: a duplicate, or with another quantity an exception."""
     if booked == shipment.quantity:
-        return _answer(turn, actor.shard, command, key, (DUPLICATE, shortage(actor), "", 0))
+        return Decided(DUPLICATE, turn.position(actor.shard), shortage(actor), "", 0)
     opened = mismatch(turn, actor, shipment, booked)
-    answer = (REJECTED, shortage(actor), opened, int(RejectReason.SHIPMENT_MISMATCH))
-    return _answer(turn, actor.shard, command, key, answer)
+    reason = int(RejectReason.SHIPMENT_MISMATCH)
+    return Decided(REJECTED, turn.position(actor.shard), shortage(actor), opened, reason)
 
 
-def _cannot_be_understood(turn: Turn, command: Ingest) -> RejectReason | None:
-    if command.fact not in FACTS:
+def cannot_be_understood(turn: Turn, command: Ingest) -> RejectReason | None:
+    """Why this fact is rejected before anything is looked up; None: it is not."""
+    if command.reject_reason:
+        return RejectReason(command.reject_reason)
+    fact, details = command.fact, command.details
+    if fact not in FACTS:
         return RejectReason.UNKNOWN_FACT
-    if command.occur_time_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
+    if not command.source_sequence and command.occur_time_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
         return RejectReason.TOO_OLD
-    details = command.details
-    if command.fact == Fact.STOCK_COUNT and not details[3]:
-        return RejectReason.AS_OF_NOT_SUPPORTED
-    if command.fact == Fact.SHIPMENT and details[2] and door_of(turn, command.stock_key) == Door.ORDER_MANAGEMENT:
+    if fact == STOCK_COUNT and not details[3]:
+        return RejectReason.AS_OF_MISSING
+    if fact == SHIPMENT and details[2] and door_of(turn, command.stock_key) == Door.ORDER_MANAGEMENT:
         return RejectReason.FULFILLED_BY_ORDER_MANAGEMENT
     return None
 

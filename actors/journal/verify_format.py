@@ -30,6 +30,8 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             "attributes",
         ),
         (13, "AdriftPicked", 3, "stock_key promise delta"),
+        (14, "FactNoted", 7, "stock_key stream_key sequence occur_time_ms disposition on_hand_delta picked_delta"),
+        (15, "HistoryForgotten", 2, "stock_key before_ms"),
         (
             20,
             "ClaimGranted",
@@ -69,6 +71,19 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         (51, "ExceptionChanged", 3, "exception_id quantity reservation_ids"),
         (52, "ExceptionHealed", 1, "exception_id"),
         (53, "ExceptionRetired", 1, "exception_id"),
+        (60, "FeedReceived", 5, "feed_key sequence warehouse_id occur_time_ms outcome"),
+        (
+            61,
+            "EventDeferred",
+            5,
+            "event_key feed_key place until_ms body principal correlation_id traceparent",
+        ),
+        (62, "DeferredEnded", 2, "event_key outcome"),
+        (63, "FeedStaleSet", 3, "feed_key warehouse_id stale exception_id"),
+        (64, "FeedGapClosed", 2, "feed_key up_to"),
+        (65, "FeedSettled", 3, "feed_key warehouse_id outcome"),
+        (66, "FeedGapSet", 2, "feed_key exception_id"),
+        (67, "FeedHeard", 3, "feed_key warehouse_id last_source_sequence"),
     )
 }
 VERBS = {
@@ -83,8 +98,10 @@ VERBS = {
     31: "set stock policy",
     32: "set selling",
     40: "warehouse event",
+    41: "heartbeat",
     100: "expiry",
     101: "housekeeping",
+    102: "feed watch",
 }
 # What each rule says, in a sentence: the word of a violation's ``rule`` → what did not hold
 RULES = {

@@ -19,7 +19,8 @@ from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50)
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67)
+DEFERRED = (61, 62)  # kinds about a waiting event, whose tag is 7
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
@@ -61,6 +62,7 @@ class ShardWalk(HomeRules):
             51: self.exception_changed,
             52: self.exception_healed,
             53: self.exception_retired,
+            **dict.fromkeys((14, 15, *range(60, 68)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ class ShardWalk(HomeRules):
 
     def _is_wanted(self, event: Event, sequence: int) -> bool:
         """Of the events before a snapshot's highest sequence, only those that its entities have not seen."""
-        tag = event[0] // 10
+        tag = 7 if event[0] in DEFERRED else event[0] // 10
         identity = (tag, event[1] if tag else "", event[2] if tag == 2 else "")
         stands_at = self.placed.get(identity)
         if stands_at is None:
@@ -240,6 +242,12 @@ class ShardWalk(HomeRules):
         return sequence > stands_at > 0
 
     # --- the shard ----------------------------------------------------------------------------------------------------
+
+    def _read_only(self, event: Event) -> None:
+        """Feeds and histories: read, not judged here."""
+        _, fewest, fields = EVENTS[event[0]]
+        if not fewest <= len(event) - 1 <= len(fields):
+            raise ValueError("number of fields")
 
     def _owned(self, event: Event) -> None:
         if self.cause[0] != TAKEOVER:

@@ -21,7 +21,7 @@ from actors.journal.verify_report import Where
 from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock
 
-SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION = range(6)
+SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
 
@@ -273,6 +273,8 @@ READERS: dict[int, Callable[[Any], Any]] = {
     RESERVATION: _reservation,
     ENTRY: lambda fields: fields[0],
     EXCEPTION: _exception,
+    FEED: lambda _fields: None,
+    DEFERRED: lambda _fields: None,
 }
 OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     SHARD: _own_shard,
@@ -281,6 +283,8 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     RESERVATION: lambda walk, key: walk.reservations.get(key),
     ENTRY: lambda walk, key: key if key in walk.entries else None,
     EXCEPTION: lambda walk, key: walk.exceptions.get(key),
+    FEED: lambda _walk, _key: None,
+    DEFERRED: lambda _walk, _key: None,
 }
 DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     SHARD: _of_shard,

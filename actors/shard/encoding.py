@@ -16,6 +16,7 @@ import msgpack
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
 from actors.journal.port import EntryRow, JournalDamaged
+from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.stored_types import UNREADABLE, check_entity
 
 
@@ -28,6 +29,8 @@ class Tag(IntEnum):
     RESERVATION = 3
     ENTRY = 4
     EXCEPTION = 5
+    FEED = 6
+    DEFERRED = 7
 
 
 def pack(value: Any) -> bytes:
@@ -305,6 +308,10 @@ def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         yield int(Tag.ENTRY), encode_entry(shard.entries[key])
     for exception_id in sorted(shard.exceptions):
         yield int(Tag.EXCEPTION), encode_exception(shard.exceptions[exception_id])
+    for key in sorted(shard.feeds):
+        yield int(Tag.FEED), encode_feed(shard.feeds[key])
+    for key in sorted(shard.deferred):
+        yield int(Tag.DEFERRED), encode_deferred(shard.deferred[key])
 
 
 def canonical_state(books: Books, shard_id: int) -> bytes:

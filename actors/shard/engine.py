@@ -16,6 +16,8 @@ from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
+from actors.domain.feed_watch import get_feed_status, heartbeat
+from actors.domain.feeds import decide_waiting, ingest
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
 from actors.domain.lifecycle import CAUSE_RETIRE, confirm, expire_due, extend, release
@@ -35,11 +37,10 @@ from actors.domain.rules import Rules
 from actors.domain.state import Books, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
 from actors.domain.views import line_views
-from actors.domain.warehouse import ingest
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
 from actors.shard.encoding import entry_row, read_entry_row, read_reservation_row, reservation_rows
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked 
 
 RESERVE = int(Verb.RESERVE)
 RESERVE_FIELDS = len(Reserve._fields)
-STOCK_MAKERS = frozenset((int(Verb.INGEST), int(Verb.REGISTER_STOCK)))  # verbs that may make a stock actor
+FED = frozenset((int(Verb.INGEST), int(Verb.HEARTBEAT)))  # verbs whose shard is their source's feed shard
 NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
@@ -69,11 +70,13 @@ HANDLERS: dict[int, Handler] = {
     Verb.SET_STOCK_POLICY: set_stock_policy,
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
+    Verb.HEARTBEAT: heartbeat,
 }
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_RESERVATIONS: list_reservations,
     Verb.LIST_STOCK: list_stock,
     Verb.LIST_EXCEPTIONS: list_exceptions,
+    Verb.GET_FEED_STATUS: get_feed_status,
 }
 
 
@@ -115,7 +118,7 @@ class Engine:
         return wanted
 
     def _keys(self, item: Item) -> list[str]:
-        verb, shard_id, body = item[0], item[1], item[5]
+        verb, body = item[0], item[5]
         books = self.books
         if verb == Verb.RESERVE:
             keys = [request_key(body[2], body[0])]
@@ -123,16 +126,17 @@ class Engine:
                 keys.append(reservation_row_key(body[10]))
             return [key for key in keys if key not in books.request_ids and key[2:] not in books.reservations]
         if verb == Verb.INGEST:
-            shard = books.shards.get(shard_id)
-            keys = [event_key(body[0], body[2])]
-            keys.append(f"{keys[0]}\x1f{body[6].hex()}")
+            key = event_key(body[0], body[2])
+            keys = [key]
+            keys.append(f"{key}\x1f{body[6].hex()}")
             if body[7] == Fact.SHIPMENT:
                 details = body[8]
                 line = (body[10] if len(body) > 10 else "") or (details[2][3] if details[2] else "")
                 keys.append(shipment_key(body[5], details[1], line))
-            return [
-                key for key in keys if shard is not None and key not in shard.entries and key not in books.request_ids
-            ]
+                there = books.stock.get(body[5])
+                if there is not None and keys[-1] in there.shard.entries:
+                    keys.pop()
+            return [key for key in keys if key not in books.request_ids]
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
         if verb == Verb.GET_RESERVATION:
@@ -168,6 +172,7 @@ class Engine:
         turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
         replies = [self._decide(turn, item, accept_claims) for item in items]
+        decide_waiting(turn)
         entries = self._retire(turn)
         return self._result(turn, replies, entries, expired)
 
@@ -191,7 +196,11 @@ class Engine:
             shard = self.books.shards.get(shard_id)
             if shard is None:
                 return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here")
-            if verb in STOCK_MAKERS and command.stock_key not in shard.stock:
+            if verb in FED:
+                home = feed_shard_of(command.source_id, self.shard_count)
+                if home != shard_id:  # an id must be spent nowhere else
+                    return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not the source's: that is {home}")
+            elif verb == Verb.REGISTER_STOCK and command.stock_key not in shard.stock:
                 home = self.books.shard_of(command.stock_key)
                 if home != shard_id:  # a stock actor must be made nowhere else
                     return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not the stock key's: that is {home}")
@@ -325,6 +334,10 @@ class Engine:
             times.append(books.ended[0][0] + memory_ms)
         if books.entries_spent:
             times.append(books.entries_spent[0][0] + memory_ms)
+        if books.waiting_until:
+            times.append(books.waiting_until[0][0])
+        if books.feeds_moved:
+            times.append(self.now_ms)
         if books.exceptions_healed:
             times.append(books.exceptions_healed[0][0] + books.rules.healed_memory_ms)
         return min(times) if times else None
@@ -374,6 +387,9 @@ def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:
             command.source_sequence,
             command.occur_time_ms,
         )
+    if verb == Verb.HEARTBEAT:
+        told = (principal, correlation_id, traceparent)
+        return Cause(verb, "", "", *told, command.source_id, command.stream_id, command.last_source_sequence)
     if verb == Verb.FULFILL:
         occur_ms = command.occur_time_ms
         return Cause(verb, "", command.request_id, principal, correlation_id, traceparent, "", "", 0, occur_ms)

@@ -1,4 +1,4 @@
-"""Which shard a stock key lives in. Fixed for the life of a cluster; golden values are kept by a test.
+"""Which shard a stock key lives in, and a source's feeds. Fixed for the life of a cluster; golden values are kept by a test.
 
 ``shard = (H(warehouse) + H(sku) mod 8) mod shards`` with H = BLAKE2b-64 (big-endian) over length-prefixed UTF-8 parts that
 start with the owner. So the stock of one warehouse lies in 8 neighbouring shards, which the directory keeps on one host
@@ -7,6 +7,7 @@ while load allows, and an order from one warehouse is one commit.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 from actors.domain.keys import split_stock_key
@@ -32,3 +33,9 @@ def shard_of(key: str, shard_count: int = SHARD_COUNT_DEFAULT) -> int:
     owner_id, warehouse_id, sku = split_stock_key(key)
     spread = placement_hash(owner_id, sku) % SHARDS_PER_WAREHOUSE
     return (placement_hash(owner_id, warehouse_id) + spread) % shard_count
+
+
+@lru_cache(maxsize=4096)
+def feed_shard_of(source_id: str, shard_count: int = SHARD_COUNT_DEFAULT) -> int:
+    """The shard of a source's feeds: where its events are deduplicated and its sequences are kept."""
+    return placement_hash(source_id) % shard_count

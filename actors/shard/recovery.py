@@ -27,13 +27,14 @@ from actors.shard.encoding import (
     decode_stock,
     unpack,
 )
+from actors.shard.encoding_feeds import decode_deferred, decode_feed
 from actors.shard.engine import Engine, TurnResult
-from actors.shard.stored_types import UNREADABLE, check_entity, check_event
+from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, check_event
 
 log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
-CREATING_KINDS = frozenset((10, 20, 30, 40, 50))
+CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67))  # that may make their entity
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
 
@@ -133,6 +134,12 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
     elif tag == Tag.EXCEPTION:
         exception = decode_exception(fields)
         shard.exceptions[exception.id] = exception
+    elif tag == Tag.FEED:
+        feed = decode_feed(fields)
+        shard.feeds[feed.key] = feed
+    elif tag == Tag.DEFERRED:
+        waiting = decode_deferred(fields)
+        shard.deferred[waiting.event_key] = waiting
     else:
         raise JournalDamaged(f"shard {shard.id}: a snapshot holds an entity of unknown tag {tag}")
 
@@ -183,7 +190,7 @@ def _apply_part(
 ) -> None:
     """Apply an early event unless its entity's slice already saw it, or the entity was gone by then."""
     sequence = shard.sequence + 1
-    tag = kind // 10
+    tag = TAG_OF_KIND[kind]
     identity = (tag, (event[0], event[1]) if tag == Tag.CLAIMS else (event[0] if tag else ""))
     stands_at = placed.get(identity)
     if stands_at is None:

@@ -209,6 +209,8 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text),
     Verb.SET_STOCK_POLICY: (*_REQUEST, _key, _policy, _policy, _text, _count, _selling),
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
+    Verb.HEARTBEAT: (_identifier, _no_or_identifier, _no_or_identifier, _count),
+    Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
 }  # fmt: skip
 _INGEST_REST = (_no_or_identifier, _no_or_identifier, _no_or_identifier, _time, _pairs, _within(0, 1_000))
 _REQUIRED = {verb: len(command._fields) - len(command._field_defaults) for verb, command in COMMANDS.items()}

@@ -26,6 +26,7 @@ from actors.shard.encoding import (
     encode_stock,
     pack,
 )
+from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.engine import Engine
 
 ENTITIES_PER_SLICE = 250
@@ -86,6 +87,8 @@ def _identities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         (Tag.RESERVATION, list(shard.reservations)),
         (Tag.ENTRY, list(shard.entries)),
         (Tag.EXCEPTION, list(shard.exceptions)),
+        (Tag.FEED, list(shard.feeds)),
+        (Tag.DEFERRED, list(shard.deferred)),
     )
     return chain(
         ((int(Tag.SHARD), ""),),
@@ -119,6 +122,16 @@ def _exception(shard: ShardState, key: Any) -> Any:
     return None if exception is None else encode_exception(exception)
 
 
+def _feed(shard: ShardState, key: Any) -> Any:
+    feed = shard.feeds.get(key)
+    return None if feed is None else encode_feed(feed)
+
+
+def _deferred(shard: ShardState, key: Any) -> Any:
+    waiting = shard.deferred.get(key)
+    return None if waiting is None else encode_deferred(waiting)
+
+
 # tag → an entity's encoding, or None when it is gone
 _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.SHARD: lambda shard, _key: encode_shard(shard),
@@ -127,4 +140,6 @@ _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.RESERVATION: _reservation,
     Tag.ENTRY: _entry,
     Tag.EXCEPTION: _exception,
+    Tag.FEED: _feed,
+    Tag.DEFERRED: _deferred,
 }

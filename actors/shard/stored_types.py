@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_origin, get_type_hints
 
+from actors.domain.commands import Ingest
 from actors.domain.events import EVENT_KINDS
 
 # What decoding or applying raises when a part is missing, of another type, unknown, or at odds with what came before.
@@ -28,21 +29,30 @@ _LINES_AT = {30: 7, 33: 1}  # ReservationOpened, ReservationAmended
 _NUMBERED = (30, 50)  # ReservationOpened, ExceptionOpened: their ids end with their numbers
 _LINE: Types = (str, str, int, int)
 
+# kind of event → tag (``encoding.Tag``) of the entity that it names
+TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {61: 7, 62: 7}  # noqa: PLR2004
+
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
-ENTITY_TYPES: tuple[Types, ...] = (
-    (int, str, int, int, int, int),
-    (str, int, list, int, int, int, str, int, list),
-    (str, str, str, str, bool, list),
-    (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
-    (str, bytes, list, int, int, int, int),
-    (str, list, int, list, int, int, int),
-)
+ENTITY_TYPES: dict[int, Types] = {
+    0: (int, str, int, int, int, int),
+    1: (str, int, list, int, int, int, str, int, list),
+    2: (str, str, str, str, bool, list),
+    3: (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
+    4: (str, bytes, list, int, int, int, int),
+    5: (str, list, int, list, int, int, int),
+    6: (str, int, list, int, int, str, list, list),
+    7: (str, str, int, int, list, str, str, str),
+}
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
 _PAIR: Types = (int, int)
 _ADRIFT: Types = (str, int)
 _OPENED: tuple[Types, ...] = ((int, int, int, list), (int, int, int, type(None)))
 _CONSTANT: Types = (int, str, str, str, str, str, str, int)  # of an exception, what never changes
-_STOCK, _CLAIMS, _RESERVATION, _EXCEPTION = 1, 2, 3, 5
+_STOCK, _CLAIMS, _RESERVATION, _EXCEPTION, _FEED, _DEFERRED = 1, 2, 3, 5, 6, 7
+_INTERVAL: Types = (int, int, int)
+_SILENT: Types = (str, str)
+_PART: Types = (str, int, int, int, int, int, int, int)  # of a feed, about one warehouse
+_INGEST: Types = _types_of(Ingest)  # a waiting event
 
 
 def check_event(kind: int, fields: Sequence[Any]) -> None:
@@ -52,13 +62,15 @@ def check_event(kind: int, fields: Sequence[Any]) -> None:
         raise ValueError(f"an event of kind {kind} with fields of other types: {_shown(fields)}")
     if kind in _NUMBERED and not _ends_with(fields[0], fields[1]):
         raise ValueError(f"an event of kind {kind} whose id is not that of its number: {_shown(fields)}")
+    if kind == 61 and not _is_ingest(fields[4]):  # noqa: PLR2004  EventDeferred
+        raise ValueError(f"a waiting event that is none: {_shown(fields)}")
     if kind in _LINES_AT and not _all_of(fields[_LINES_AT[kind]], _LINE):
         raise ValueError(f"an event of kind {kind} with lines that are none: {_shown(fields)}")
 
 
 def check_entity(tag: int, fields: Sequence[Any]) -> None:
     """Raises ValueError unless an entity's fields are of its tag's types."""
-    if not 0 <= tag < len(ENTITY_TYPES):
+    if tag not in ENTITY_TYPES:
         raise ValueError(f"an entity of unknown tag {tag}")
     good = tuple(map(type, fields)) == ENTITY_TYPES[tag]
     if good and tag == _STOCK:
@@ -72,12 +84,20 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
     elif good and tag == _EXCEPTION:
         number = fields[0].rpartition("-")[2]
         good = tuple(map(type, fields[1])) == _CONSTANT and number.isascii() and number.isdigit()
+    elif good and tag == _FEED:
+        good = _all_of(fields[2], _INTERVAL) and _all_of(fields[6], _SILENT) and _all_of(fields[7], _PART)
+    elif good and tag == _DEFERRED:
+        good = _is_ingest(fields[4])
     if not good:
         raise ValueError(f"an entity of tag {tag} with fields of other types: {_shown(fields)}")
 
 
 def _ends_with(identifier: str, number: int) -> bool:
     return identifier.rpartition("-")[2] == str(number)
+
+
+def _is_ingest(body: Sequence[Any]) -> bool:
+    return len(body) > 8 and tuple(map(type, body)) == _INGEST[: len(body)]  # noqa: PLR2004  what has no default
 
 
 def _all_of(parts: Any, types: Types) -> bool:

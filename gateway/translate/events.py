@@ -47,7 +47,7 @@ class EventRequests:
             occur_time_ms = findings.time_ms("occur_time", event.occur_time)
         else:
             findings.add("occur_time", "is required")
-        key, shard = self._names.place_anywhere(event.stock_key, "stock_key", findings)
+        key, _ = self._names.place_anywhere(event.stock_key, "stock_key", findings)
         findings.optional_id("document_id", event.document_id)
         findings.optional_id("document_line", event.document_line)
         findings.optional_id("lot_id", event.lot_id)
@@ -64,7 +64,7 @@ class EventRequests:
         ]  # fmt: skip
         if not findings:
             body[6] = digests.EVENT.of(event, has_map=bool(attributes))
-        return [_INGEST, shard, 0, 1, cause, body]
+        return [_INGEST, self._names.feed_shard(source_id), 0, 1, cause, body]
 
     def _fact(self, event: pb.WarehouseEvent, findings: Findings) -> tuple[int, list[Any]]:
         name = event.WhichOneof("fact")

@@ -21,7 +21,7 @@ from actors.shard.directory import HostRoute, Routes
 from actors.shard.host import ShardHost
 from actors.shard.host_config import HostConfig
 from actors.shard.messages import FrameKind
-from actors.shard.placement import PLACEMENT_VERSION, shard_of
+from actors.shard.placement import PLACEMENT_VERSION, feed_shard_of, shard_of
 from gateway.core import Core
 from gateway.links import HostLinks
 from tests.fuzz import nasty
@@ -93,6 +93,7 @@ def _decoded(parts: Sequence[bytes]) -> tuple[list[str], str]:
 
 KEY = stock_key("main", "A")
 HOME = shard_of(KEY, SHARDS)
+FEED_SHARD = feed_shard_of("wms", SHARDS)
 GOOD_BODIES: dict[int, list[Any]] = {
     Verb.RESERVE: ["r1", b"d" * 16, "web", [["0", KEY, 1, 0]], 60_000, False, 1, 1, "o1", "", "", []],
     Verb.CONFIRM: ["r2", b"d" * 16, f"1-{TIMELINE}-{HOME}-1", "o1", 0],
@@ -111,6 +112,8 @@ GOOD_BODIES: dict[int, list[Any]] = {
     Verb.SET_STOCK_POLICY: ["r8", b"d" * 16, KEY, 0, 0, "", 0, 0],
     Verb.SET_SELLING: ["r9", b"d" * 16, KEY, 1, ""],
     Verb.INGEST: ["wms", "", "e1", 0, NOW_MS, KEY, b"d" * 16, 1, [5, 1, "", ""], "", "", "", 0, [], 0],
+    Verb.HEARTBEAT: ["wms", "", "main", 7],
+    Verb.GET_FEED_STATUS: ["wms", "", "main", 10, ""],
     Verb.GET_HOST_STATUS: [],
 }
 assert set(COMMANDS) < set(GOOD_BODIES)
@@ -135,8 +138,15 @@ def _item(random: Random) -> Any:
         body = nasty.spoiled_value(random, body)
     if isinstance(body, list) and body and random.random() < 0.5 and verb not in (Verb.GET_STOCK, Verb.GET_RESERVATION):
         body = [f"i{random.randrange(9)}", *body[1:]] if isinstance(body[0], str) else body
-    lists = verb in (Verb.LIST_RESERVATIONS, Verb.LIST_STOCK, Verb.LIST_EXCEPTIONS, Verb.GET_HOST_STATUS)
-    item: Any = [int(verb), -1 if lists else HOME, 0, 1, [], body]
+    lists = verb in (
+        Verb.LIST_RESERVATIONS,
+        Verb.LIST_STOCK,
+        Verb.LIST_EXCEPTIONS,
+        Verb.GET_FEED_STATUS,
+        Verb.GET_HOST_STATUS,
+    )
+    shard = FEED_SHARD if verb in (Verb.INGEST, Verb.HEARTBEAT) else HOME
+    item: Any = [int(verb), -1 if lists else shard, 0, 1, [], body]
     if random.random() < 0.15:
         item = nasty.spoiled_value(random, item)
     return item

@@ -24,7 +24,7 @@ from actors.shard import frames
 from actors.shard.host import ShardHost
 from actors.shard.host_config import HostConfig
 from actors.shard.messages import FrameKind
-from actors.shard.placement import PLACEMENT_VERSION, shard_of
+from actors.shard.placement import PLACEMENT_VERSION, feed_shard_of, shard_of
 
 TOKEN = "the cluster's token"
 CLUSTER = "test-cluster"
@@ -246,7 +246,8 @@ def keys_of_shard(shard: int, warehouse_id: str = "main") -> Iterator[str]:
 
 
 def item(verb: Verb, key: str, body: list[Any], *, deadline_ms: int = 0, weight: int = 1) -> Item:
-    return [int(verb), shard_of(key, SHARDS), deadline_ms, weight, [], body]
+    shard = feed_shard_of(str(body[0]), SHARDS) if verb == Verb.INGEST else shard_of(key, SHARDS)
+    return [int(verb), shard, deadline_ms, weight, [], body]
 
 
 def receipt(sku: str, quantity: int, *, event_id: str = "") -> Item:

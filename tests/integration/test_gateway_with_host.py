@@ -273,7 +273,7 @@ async def test_every_fact_is_understood_and_a_duplicate_is_told():
         assert outcomes == ["applied"] * 10 + ["rejected"] * 2, response
         assert [result.rejected.reason for result in response.results[10:]] == [
             event_pb.REJECT_REASON_UNKNOWN_FACT,
-            event_pb.REJECT_REASON_AS_OF_NOT_SUPPORTED,
+            event_pb.REJECT_REASON_AS_OF_MISSING,
         ]
         again = await here.call(event_pb.IngestEventsRequest(events=facts[:3]))
         assert [result.WhichOneof("result") for result in again.results] == ["duplicate"] * 3

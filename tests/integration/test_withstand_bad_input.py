@@ -197,7 +197,7 @@ async def test_what_a_warehouse_sends_wrong_is_rejected_on_record_and_blocks_nob
             "as of": "REJECTED",
         }
         assert results["elsewhere"].reason == "UNKNOWN_WAREHOUSE"
-        assert results["as of"].reason == "AS_OF_NOT_SUPPORTED"
+        assert results["as of"].reason == "AS_OF_MISSING"
         assert results["no fact"].reason == results["a fact of a later version"].reason == "UNKNOWN_FACT"
         assert await shop.available("A") == 6
         (malformed,) = await shop.ingest(event("x", receipt=event_pb.Receipt(quantity=-5)))

@@ -32,7 +32,7 @@ from actors.shard import snapshot as snapshot_module
 from actors.shard.encoding import canonical_state
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.filter import EntryFilter
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.recovery import recover
 from actors.shard.snapshot import Snapshotter
 from tests.power_loss.disk_recording import Recorder
@@ -253,7 +253,7 @@ class Life:
         else:
             fact, details = Fact.STOCK_COUNT, [quantity, int(Disposition.SELLABLE), 0, True, False]
         body = ["wms", "", name, 0, self.now_ms, key, name.encode(), int(fact), details, "", "", "", 0, [], 0]
-        return [int(Verb.INGEST), shard_of(key, SHARD_COUNT), 0, 1, [], body]
+        return [int(Verb.INGEST), feed_shard_of("wms", SHARD_COUNT), 0, 1, [], body]
 
     def _reserve(self, name: str) -> list[Any]:
         draw = self._draw

@@ -14,7 +14,7 @@ from actors.domain.commands import Verb
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import Door
 from actors.domain.rules import Rules
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from tests.simulation.checker import check
 from tests.simulation.history import OK, REFUSED, Operation
 from tests.simulation.linearize import unexplained
@@ -89,7 +89,8 @@ class Lockstep:
 
     def item(self, verb: Verb, key: str, *body: Any) -> Item:
         """An item about a stock key."""
-        return [int(verb), shard_of(key, SHARDS), 0, 1, [], list(body)]
+        shard = feed_shard_of(str(body[0]), SHARDS) if verb == Verb.INGEST else shard_of(key, SHARDS)
+        return [int(verb), shard, 0, 1, [], list(body)]
 
     def about(self, verb: Verb, index: int, *fields: Any) -> Item:
         """An item about one of the reservations, or about one that is unknown."""

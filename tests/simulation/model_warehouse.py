@@ -90,7 +90,7 @@ def _misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
     if event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
         return "TOO_OLD"
     if fact == "STOCK_COUNT" and not details["take_as_now"]:
-        return "AS_OF_NOT_SUPPORTED"
+        return "AS_OF_MISSING"
     if fact == "SHIPMENT" and details["promise"] and _order_management_ships(model, event["key"]):
         return "FULFILLED_BY_ORDER_MANAGEMENT"
     return ""

@@ -15,7 +15,7 @@ from typing import Any
 from actors.domain.commands import Verb
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import Admission, Disposition, Fact, FillPolicy, SellingState
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from tests.simulation.plan import HOUR_MS, Plan
 
 Item = list[Any]
@@ -105,6 +105,8 @@ class Orders:
         return [int(verb), shard, 0, weight, cause, body]
 
     def _of_key(self, verb: Verb, key: str, body: list[Any]) -> Item:
+        if verb == Verb.INGEST:
+            return self._item(verb, feed_shard_of(str(body[0]), self.plan.shards), body)
         return self._item(verb, shard_of(key, self.plan.shards), body)
 
     def _of_reservation(self, verb: Verb, reservation_id: str, *fields: Any) -> Item:

@@ -166,7 +166,7 @@ class TestCounts:
 
     def test_of_the_past_needs_another_release(self, world):
         told = world.tell(Fact.STOCK_COUNT, "A", 5, 1, 17, False, False)
-        assert (told.outcome, told.reason) == ("REJECTED", "AS_OF_NOT_SUPPORTED")
+        assert (told.outcome, told.reason) == ("REJECTED", "AS_OF_MISSING")
         assert world.on_hand("A") == 10
 
 

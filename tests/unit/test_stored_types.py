@@ -87,6 +87,10 @@ def test_every_kind_of_event_has_its_types():
             fields[:2] = ["x-7", 7]
             with pytest.raises(ValueError, match="number"):
                 check_event(kind, ["x-07", *fields[1:]])
+        if kind == 61:
+            with pytest.raises(ValueError, match="waiting event"):
+                check_event(kind, fields)
+            fields[4] = ["wms", "", "e1", 3, 0, stock_key("main", "A"), b"", 1, []]
         check_event(kind, fields)
         with pytest.raises(ValueError, match=f"kind {kind}"):
             check_event(kind, [None] * len(types))

@@ -27,7 +27,7 @@ from actors.domain.state import Books
 from actors.journal.memory import MemoryJournal, memory_store
 from actors.shard.encoding import canonical_state
 from actors.shard.filter import EntryFilter
-from actors.shard.placement import shard_of
+from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.recovery import load_shard, recover
 from actors.shard.snapshot import Snapshotter
 
@@ -109,7 +109,8 @@ class World:
     def snapshot(self, between: Any = lambda: None) -> None:
         """Snapshot every shard that has anything; ``between`` is called after each slice, as other turns would come."""
         for shard in range(SHARDS):
-            if not self.engine.books.shards[shard].stock:
+            state = self.engine.books.shards[shard]
+            if not (state.stock or state.feeds):
                 continue
             snapshotter = Snapshotter(self.engine, shard, self.now_ms)
             while (part := snapshotter.next_slice()) is not None:
@@ -237,14 +238,17 @@ class World:
         document_line: str = "",
         age_ms: int = 0,
         reject: int = 0,
+        source: str = "wms",
+        stream: str = "",
+        sequence: int = 0,
     ) -> list[Any]:
         key = stock_key(warehouse, sku)
         content = repr((int(fact), key, details, document_line)).encode()
         body = [
-            "wms", "", event or self.fresh_id("e"), 0, self.now_ms - age_ms, key, content, int(fact), list(details),
+            source, stream, event or self.fresh_id("e"), sequence, self.now_ms - age_ms, key, content, int(fact), list(details),
             "", document_line, "", 0, [], reject,
         ]  # fmt: skip
-        return [int(Verb.INGEST), shard_of(key, SHARDS), 0, 1, [], body]
+        return [int(Verb.INGEST), feed_shard_of(source, SHARDS), 0, 1, [], body]
 
     def tell(self, fact: Fact | int, sku: str, *details: Any, **options: Any) -> Told:
         return Told(self.one(self.event(fact, sku, *details, **options)))

@@ -40,6 +40,12 @@ class _ExceptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excepti
     """A shipment named a promise that is not known."""
     EXCEPTION_KIND_EVENT_REJECTED: _ExceptionKind.ValueType  # 5
     """An event was rejected."""
+    EXCEPTION_KIND_FEED_GAP: _ExceptionKind.ValueType  # 6
+    """Events of a stream are missing for too long."""
+    EXCEPTION_KIND_FEED_STALE: _ExceptionKind.ValueType  # 7
+    """A source is silent about a warehouse for too long."""
+    EXCEPTION_KIND_EVENT_NOT_PLACED: _ExceptionKind.ValueType  # 8
+    """An event waited too long for what its source sent before it."""
 
 class ExceptionKind(_ExceptionKind, metaclass=_ExceptionKindEnumTypeWrapper):
     """What an exception is about."""
@@ -56,6 +62,12 @@ EXCEPTION_KIND_SHIPMENT_WITHOUT_CLAIM: ExceptionKind.ValueType  # 4
 """A shipment named a promise that is not known."""
 EXCEPTION_KIND_EVENT_REJECTED: ExceptionKind.ValueType  # 5
 """An event was rejected."""
+EXCEPTION_KIND_FEED_GAP: ExceptionKind.ValueType  # 6
+"""Events of a stream are missing for too long."""
+EXCEPTION_KIND_FEED_STALE: ExceptionKind.ValueType  # 7
+"""A source is silent about a warehouse for too long."""
+EXCEPTION_KIND_EVENT_NOT_PLACED: ExceptionKind.ValueType  # 8
+"""An event waited too long for what its source sent before it."""
 Global___ExceptionKind: _TypeAlias = ExceptionKind  # noqa: Y015
 
 class _ExceptionState:

@@ -36,8 +36,8 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     """The warehouse is not declared in the settings."""
     REJECT_REASON_UNKNOWN_STOCK_KEY: _RejectReason.ValueType  # 3
     """The catalog is closed and the stock key is not registered."""
-    REJECT_REASON_AS_OF_NOT_SUPPORTED: _RejectReason.ValueType  # 4
-    """A count needs `take_as_now`."""
+    REJECT_REASON_AS_OF_MISSING: _RejectReason.ValueType  # 4
+    """A count says as of which source sequence it was taken, has one itself, or sets `take_as_now`."""
     REJECT_REASON_FULFILLED_BY_ORDER_MANAGEMENT: _RejectReason.ValueType  # 5
     """Order management tells of shipments from this warehouse (a setting)."""
     REJECT_REASON_TOO_OLD: _RejectReason.ValueType  # 6
@@ -50,6 +50,12 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     """The shipment was booked with another quantity."""
     REJECT_REASON_QUANTITY_OUT_OF_RANGE: _RejectReason.ValueType  # 10
     """On hand would leave the range of 10^15 units."""
+    REJECT_REASON_SEQUENCE_REUSED: _RejectReason.ValueType  # 11
+    """Another event of the stream already had its source sequence."""
+    REJECT_REASON_DEFERRED_TOO_LONG: _RejectReason.ValueType  # 12
+    """It waited too long for what its source sent before it."""
+    REJECT_REASON_BEFORE_HISTORY: _RejectReason.ValueType  # 13
+    """It was counted before what is still remembered of the stock key."""
 
 class RejectReason(_RejectReason, metaclass=_RejectReasonEnumTypeWrapper):
     """Why an event is rejected."""
@@ -62,8 +68,8 @@ REJECT_REASON_UNKNOWN_WAREHOUSE: RejectReason.ValueType  # 2
 """The warehouse is not declared in the settings."""
 REJECT_REASON_UNKNOWN_STOCK_KEY: RejectReason.ValueType  # 3
 """The catalog is closed and the stock key is not registered."""
-REJECT_REASON_AS_OF_NOT_SUPPORTED: RejectReason.ValueType  # 4
-"""A count needs `take_as_now`."""
+REJECT_REASON_AS_OF_MISSING: RejectReason.ValueType  # 4
+"""A count says as of which source sequence it was taken, has one itself, or sets `take_as_now`."""
 REJECT_REASON_FULFILLED_BY_ORDER_MANAGEMENT: RejectReason.ValueType  # 5
 """Order management tells of shipments from this warehouse (a setting)."""
 REJECT_REASON_TOO_OLD: RejectReason.ValueType  # 6
@@ -76,6 +82,12 @@ REJECT_REASON_SHIPMENT_MISMATCH: RejectReason.ValueType  # 9
 """The shipment was booked with another quantity."""
 REJECT_REASON_QUANTITY_OUT_OF_RANGE: RejectReason.ValueType  # 10
 """On hand would leave the range of 10^15 units."""
+REJECT_REASON_SEQUENCE_REUSED: RejectReason.ValueType  # 11
+"""Another event of the stream already had its source sequence."""
+REJECT_REASON_DEFERRED_TOO_LONG: RejectReason.ValueType  # 12
+"""It waited too long for what its source sent before it."""
+REJECT_REASON_BEFORE_HISTORY: RejectReason.ValueType  # 13
+"""It was counted before what is still remembered of the stock key."""
 Global___RejectReason: _TypeAlias = RejectReason  # noqa: Y015
 
 @_typing.final
@@ -414,7 +426,9 @@ class StockCount(_message.Message):
     disposition: _stock_key_pb2.Disposition.ValueType
     """Default SELLABLE."""
     as_of_source_sequence: _builtins.int
-    """As of this place in the stream. Not supported yet: without `take_as_now` the count is Rejected{AS_OF_NOT_SUPPORTED}."""
+    """As of this place in the event's stream: what its source told later happened after the count. Default: just before the
+    event itself. Without either, and without `take_as_now`, the count is Rejected{AS_OF_MISSING}.
+    """
     take_as_now: _builtins.bool
     """The count is of now."""
     includes_picked: _builtins.bool

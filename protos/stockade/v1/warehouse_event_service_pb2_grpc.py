@@ -53,7 +53,7 @@ class WarehouseEventServiceServicer:
 
     def IngestEvents(self, request, context):
         """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
-        order of the events. Events of one stock key are applied in the order given.
+        order of the events. Events of one source are decided in the order given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

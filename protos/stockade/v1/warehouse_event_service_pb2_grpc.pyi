@@ -35,7 +35,7 @@ class WarehouseEventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WarehouseEventServiceAsyncStub: ...
     IngestEvents: _grpc.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.IngestEventsRequest, _warehouse_event_service_pb2.IngestEventsResponse]
     """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
-    order of the events. Events of one stock key are applied in the order given.
+    order of the events. Events of one source are decided in the order given.
     """
     StreamEvents: _grpc.StreamStreamMultiCallable[_warehouse_event_service_pb2.StreamEventsRequest, _warehouse_event_service_pb2.StreamEventsResponse]
     """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
@@ -52,7 +52,7 @@ class WarehouseEventServiceAsyncStub(WarehouseEventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     IngestEvents: _aio.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.IngestEventsRequest, _warehouse_event_service_pb2.IngestEventsResponse]  # type: ignore[assignment]
     """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
-    order of the events. Events of one stock key are applied in the order given.
+    order of the events. Events of one source are decided in the order given.
     """
     StreamEvents: _aio.StreamStreamMultiCallable[_warehouse_event_service_pb2.StreamEventsRequest, _warehouse_event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """The same for a source that goes on telling: one result for each event, in the order sent, as soon as it is durable. The first
@@ -72,7 +72,7 @@ class WarehouseEventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_warehouse_event_service_pb2.IngestEventsResponse, _abc.Awaitable[_warehouse_event_service_pb2.IngestEventsResponse]]:
         """Up to 1,000 events. Each is applied once, by (source_id, event_id), and answered when it is durable; results are in the
-        order of the events. Events of one stock key are applied in the order given.
+        order of the events. Events of one source are decided in the order given.
         """
 
     @_abc_1.abstractmethod
