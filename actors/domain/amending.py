@@ -248,9 +248,14 @@ def _carry_out(turn: Turn, home: ShardState, command: Amend, reservation: Reserv
     lines = tuple(
         (*entry, requested, _granted(turn, reservation, entry)) for entry, requested in plan.requested.items()
     )
-    turn.emit(home, ReservationAmended(reservation.id, lines, added, released))
+    turn.emit(home, ReservationAmended(reservation.id, lines, added, released, reservation.channel_id))
     if reservation.open_units == 0:
-        turn.emit(home, ReservationEnded(reservation.id, final_state(reservation, ReservationState.RELEASED)))
+        turn.emit(
+            home,
+            ReservationEnded(
+                reservation.id, final_state(reservation, ReservationState.RELEASED), reservation.channel_id
+            ),
+        )
     for actor in touched.values():
         watch_shortage(turn, actor)
     turn.emit(home, VerbSpent(reservation.id, command.request_id, command.digest, VERB_AMEND))

@@ -4,7 +4,8 @@ Each event names exactly ONE entity of its shard (its first field; ``ShardOwned`
 the claims of one reservation on one stock actor, a reservation, a dedupe entry, a stock exception, a feed or a waiting event.
 That is what lets a snapshot be taken in slices. ``EVENT_KINDS`` gives each its stable number in the journal. Field order is journal format:
 append only, and only with a default; the numbers are never reused. Quantities are base units, times Unix milliseconds; an
-event happened at its record's time.
+event happened at its record's time. A reservation's events name its channel (``channel_id``), so that the change feed can be
+filtered by it long after the reservation left memory.
 """
 
 from __future__ import annotations
@@ -184,6 +185,7 @@ class ReservationConfirmed(NamedTuple):
 
     reservation_id: str
     order_reference: str
+    channel_id: str = ""
 
 
 class ReservationExtended(NamedTuple):
@@ -191,6 +193,7 @@ class ReservationExtended(NamedTuple):
 
     reservation_id: str
     expire_time_ms: int
+    channel_id: str = ""
 
 
 class ReservationAmended(NamedTuple):
@@ -200,6 +203,7 @@ class ReservationAmended(NamedTuple):
     lines: Sequence[Sequence[Any]]
     added: int
     released: int
+    channel_id: str = ""
 
 
 class ReservationUnitsEnded(NamedTuple):
@@ -209,6 +213,7 @@ class ReservationUnitsEnded(NamedTuple):
     fulfilled: int
     released: int
     expired: int
+    channel_id: str = ""
 
 
 class ReservationEnded(NamedTuple):
@@ -216,6 +221,7 @@ class ReservationEnded(NamedTuple):
 
     reservation_id: str
     state: int
+    channel_id: str = ""
 
 
 class VerbSpent(NamedTuple):

@@ -164,9 +164,14 @@ def _tell_home(turn: Turn, reservation_id: str, fulfilled: int, released: int) -
     if reservation is None or not fulfilled + released:
         return
     home = turn.books.home_of(reservation)
-    turn.emit(home, ReservationUnitsEnded(reservation_id, fulfilled, released, 0))
+    turn.emit(home, ReservationUnitsEnded(reservation_id, fulfilled, released, 0, reservation.channel_id))
     if reservation.open_units == 0 and reservation.state in (HELD, CONFIRMED):
-        turn.emit(home, ReservationEnded(reservation_id, final_state(reservation, ReservationState.RELEASED)))
+        turn.emit(
+            home,
+            ReservationEnded(
+                reservation_id, final_state(reservation, ReservationState.RELEASED), reservation.channel_id
+            ),
+        )
 
 
 def mismatch(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> str:

@@ -76,8 +76,11 @@ def expire_if_due(turn: Turn, home: ShardState, reservation: Reservation) -> boo
     actors = {actor.key: actor for actor, claim in claims_of(turn, reservation) if claim.open}
     for actor in actors.values():
         turn.emit(actor.shard, ClaimExpired(actor.key, reservation.id))
-    turn.emit(home, ReservationUnitsEnded(reservation.id, 0, 0, expired))
-    turn.emit(home, ReservationEnded(reservation.id, final_state(reservation, ReservationState.EXPIRED)))
+    turn.emit(home, ReservationUnitsEnded(reservation.id, 0, 0, expired, reservation.channel_id))
+    turn.emit(
+        home,
+        ReservationEnded(reservation.id, final_state(reservation, ReservationState.EXPIRED), reservation.channel_id),
+    )
     for actor in actors.values():
         watch_shortage(turn, actor)
     turn.begin(cause)
@@ -178,7 +181,7 @@ def confirm(turn: Turn, home: ShardState, command: Confirm) -> Reply:
     actors = {actor.key: actor for actor, _ in claims_of(turn, reservation)}
     for actor in actors.values():
         turn.emit(actor.shard, ClaimConfirmed(actor.key, reservation.id, command.order_reference))
-    turn.emit(home, ReservationConfirmed(reservation.id, command.order_reference))
+    turn.emit(home, ReservationConfirmed(reservation.id, command.order_reference, reservation.channel_id))
     turn.emit(home, VerbSpent(reservation.id, command.request_id, command.digest, VERB_CONFIRM))
     return ok(reservation_view(turn, reservation, home))
 
@@ -203,7 +206,10 @@ def extend(turn: Turn, home: ShardState, command: Extend) -> Reply:
     if expire_time_ms > reservation.create_time_ms + turn.books.rules.lifetime_ms_max:
         reason = RefusalReason.LIFETIME_EXCEEDED
         return refused(reason, position, state=reservation.state, version=reservation.version)
-    turn.emit(home, ReservationExtended(reservation.id, max(expire_time_ms, reservation.expire_time_ms)))
+    turn.emit(
+        home,
+        ReservationExtended(reservation.id, max(expire_time_ms, reservation.expire_time_ms), reservation.channel_id),
+    )
     turn.emit(home, VerbSpent(reservation.id, command.request_id, command.digest, VERB_EXTEND))
     return ok(reservation_view(turn, reservation, home))
 
@@ -254,9 +260,14 @@ def _release_found(turn: Turn, home: ShardState, command: Release, reservation: 
         released += units
         touched[actor.key] = actor
         turn.emit(actor.shard, ClaimReleased(actor.key, reservation.id, claim.line_id, units, command.reason))
-    turn.emit(home, ReservationUnitsEnded(reservation.id, 0, released, 0))
+    turn.emit(home, ReservationUnitsEnded(reservation.id, 0, released, 0, reservation.channel_id))
     if reservation.open_units == 0:
-        turn.emit(home, ReservationEnded(reservation.id, final_state(reservation, ReservationState.RELEASED)))
+        turn.emit(
+            home,
+            ReservationEnded(
+                reservation.id, final_state(reservation, ReservationState.RELEASED), reservation.channel_id
+            ),
+        )
     for actor in touched.values():
         watch_shortage(turn, actor)
     turn.emit(home, VerbSpent(reservation.id, command.request_id, command.digest, VERB_RELEASE))

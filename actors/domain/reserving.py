@@ -369,6 +369,8 @@ def _release_replaced(turn: Turn, home: ShardState, replaced: Reservation) -> di
                 released += claim.open
                 touched[key] = actor
                 turn.emit(actor.shard, ClaimReleased(key, replaced.id, claim.line_id, claim.open, REPLACED))
-    turn.emit(home, ReservationUnitsEnded(replaced.id, 0, released, 0))
-    turn.emit(home, ReservationEnded(replaced.id, final_state(replaced, ReservationState.RELEASED)))
+    turn.emit(home, ReservationUnitsEnded(replaced.id, 0, released, 0, replaced.channel_id))
+    turn.emit(
+        home, ReservationEnded(replaced.id, final_state(replaced, ReservationState.RELEASED), replaced.channel_id)
+    )
     return touched

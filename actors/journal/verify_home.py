@@ -114,14 +114,14 @@ class HomeRules(StockRules):
             self.suspect(event, reservation_id, ALL_LINES, units, home=True)
 
     def reservation_confirmed(self, event: Event) -> None:
-        _, reservation_id, _ = event
+        _, reservation_id, _ = event[:3]
         reservation = self._live(event, reservation_id, HELD)
         if reservation is not None:
             self._judge_deadline(event, reservation_id, reservation)
             reservation.state = CONFIRMED
 
     def extended(self, event: Event) -> None:
-        _, reservation_id, expire_ms = event
+        _, reservation_id, expire_ms = event[:3]
         reservation = self._live(event, reservation_id, HELD)
         if reservation is None:
             return
@@ -133,7 +133,7 @@ class HomeRules(StockRules):
         reservation.expire_ms = expire_ms
 
     def amended(self, event: Event) -> None:
-        _, reservation_id, lines, added, released = event
+        _, reservation_id, lines, added, released = event[:5]
         reservation = self._live(event, reservation_id, *LIVE)
         if reservation is None:
             return
@@ -150,7 +150,7 @@ class HomeRules(StockRules):
             self._home(event, reservation_id, (added, 0, released, 0))
 
     def units_ended(self, event: Event) -> None:
-        _, reservation_id, fulfilled, released, expired = event
+        _, reservation_id, fulfilled, released, expired = event[:5]
         reservation = self.reservations.get(reservation_id)
         if reservation is None or reservation.state not in LIVE:
             reservation = self._live(event, reservation_id, *LIVE)
@@ -171,7 +171,7 @@ class HomeRules(StockRules):
             self._home(event, reservation_id, (0, fulfilled, released, expired))
 
     def ended(self, event: Event) -> None:
-        _, reservation_id, state = event
+        _, reservation_id, state = event[:3]
         reservation = self._live(event, reservation_id, *LIVE)
         if reservation is None:
             return
