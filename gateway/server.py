@@ -23,8 +23,9 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from actors.shard.directory import Directory
+from actors.shard.directory import Directory, Routes
 from gateway.access import Access
+from gateway.changes.hub import ChangeHub
 from gateway.config import (
     CLIENT_PING_MS_MIN,
     RECEIVE_BYTES_MAX,
@@ -42,6 +43,7 @@ from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.rpc import Wrapper
 from gateway.servicers.admin import AdminService
 from gateway.servicers.availability import AvailabilityService
+from gateway.servicers.change_feed import ChangeFeedService
 from gateway.servicers.desk import Desk
 from gateway.servicers.exceptions import ExceptionService
 from gateway.servicers.reservation import ReservationService
@@ -52,6 +54,7 @@ from gateway.validation import KnownNames
 from stockade.v1 import (
     admin_service_pb2,
     availability_service_pb2,
+    change_feed_service_pb2,
     exception_service_pb2,
     reservation_service_pb2,
     stock_service_pb2,
@@ -75,6 +78,7 @@ SERVICES: tuple[tuple[Any, str, MakeServicer], ...] = (
     (stock_service_pb2, "StockService", StockService),
     (warehouse_event_service_pb2, "WarehouseEventService", WarehouseEventService),
     (exception_service_pb2, "ExceptionService", ExceptionService),
+    (change_feed_service_pb2, "ChangeFeedService", ChangeFeedService),
     (admin_service_pb2, "AdminService", AdminService),
 )
 
@@ -89,6 +93,7 @@ class RunningGateway:
         server: grpc.aio.Server,
         health_servicer: health.aio.HealthServicer,
         closing: asyncio.Event,
+        changes: ChangeHub,
     ) -> None:
         self.config = config
         self.port = 0
@@ -100,6 +105,7 @@ class RunningGateway:
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
         self._closing = closing
+        self._changes = changes
 
     @property
     def ready(self) -> bool:
@@ -135,6 +141,7 @@ class RunningGateway:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
+        await self._changes.stop()
         await self._links.stop()
         if self._http is not None:
             await self._http.stop()
@@ -189,7 +196,6 @@ async def start_gateway(
     calm_collector()
     links = HostLinks(Core(config), directory, config)
     names = KnownNames(config)
-    links.on_routes = lambda routes: names.set_shard_count(routes.shard_count)
     sources = frozenset(
         source for each in config.warehouses.values() for told in each.sources.values() for source in told
     )
@@ -206,6 +212,12 @@ async def start_gateway(
         retried=lambda: links.core.retried_items,
     )
     desk = Desk(config, names, links, metrics)
+
+    def told_of(routes: Routes) -> None:
+        names.set_shard_count(routes.shard_count)
+        desk.changes.set_routes(routes)
+
+    links.on_routes = told_of
     server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.concurrent_rpcs_max)
     wrapper = Wrapper(config, Access(config.credentials), metrics)
     replaced = {"ReservationService": reservation_servicer} if reservation_servicer is not None else {}
@@ -222,7 +234,7 @@ async def start_gateway(
         ),
         server,
     )
-    gateway = RunningGateway(config, links, server, health_servicer, desk.closing)
+    gateway = RunningGateway(config, links, server, health_servicer, desk.closing, desk.changes)
     gateway.port = _bind(server, config)
     try:
         await gateway.serve(metrics)

@@ -117,6 +117,14 @@ class AvailabilityView(NamedTuple):
     position: Sequence[int]
 
 
+class AvailabilityPage(NamedTuple):
+    """LIST_AVAILABILITY: [[stock_key, available_quantity, stale], …]; ``next_start`` 0 at the end."""
+
+    items: Sequence[Sequence[Any]]
+    next_start: int
+    position: Sequence[int]
+
+
 class StockView(NamedTuple):
     """GET_STOCK, LIST_STOCK, REGISTER_STOCK, SET_STOCK_POLICY, SET_SELLING."""
 

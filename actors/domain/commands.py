@@ -41,6 +41,8 @@ class Verb(IntEnum):
     HEARTBEAT = 41
     GET_FEED_STATUS = 42
     GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
+    READ_CHANGES = 51  # the same, as a long poll: [timeline, [[shard, after sequence], …], weight_max, wait_ms]
+    LIST_AVAILABILITY = 72
 
 
 class Cause(NamedTuple):
@@ -182,6 +184,14 @@ class ListExceptions(NamedTuple):
     page_token: str = ""
 
 
+class ListAvailability(NamedTuple):
+    """One shard's keys, for a picture that changes then keep up. ``start``: the last page's ``next_start``; empty warehouse: all."""
+
+    warehouse_id: str
+    page_size: int
+    start: int = 0
+
+
 class RegisterStock(NamedTuple):
     """One item of RegisterStock: creates the key when absent. Negative / empty: leave as it is (or the default)."""
 
@@ -282,6 +292,7 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.LIST_STOCK: ListStock,
     Verb.LIST_EXCEPTIONS: ListExceptions,
     Verb.REGISTER_STOCK: RegisterStock,
+    Verb.LIST_AVAILABILITY: ListAvailability,
     Verb.SET_STOCK_POLICY: SetStockPolicy,
     Verb.SET_SELLING: SetSelling,
     Verb.INGEST: Ingest,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
+from actors.domain.availability_pages import list_availability
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
 from actors.domain.feed_watch import get_feed_status, heartbeat
@@ -67,6 +68,7 @@ HANDLERS: dict[int, Handler] = {
     Verb.EXPLAIN_AVAILABILITY: explain_availability,
     Verb.GET_STOCK: get_stock,
     Verb.REGISTER_STOCK: register_stock,
+    Verb.LIST_AVAILABILITY: list_availability,
     Verb.SET_STOCK_POLICY: set_stock_policy,
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
@@ -89,6 +91,7 @@ class TurnResult(NamedTuple):
     read_heads: list[ShardHead]
     wakeup_ms: int | None
     expired: int
+    groups: Mapping[int, Any] = {}  # by shard, what its record holds: for the change log
 
 
 class Engine:
@@ -231,7 +234,7 @@ class Engine:
         read_heads = [
             self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards
         ]
-        return TurnResult(replies, records, entries, read_heads, self.wakeup_ms(), expired)
+        return TurnResult(replies, records, entries, read_heads, self.wakeup_ms(), expired, turn.groups)
 
     def head(self, shard_id: int) -> ShardHead:
         """Where the shard's journal ends once everything stepped so far is durable."""

@@ -25,11 +25,13 @@ from actors.domain.rules import Rules
 from actors.journal.codec import decode_groups
 from actors.journal.port import EntryRow, Fenced, Journal
 from actors.shard import frames
+from actors.shard.change_log import Recorded
 from actors.shard.clock import ShardClock
 from actors.shard.directory import HostRoute
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.explaining import events_behind, newest_first
 from actors.shard.filter import EntryFilter
+from actors.shard.host_changes import HostChanges, Prepare
 from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
 from actors.shard.host_housekeeping import HostHousekeeping
 from actors.shard.host_links import Batch, HostLink, LinkOwner
@@ -44,6 +46,7 @@ from actors.shard.turns import TurnQueue, Waiting, stock_key_of
 log = logging.getLogger(__name__)
 
 EndProcess = Callable[[int, str], None]
+Finish = Callable[[], Reply]
 
 
 def wall_ms() -> int:
@@ -66,14 +69,16 @@ def end_this_process(code: int, reason: str) -> None:
 class AppliedTurn:
     """A turn that was applied and is not durable yet."""
 
-    __slots__ = ("check_heads", "number", "result", "taken", "told")
+    __slots__ = ("check_heads", "number", "recorded", "result", "taken", "time_ms", "told")
 
     def __init__(self, number: int, taken: list[Waiting], result: TurnResult) -> None:
         self.number = number
         self.taken = taken
         self.result = result
+        self.time_ms = 0
         self.check_heads = result.read_heads
-        self.told: list[tuple[Batch, int, Reply]] = []  # answers of the shell's own that saw this turn
+        self.recorded: list[Recorded] | None = None
+        self.told: list[tuple[Batch, int, Finish]] = []  # answers of the shell's own that saw this turn
 
 
 class ShardHost:
@@ -103,7 +108,7 @@ class ShardHost:
         self._thread_factory = thread_factory
         self._own_process = own_process
         self._queue = TurnQueue(config)
-        self._asking_status: list[tuple[Batch, int]] = []
+        self._asking: list[tuple[Batch, int, Prepare]] = []  # to be answered by the shell with the next turn
         self._filter = EntryFilter()
         self._links: dict[HostLink, None] = {}  # a dict, not a set: its order is the same in every run
         self._committing: AppliedTurn | None = None
@@ -121,6 +126,7 @@ class ShardHost:
         self._engine: Engine
         self._snapshots: HostSnapshots
         self._housekeeping: HostHousekeeping
+        self._changes: HostChanges
         self._snapshot_sequences: dict[int, int]
         self._journal: Journal
         self._thread: JournalThread
@@ -198,6 +204,7 @@ class ShardHost:
             ended=lambda: self.ended,
             own_process=self._own_process,
         )
+        self._changes = HostChanges(self._engine, self._journal, self._thread, self._loop, self.config, self, self._now)
 
     def _recover(self) -> int:
         """On the journal's thread."""
@@ -238,6 +245,7 @@ class ShardHost:
             except TimeoutError:
                 break
         self._server.close()
+        self._changes.stop()
         if self._wakeup is not None:
             self._wakeup.cancel()
         for link in list(self._links):
@@ -256,7 +264,7 @@ class ShardHost:
     @property
     def quiet(self) -> bool:
         """Whether nothing waits and nothing commits."""
-        return not (self._queue.lines or self._asking_status or self._committing or self._waiting or self._resolving)
+        return not (self._queue.lines or self._asking or self._committing or self._waiting or self._resolving)
 
     # --- links ------------------------------------------------------------------------------------------------------------
 
@@ -297,6 +305,9 @@ class ShardHost:
             verb, shard_id = item[0], item[1]
             if verb == Verb.GET_HOST_STATUS:
                 self._ask_status(batch, index)
+                continue
+            if verb == Verb.READ_CHANGES:
+                self._changes.ask(batch, index, item)
                 continue
             if shard_id not in shards and shard_id != ANY_SHARD:
                 batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
@@ -390,8 +401,10 @@ class ShardHost:
         for row in result.entries:
             self._filter.add(row.key)
         turn = AppliedTurn(self.applied_turns, taken, result)
-        if self._asking_status:
-            self._tell_status(turn)
+        turn.time_ms = self._engine.now_ms
+        turn.recorded = self._changes.applied(result)
+        if self._asking:
+            self._prepare_answers(turn)
         self.statistics.count_turn(items, result, time.perf_counter() - started_s)
         if self._committing is None:
             self._commit(turn)
@@ -441,11 +454,12 @@ class ShardHost:
                 self._answer_explanation(one, reply)
             else:
                 one.batch.answer(one.index, reply)
-        for batch, index, reply in turn.told:
-            batch.answer(index, reply)
+        self._changes.durable(turn.recorded, turn.time_ms)
+        for batch, index, finish in turn.told:
+            batch.answer(index, finish())
         self._snapshots.note(turn.result.records)
         wakeup_ms = self._engine.wakeup_ms()
-        if self._queue.lines or self._asking_status or (wakeup_ms is not None and wakeup_ms <= self._now()):
+        if self._queue.lines or self._asking or (wakeup_ms is not None and wakeup_ms <= self._now()):
             self._schedule_turn()
         elif self.quiet:
             self._idle.set()
@@ -496,18 +510,27 @@ class ShardHost:
         self._thread.submit(look, looked)
 
     def _ask_status(self, batch: Batch, index: int) -> None:
-        if len(self._asking_status) >= self.config.status_waiting_max:
+        if len(self._asking) >= self.config.status_waiting_max:
             busy = error(ErrorReason.OVERLOADED, "too many ask for the status", self.config.overloaded_retry_ms)
             batch.answer(index, busy)
         else:
-            self._asking_status.append((batch, index))
+            self._asking.append((batch, index, self._prepare_status))
 
-    def _tell_status(self, turn: AppliedTurn) -> None:
-        """A status is a read of every shard: it leaves with a turn, behind the same gate."""
+    def _prepare_status(self) -> Finish:
         told = ok([self.status()])
-        turn.told = [(batch, index, told) for batch, index in self._asking_status]
+        return lambda: told
+
+    def tell_with_next_turn(self, batch: Batch, index: int, prepare: Prepare) -> None:
+        """Answer with the next turn, behind its gate: ``prepare`` is called when it is applied, and what that returns when it
+        is durable and its changes are out."""
+        self._asking.append((batch, index, prepare))
+        self._schedule_turn()
+
+    def _prepare_answers(self, turn: AppliedTurn) -> None:
+        """Such an answer is a read of every shard: it leaves with a turn, behind the same gate."""
+        turn.told = [(batch, index, prepare()) for batch, index, prepare in self._asking]
         turn.check_heads = [self._engine.head(shard_id) for shard_id in self._engine.books.shards]
-        self._asking_status = []
+        self._asking = []
 
     def status(self) -> dict[str, Any]:
         """Everything an operator may want to know, plain values."""
@@ -529,5 +552,6 @@ class ShardHost:
             "journal_kind": self._journal_kind,
             "durability": self._durability,
             "filter_bytes": self._filter.size_bytes,
+            **self._changes.plain(),
             **self.statistics.plain(),
         }

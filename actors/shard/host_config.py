@@ -37,6 +37,10 @@ class HostConfig:
     housekeeping_interval_ms: int = 1_000
     disk_floor_bytes: int = 256 * 1024 * 1024  # below it new claims are refused; facts, releases and expiry go on
     disk_floor_hysteresis_bytes: int = DISK_FLOOR_HYSTERESIS_BYTES
+    change_log_bytes_max: int = 32 * 1024 * 1024  # some 300,000 changes: seconds of a busy host; older: the journal
+    change_weight_max: int = 8_000  # changes and their lines in one answer: under a MiB
+    change_polls_max: int = 128  # waiting for changes: one a gateway, and some that catch up
+    change_reader_silence_ms_max: int = 15_000  # nobody asked for so long: nothing is recorded any more
     explain_records_max: int = 200  # looked through for the events behind a stock key
     explain_events_max: int = 20
     late_link_bytes_max: int = 64 * 1024 * 1024  # unsent replies on a link whose gateway does not read: it is closed

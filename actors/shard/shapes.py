@@ -185,6 +185,20 @@ def _promise(value: Any) -> bool:
 _four_texts = _tuple_of(_no_or_identifier, _no_or_identifier, _no_or_identifier, _no_or_identifier)
 
 
+def fits_read_changes(body: Sequence[Any]) -> bool:
+    """Whether the body of a READ_CHANGES is [timeline, [[shard, sequence], …], weight_max, wait_ms]."""
+    return (
+        len(body) == 4  # noqa: PLR2004
+        and _text(body[0])
+        and _places(body[1])
+        and _within(1, 1_000_000)(body[2])
+        and _within(0, 60_000)(body[3])
+    )
+
+
+_places = _list_of(_tuple_of(_within(0, 4_095), _within(-2, WHOLE_MAX)))
+
+
 # --- whole bodies -----------------------------------------------------------------------------------------------------------
 
 _REQUEST = (_identifier, _digest)
@@ -206,6 +220,7 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.GET_STOCK: (_key,),
     Verb.LIST_STOCK: (_no_or_identifier, _flag, _page_size, _text),
     Verb.LIST_EXCEPTIONS: (_numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
+    Verb.LIST_AVAILABILITY: (_no_or_identifier, _page_size, _count),
     Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text),
     Verb.SET_STOCK_POLICY: (*_REQUEST, _key, _policy, _policy, _text, _count, _selling),
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),

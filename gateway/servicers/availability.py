@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from actors.domain.outcomes import ErrorReason
+from gateway.errors import CallFailed
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
+from gateway.streams import Stream
 from gateway.translate import answers
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
@@ -68,6 +71,9 @@ class AvailabilityService:
                 position=position,
             )
         return response
+
+    async def WatchAvailability(self, request: pb.WatchAvailabilityRequest, stream: Stream, rpc: Rpc) -> None:
+        raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "not yet")
 
     async def ExplainAvailability(
         self, request: pb.ExplainAvailabilityRequest, rpc: Rpc

@@ -10,7 +10,8 @@ from actors.domain.answers import ERROR, OK, REFUSED
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, RefusalReason
 from actors.shard.messages import ANY_SHARD
-from gateway.config import RETRY_HINT_OVERLOADED_MS, GatewayConfig
+from gateway.changes.hub import ChangeHub
+from gateway.config import RETRY_HINT_OVERLOADED_MS, RETRY_HINT_UNAVAILABLE_MS, GatewayConfig
 from gateway.errors import CallFailed, Violation, failure_of, invalid
 from gateway.metrics import Metrics
 from gateway.paging import read_token, write_token
@@ -55,6 +56,11 @@ class Desk:
         self.names = names
         self.hosts = hosts
         self.metrics = metrics
+        self.changes = ChangeHub(
+            token=config.cluster_token,
+            name=config.name,
+            now=lambda: int(asyncio.get_running_loop().time() * 1000),
+        )
         self.closing = asyncio.Event()  # set when the gateway stops: streams end, their callers go elsewhere
 
     def open(self) -> None:
@@ -124,6 +130,22 @@ class Desk:
             if reply[0] == ERROR:
                 raise failure_of(reply)
         return [reply[2] for reply in replies]
+
+    async def ask_now(self, items: list[Item]) -> list[Sequence[Any]]:
+        """Ask questions for a stream, whose own deadline is far: the payloads, in order. Raises CallFailed."""
+        now = int(asyncio.get_running_loop().time() * 1000)
+        return await self.read(items, Rpc(now, None), 64 * len(items))
+
+    async def changes_ready(self) -> None:
+        """Wait until the change feed of every shard is followed. Raises CallFailed when that takes too long."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + self.config.route_patience_ms / 1000
+        while not self.changes.ready:
+            if loop.time() >= end_s or self.closing.is_set():
+                raise CallFailed(
+                    ErrorReason.SHARD_UNAVAILABLE, "no host tells changes now", retry_after_ms=RETRY_HINT_UNAVAILABLE_MS
+                )
+            await self.changes.wait(0.05)
 
     async def page(
         self, verb: Verb, rpc: Rpc, *, filters: list[Any], page_size: int, page_token: str, findings: Findings

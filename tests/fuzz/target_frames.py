@@ -115,6 +115,8 @@ GOOD_BODIES: dict[int, list[Any]] = {
     Verb.HEARTBEAT: ["wms", "", "main", 7],
     Verb.GET_FEED_STATUS: ["wms", "", "main", 10, ""],
     Verb.GET_HOST_STATUS: [],
+    Verb.LIST_AVAILABILITY: ["main", 10, 0],
+    Verb.READ_CHANGES: [TIMELINE, [[HOME, -1]], 100, 0],
 }
 assert set(COMMANDS) < set(GOOD_BODIES)
 

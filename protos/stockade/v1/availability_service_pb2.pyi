@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from stockade.v1 import stock_key_pb2 as _stock_key_pb2
 from stockade.v1 import stock_service_pb2 as _stock_service_pb2
 import builtins as _builtins
@@ -20,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AnsweredBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnsweredByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnsweredBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWERED_BY_UNSPECIFIED: _AnsweredBy.ValueType  # 0
+    """Not said: the stock actor."""
+    ANSWERED_BY_STOCK_ACTOR: _AnsweredBy.ValueType  # 1
+    """The stock actor itself: the truth at that position."""
+    ANSWERED_BY_GATEWAY_VIEW: _AnsweredBy.ValueType  # 2
+    """The gateway's view of it, kept up to date by the change feed: true as of `as_of_time` at least."""
+
+class AnsweredBy(_AnsweredBy, metaclass=_AnsweredByEnumTypeWrapper):
+    """Who answered."""
+
+ANSWERED_BY_UNSPECIFIED: AnsweredBy.ValueType  # 0
+"""Not said: the stock actor."""
+ANSWERED_BY_STOCK_ACTOR: AnsweredBy.ValueType  # 1
+"""The stock actor itself: the truth at that position."""
+ANSWERED_BY_GATEWAY_VIEW: AnsweredBy.ValueType  # 2
+"""The gateway's view of it, kept up to date by the change feed: true as of `as_of_time` at least."""
+Global___AnsweredBy: _TypeAlias = AnsweredBy  # noqa: Y015
 
 @_typing.final
 class Availability(_message.Message):
@@ -40,7 +66,7 @@ class Availability(_message.Message):
     known: _builtins.bool
     """False when nobody registered the stock key and no fact came for it."""
     stale: _builtins.bool
-    """True when the warehouse's feed is late (not set yet)."""
+    """True while the warehouse's feed is silent for longer than it should be."""
     @_builtins.property
     def stock_key(self) -> _stock_key_pb2.StockKey:
         """Which."""
@@ -75,21 +101,27 @@ class GetAvailabilityRequest(_message.Message):
 
     STOCK_KEY_FIELD_NUMBER: _builtins.int
     CHANNEL_ID_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     channel_id: _builtins.str
     """The channel that asks. Required."""
     @_builtins.property
     def stock_key(self) -> _stock_key_pb2.StockKey:
         """Required."""
 
+    @_builtins.property
+    def max_staleness(self) -> _duration_pb2.Duration:
+        """When given, the gateway may answer from its view, if that is at most so old. Never use such an answer to promise."""
+
     def __init__(
         self,
         *,
         stock_key: _stock_key_pb2.StockKey | None = ...,
         channel_id: _builtins.str = ...,
+        max_staleness: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stock_key", b"stock_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "stock_key", b"stock_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "stock_key", b"stock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "max_staleness", b"max_staleness", "stock_key", b"stock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,18 +134,28 @@ class GetAvailabilityResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    answered_by: Global___AnsweredBy.ValueType
+    """Who gave it."""
     @_builtins.property
     def availability(self) -> Global___Availability:
         """The answer."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """It was true then, and every change up to then is in it. Shard time."""
 
     def __init__(
         self,
         *,
         availability: Global___Availability | None = ...,
+        answered_by: Global___AnsweredBy.ValueType = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "availability", b"availability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "as_of_time", b"as_of_time", "availability", b"availability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +212,88 @@ class BatchGetAvailabilityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchGetAvailabilityResponse: _TypeAlias = BatchGetAvailabilityResponse  # noqa: Y015
+
+@_typing.final
+class WatchAvailabilityRequest(_message.Message):
+    """Which stock keys, for whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_KEYS_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    CHANNEL_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    warehouse_id: _builtins.str
+    """All of one warehouse."""
+    channel_id: _builtins.str
+    """The channel that asks. Required."""
+    cursor: _builtins.str
+    """The last message's, to go on after a break: what did not change since is not sent again."""
+    @_builtins.property
+    def stock_keys(self) -> _containers.RepeatedCompositeFieldContainer[_stock_key_pb2.StockKey]:
+        """Up to 1,000. Either these or `warehouse_id`."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """A message comes at least this often, also when nothing changed: `as_of_time` says how fresh all is. 100 ms to 60 s;
+        default 1 s.
+        """
+
+    def __init__(
+        self,
+        *,
+        stock_keys: _abc.Iterable[_stock_key_pb2.StockKey] | None = ...,
+        warehouse_id: _builtins.str = ...,
+        channel_id: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "cursor", b"cursor", "heartbeat_interval", b"heartbeat_interval", "stock_keys", b"stock_keys", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchAvailabilityRequest: _TypeAlias = WatchAvailabilityRequest  # noqa: Y015
+
+@_typing.final
+class WatchAvailabilityResponse(_message.Message):
+    """The latest values of what changed since the last message; a slow reader gets fewer messages, never older values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVAILABILITIES_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Go on from here after a break."""
+    snapshot: _builtins.bool
+    """The values are all current ones, not only those that changed."""
+    @_builtins.property
+    def availabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Availability]:
+        """What changed."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything that changed until then has been sent. Not set before all current values are."""
+
+    def __init__(
+        self,
+        *,
+        availabilities: _abc.Iterable[Global___Availability] | None = ...,
+        cursor: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        snapshot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "availabilities", b"availabilities", "cursor", b"cursor", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchAvailabilityResponse: _TypeAlias = WatchAvailabilityResponse  # noqa: Y015
 
 @_typing.final
 class ExplainAvailabilityRequest(_message.Message):

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AvailabilityServiceStub:
-    """What may be promised now, answered by the stock actors themselves.
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,15 @@ class AvailabilityServiceStub:
                 request_serializer=stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityResponse.FromString,
                 _registered_method=True)
+        self.WatchAvailability = channel.unary_stream(
+                '/stockade.v1.AvailabilityService/WatchAvailability',
+                request_serializer=stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityResponse.FromString,
+                _registered_method=True)
 
 
 class AvailabilityServiceServicer:
-    """What may be promised now, answered by the stock actors themselves.
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it.
     """
 
     def GetAvailability(self, request, context):
@@ -77,6 +82,13 @@ class AvailabilityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAvailability(self, request, context):
+        """Availability now, then whenever it changes, for caches: the latest value of each stock key, never every one between.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AvailabilityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_AvailabilityServiceServicer_to_server(servicer, server):
                     request_deserializer=stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityResponse.SerializeToString,
             ),
+            'WatchAvailability': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAvailability,
+                    request_deserializer=stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'stockade.v1.AvailabilityService', rpc_method_handlers)
@@ -104,7 +121,7 @@ def add_AvailabilityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AvailabilityService:
-    """What may be promised now, answered by the stock actors themselves.
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it.
     """
 
     @staticmethod
@@ -178,6 +195,33 @@ class AvailabilityService:
             '/stockade.v1.AvailabilityService/ExplainAvailability',
             stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityRequest.SerializeToString,
             stockade_dot_v1_dot_availability__service__pb2.ExplainAvailabilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAvailability(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stockade.v1.AvailabilityService/WatchAvailability',
+            stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityRequest.SerializeToString,
+            stockade_dot_v1_dot_availability__service__pb2.WatchAvailabilityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AvailabilityServiceStub:
-    """What may be promised now, answered by the stock actors themselves."""
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,12 @@ class AvailabilityServiceStub:
     """Available to sell of up to 1,000 stock keys, each as of its own position."""
     ExplainAvailability: _grpc.UnaryUnaryMultiCallable[_availability_service_pb2.ExplainAvailabilityRequest, _availability_service_pb2.ExplainAvailabilityResponse]
     """Every term of it with the events behind it, and what would succeed."""
+    WatchAvailability: _grpc.UnaryStreamMultiCallable[_availability_service_pb2.WatchAvailabilityRequest, _availability_service_pb2.WatchAvailabilityResponse]
+    """Availability now, then whenever it changes, for caches: the latest value of each stock key, never every one between."""
 
 @_typing.type_check_only
 class AvailabilityServiceAsyncStub(AvailabilityServiceStub):
-    """What may be promised now, answered by the stock actors themselves."""
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAvailability: _aio.UnaryUnaryMultiCallable[_availability_service_pb2.GetAvailabilityRequest, _availability_service_pb2.GetAvailabilityResponse]  # type: ignore[assignment]
@@ -51,9 +53,11 @@ class AvailabilityServiceAsyncStub(AvailabilityServiceStub):
     """Available to sell of up to 1,000 stock keys, each as of its own position."""
     ExplainAvailability: _aio.UnaryUnaryMultiCallable[_availability_service_pb2.ExplainAvailabilityRequest, _availability_service_pb2.ExplainAvailabilityResponse]  # type: ignore[assignment]
     """Every term of it with the events behind it, and what would succeed."""
+    WatchAvailability: _aio.UnaryStreamMultiCallable[_availability_service_pb2.WatchAvailabilityRequest, _availability_service_pb2.WatchAvailabilityResponse]  # type: ignore[assignment]
+    """Availability now, then whenever it changes, for caches: the latest value of each stock key, never every one between."""
 
 class AvailabilityServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What may be promised now, answered by the stock actors themselves."""
+    """What may be promised now, answered by the stock actors themselves, or as fresh as the caller needs it."""
 
     @_abc_1.abstractmethod
     def GetAvailability(
@@ -78,5 +82,13 @@ class AvailabilityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_availability_service_pb2.ExplainAvailabilityResponse, _abc.Awaitable[_availability_service_pb2.ExplainAvailabilityResponse]]:
         """Every term of it with the events behind it, and what would succeed."""
+
+    @_abc_1.abstractmethod
+    def WatchAvailability(
+        self,
+        request: _availability_service_pb2.WatchAvailabilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_availability_service_pb2.WatchAvailabilityResponse], _abc.AsyncIterator[_availability_service_pb2.WatchAvailabilityResponse]]:
+        """Availability now, then whenever it changes, for caches: the latest value of each stock key, never every one between."""
 
 def add_AvailabilityServiceServicer_to_server(servicer: AvailabilityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,122 @@
+"""One reader's way through the changes, by its own cursor: from the gateway's tails where they reach back far enough, else from
+the hosts. It pulls, so nothing is kept for it: a reader that does not come is not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from gateway.changes.cursors import cursor_text
+from gateway.changes.hub import FOLLOW_WEIGHT_MAX, FROM_OLDEST, RESYNC_TIMELINE, WHOLE, ChangeHub
+from gateway.changes.rows import RowFilter
+from gateway.changes.tails import Chunk
+
+MESSAGE_BYTES_MAX = 1024 * 1024  # clients in other languages take 4 MiB
+HOST_AWAY_PAUSE_S = 0.05
+
+
+class Batch:
+    """Some changes. ``parts``: of a serialized response. ``as_of_ms``: all that was durable by then is taken; 0: not known."""
+
+    __slots__ = ("as_of_ms", "bytes", "count", "parts", "resync")
+
+    def __init__(self, resync: int = 0) -> None:
+        self.parts: list[bytes] = []
+        self.count = 0
+        self.bytes = 0
+        self.as_of_ms = 0
+        self.resync = resync
+
+    @property
+    def full(self) -> bool:
+        """Whether it is large enough, whatever was asked."""
+        return self.bytes >= MESSAGE_BYTES_MAX
+
+    def add(self, part: bytes, count: int) -> None:
+        """Some more."""
+        if count:
+            self.parts.append(part)
+            self.count += count
+            self.bytes += len(part)
+
+
+class ChangeReader:
+    """``places``: shard → taken in up to there. ``time_ms``: every change from before that time is taken in."""
+
+    def __init__(
+        self, hub: ChangeHub, timeline: str, places: Mapping[int, int], row_filter: RowFilter, time_ms: int = 0
+    ) -> None:
+        self.timeline = timeline
+        self.places = dict(places)
+        self.time_ms = time_ms
+        self._hub = hub
+        self._filter = row_filter
+        self._loop = asyncio.get_running_loop()
+
+    def cursor(self) -> str:
+        """Where it stands."""
+        return cursor_text(self.timeline, self.time_ms, {shard: max(0, at) for shard, at in self.places.items()})
+
+    async def next(self, count_max: int, wait_s: float) -> Batch:
+        """The next changes: about ``count_max`` of them, or none when none came in time. ``resync``: it cannot go on."""
+        hub = self._hub
+        end_s = self._loop.time() + wait_s
+        while True:
+            if self.timeline != hub.timeline:
+                return Batch(RESYNC_TIMELINE)
+            batch = Batch()
+            lagging = self._from_tails(batch, count_max)
+            if lagging and batch.count < count_max and not batch.full:
+                result, found, answered = await hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
+                if result != WHOLE:
+                    return Batch(result)
+                for shard, upto, chunks in found:
+                    self._take(batch, shard, chunks)
+                    self.places[shard] = upto
+                if not answered and not batch.count:
+                    await asyncio.sleep(HOST_AWAY_PAUSE_S)
+            left_s = end_s - self._loop.time()
+            if batch.count or left_s <= 0:
+                return batch
+            if not lagging:
+                await hub.wait(left_s)
+
+    def _from_tails(self, batch: Batch, count_max: int) -> dict[int, int]:
+        """Take what the tails have; the places of shards whose tails do not reach back so far."""
+        tails = self._hub.tails.by_shard
+        lagging: dict[int, int] = {}
+        whole = True
+        for shard, sequence in self.places.items():
+            tail = tails.get(shard)
+            if tail is None or sequence < tail.floor:
+                lagging[shard] = sequence
+                continue
+            if tail.upto <= sequence:
+                continue
+            if batch.count >= count_max or batch.full:
+                whole = False
+                break
+            chunks = tail.chunks
+            upto = tail.upto
+            for index in range(tail.after(sequence), len(chunks)):
+                if batch.count >= count_max or batch.full:
+                    upto = chunks[index - 1].last_sequence
+                    whole = False
+                    break
+                batch.add(*chunks[index].chosen(sequence, self._filter))
+            self.places[shard] = upto
+        if whole and not lagging:
+            batch.as_of_ms = self._hub.as_of()[1]
+            self.time_ms = max(self.time_ms, batch.as_of_ms)
+        return lagging
+
+    def _take(self, batch: Batch, shard: int, chunks: list[Chunk]) -> None:
+        after = self.places[shard]
+        for chunk in chunks:
+            batch.add(*chunk.chosen(after, self._filter))
+
+
+def from_oldest(shards: list[int]) -> dict[int, int]:
+    """The places of one who wants all that is kept."""
+    return dict.fromkeys(shards, FROM_OLDEST)
