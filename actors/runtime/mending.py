@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE
+from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, WEBHOOKS
 from actors.runtime.supervision_link import MemberState
 
 __all__ = ["Action", "Activate", "EndGeneration", "Member", "Stop", "is_complete", "next_actions"]
@@ -65,6 +65,7 @@ def next_actions(members: Sequence[Member], generations: Collection[int], gatewa
     actions: list[Action] = [*host_actions(hosts_among(members), newest, hand_over=everybody_is_there)]
     actions += [Activate(member) for member in members if member.role == DIRECTORY and is_waiting(member)]
     actions += gateway_actions(members, newest, gateway_count)
+    actions += webhooks_actions(members, newest, gateway_count)
     if is_complete(members, newest, gateway_count):
         holding = {member.generation for member in members if holds(member)}
         actions += [
@@ -97,6 +98,17 @@ def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) 
         yield from (Activate(gateway) for gateway in gateways if is_waiting(gateway) and gateway.generation == newest)
     if is_complete(members, newest, gateway_count):
         yield from (Stop(gateway) for gateway in older if not gateway.told_to_stop)
+
+
+def webhooks_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
+    """One process delivers, and begins when everything else serves: nobody waits for it."""
+    if not is_complete(members, newest, gateway_count):
+        return
+    deliverers = [member for member in members if member.role == WEBHOOKS]
+    holders = [member for member in deliverers if holds(member) and member.state is not FAILED]
+    yield from (Stop(member) for member in holders if member.generation < newest and not member.told_to_stop)
+    if not holders:
+        yield from (Activate(member) for member in deliverers if is_waiting(member) and member.generation == newest)
 
 
 def is_complete(members: Iterable[Member], generation: int, gateway_count: int) -> bool:

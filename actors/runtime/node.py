@@ -21,7 +21,7 @@ import uvloop
 
 from actors.runtime.actor_process import EXIT_ORPHANED, EXIT_SERVICE_FAILED
 from actors.runtime.local_ray import start_ray
-from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, NodePlan
+from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, WEBHOOKS, NodePlan
 from actors.runtime.supervision_link import BEAT_INTERVAL_S, MemberState, ProcessLink
 
 __all__ = ["main"]
@@ -62,6 +62,7 @@ def start_actors(plan: NodePlan) -> None:
     from actors.runtime.directory import DirectoryActor
     from actors.runtime.gateway_actor import GatewayActor
     from actors.runtime.shard_host import ShardHostActor
+    from actors.runtime.webhooks_actor import WebhooksActor
 
     def create(kind: type, name: str, *arguments: Any, **options: Any) -> Any:
         return ray.remote(kind).options(name=name, **ACTOR_OPTIONS, **options).remote(plan, *arguments)
@@ -70,6 +71,8 @@ def start_actors(plan: NodePlan) -> None:
     create(ShardHostActor, HOST, directory)
     for number in range(plan.settings.gateways):
         create(GatewayActor, f"{GATEWAY}-{number}", f"{GATEWAY}-{number}", directory)
+    if plan.settings.webhooks:
+        create(WebhooksActor, WEBHOOKS, directory)
 
 
 def keep_link(

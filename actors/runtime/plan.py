@@ -7,12 +7,13 @@ from pathlib import Path
 
 from actors.runtime.settings import Settings
 
-__all__ = ["DIRECTORY", "GATEWAY", "HOST", "NODE", "EntryPoints", "NodePlan"]
+__all__ = ["DIRECTORY", "GATEWAY", "HOST", "NODE", "WEBHOOKS", "EntryPoints", "NodePlan"]
 
 NODE = "node"  # the Ray driver
 DIRECTORY = "directory"
 HOST = "host"
 GATEWAY = "gateway"  # gateway-0, gateway-1, …
+WEBHOOKS = "webhooks"  # only when there are any
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class EntryPoints:
 
     host: str = "actors.runtime.shard_host:start_service"
     gateway: str = "actors.runtime.gateway_actor:start_service"
+    webhooks: str = "actors.runtime.webhooks_actor:start_service"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from actors.runtime.setting_values import (
     parse_named_tables,
     parse_size_bytes,
 )
+from actors.runtime.webhook_settings import Webhook, WebhookId, hide_webhook_secrets
 
 __all__ = [
     "Channel",
@@ -60,7 +61,9 @@ __all__ = [
 CONFIG_FILE_NAME = "stockade.toml"
 ENVIRONMENT_PREFIX = "STOCKADE_"
 CONFIG_VARIABLE = "STOCKADE_CONFIG"
-JSON_SETTINGS = frozenset({"credentials", "tls"})  # in the environment; channels and warehouses decode themselves
+JSON_SETTINGS = frozenset(
+    {"credentials", "tls", "webhooks"}
+)  # in the environment; channels and warehouses decode themselves
 
 
 class SettingsError(ValueError):
@@ -174,6 +177,9 @@ class Settings(BaseModel):
     )
     tls: Tls | None = Field(None, description="PEM files of the gRPC port")
     credentials: list[Credential] = Field(default_factory=list, description="bearer tokens; none: nobody is asked")
+    webhooks: dict[WebhookId, Webhook] = Field(
+        default_factory=dict, max_length=64, description="endpoints that changes are posted to, by consumer id"
+    )
     allow_insecure_network: bool = Field(
         default=False, description="allow addresses other than loopback without TLS and credentials"
     )
@@ -380,4 +386,4 @@ def hide_secrets(name: str, value: Any) -> Any:
         return None if value is None else "(set)"
     if name == "credentials":
         return [{**item, "token": "(set)" if item["token"] is not None else None} for item in value]
-    return value
+    return hide_webhook_secrets(value) if name == "webhooks" else value

@@ -23,7 +23,7 @@ from actors.runtime.leftovers import LeftoversRemain, clear_leftovers
 from actors.runtime.mending import Activate, EndGeneration, Stop, is_complete, next_actions
 from actors.runtime.node_pages import NodeView, metrics_page, ready_page, ready_state
 from actors.runtime.operations import Answer, OperationsServer, text_answer
-from actors.runtime.plan import GATEWAY, HOST, NODE, EntryPoints, NodePlan
+from actors.runtime.plan import GATEWAY, HOST, NODE, WEBHOOKS, EntryPoints, NodePlan
 from actors.runtime.ports import PortInUse, ReservedPort, bind_problem
 from actors.runtime.processes import (
     become_subreaper,
@@ -166,11 +166,11 @@ class Supervisor:
             self._attention.clear()
 
     async def _stop(self) -> int:
-        """Gateways first (they tell their callers), then the host (it makes everything durable), then Ray."""
+        """Webhooks and gateways first (they tell their callers), then the host (it makes everything durable), then Ray."""
         self._view.phase = "stopping"
         self._announcer.say("stopping", "stopping: no new calls, finishing those under way")
         self._tell_the_world()
-        for prefix in (GATEWAY, HOST):
+        for prefix in (WEBHOOKS, GATEWAY, HOST):
             await self._stop_members([member for member in self._members if member.role.startswith(prefix)])
         hosts = [member for member in self._members if member.role == HOST and member.activated]
         await self._end_everything()
@@ -314,6 +314,8 @@ class Supervisor:
         if member.role == HOST and member.facts.get("kind") == "OSError":
             self._frame_port = 0  # perhaps somebody else has it by now
         allowed = FAILURES_IN_A_ROW_MAX if self._has_served else FAILURES_AT_START_MAX
+        if member.role == WEBHOOKS:
+            return  # the rest serves without it
         if member.facts.get("fatal") or count >= allowed:
             self._fail(f"{member.role}: {error}")
 

@@ -41,10 +41,14 @@ __all__ = [
     "serve_main",
     "start_gateway",
     "start_in_process",
+    "start_webhooks",
+    "webhook_configs",
 ]
 
 GATEWAY_CONFIG_MODULE = "gateway.config"
+WEBHOOK_CONFIG_MODULE = "gateway.webhooks.config"
 START_GATEWAY = "gateway.server:start_gateway"
+START_WEBHOOKS = "gateway.webhooks.service:start_webhooks"
 HOST_ID = "host-0"  # an embedded node has one
 LOCK_WAIT_BEYOND_PATIENCE_S = 5.0  # a killed holder may still have to let go of its memory
 GATEWAY_READY_WITHIN_S = 10.0
@@ -65,6 +69,7 @@ def serve_main(settings: Settings, *, entry_points: EntryPoints | None = None) -
     try:
         check_binding = load_entry_point(f"{GATEWAY_CONFIG_MODULE}:check_binding")
         check_binding(gateway_config(settings, cluster_token="", name="", grpc_port=settings.grpc_port))
+        webhook_configs(settings)
     except (ValueError, OSError) as error:
         announcer.say("failed", f"cannot serve: {error}")
         return EXIT_UNAVAILABLE
@@ -136,6 +141,17 @@ def gateway_config(settings: Settings, cluster_token: str, *, name: str, grpc_po
         ),
         allow_insecure_network=settings.allow_insecure_network,
     )
+
+
+def webhook_configs(settings: Settings) -> tuple[Any, ...]:
+    """``gateway.webhooks.config.WebhookConfig`` of every webhook. ValueError or OSError says which secret cannot be used."""
+    kinds = vars(importlib.import_module(WEBHOOK_CONFIG_MODULE))
+    return tuple(kinds["from_settings"](webhook_id, webhook) for webhook_id, webhook in settings.webhooks.items())
+
+
+async def start_webhooks(config: Any, webhooks: tuple[Any, ...], directory: Any) -> Any:
+    """Running webhooks (``gateway.webhooks.service.RunningWebhooks``): ``http_port``, ``stop(grace_s)``."""
+    return await load_entry_point(START_WEBHOOKS)(config, webhooks, directory)
 
 
 async def start_gateway(config: Any, directory: Any) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from stockade.client.webhooks import secret_bytes
 
 # --- defaults of what a webhook's settings may change -----------------------------------------------------------------
 LANES = 4  # requests under way at an endpoint; order is kept within each
@@ -47,7 +50,7 @@ class Filters:
     channels: tuple[str, ...] = ()
     warehouses: tuple[str, ...] = ()
     skus: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()  # "availability", "reservation"
+    kinds: tuple[str, ...] = ()  # "availability", "reservation", "warehouse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class WebhookConfig:
     """
 
     webhook_id: str
-    url: str
+    url: str = field(repr=False)
     secrets: tuple[Secret, ...]
     filters: Filters = Filters()
     lanes: int = LANES
@@ -76,4 +79,44 @@ class WebhookConfig:
     unsettled_changes_max: int = UNSETTLED_CHANGES_MAX
     allowed_networks: tuple[str, ...] = ()
     ca_file: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    start: str = "snapshot"  # of a webhook that acknowledged nothing yet: "snapshot", "oldest" or "now"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as people may see it: a query may hold a password."""
+        base, mark, _ = self.url.partition("?")
+        return f"{base}?(set)" if mark else base
+
+
+def from_settings(webhook_id: str, settings: Any) -> WebhookConfig:
+    """The configuration that settings ask for (``actors.runtime.webhook_settings.Webhook``), secrets read. Raises
+    ValueError for a secret that cannot be used, OSError for a file that cannot be read.
+    """
+    same = ("batch_events_max", "batch_bytes_max", "timeout_ms", "backoff_ms_min", "backoff_ms_max", "attempts_max",
+            "give_up_after_ms", "circuit_failures_max", "circuit_pause_ms_min", "circuit_pause_ms_max", "url", "start")  # fmt: skip
+    return WebhookConfig(
+        webhook_id=webhook_id,
+        secrets=tuple(_secret(webhook_id, secret.id, secret.text()) for secret in settings.secrets),
+        filters=Filters(
+            channels=tuple(settings.channels),
+            warehouses=tuple(settings.warehouses),
+            skus=tuple(settings.skus),
+            kinds=tuple(settings.kinds),
+        ),
+        lanes=settings.concurrency,
+        allowed_networks=tuple(settings.allowed_networks),
+        ca_file=str(settings.ca_file or ""),
+        headers=tuple((name, value.get_secret_value()) for name, value in settings.headers.items()),
+        **{name: getattr(settings, name) for name in same},
+    )
+
+
+def _secret(webhook_id: str, key_id: str, text: str) -> Secret:
+    try:
+        value = secret_bytes(text)
+    except ValueError as error:
+        raise ValueError(f"webhooks.{webhook_id}, secret {key_id}: {error}") from None
+    if len(value) < SECRET_BYTES_MIN:
+        raise ValueError(f"webhooks.{webhook_id}, secret {key_id}: at least {SECRET_BYTES_MIN} bytes are needed")
+    return Secret(key_id, value)

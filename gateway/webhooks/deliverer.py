@@ -63,6 +63,7 @@ class Deliverer:
         self._ended = asyncio.Event()  # set, and another put into its place, when a request ended
         self._new_settled = asyncio.Event()  # for the acknowledger
         self._acknowledging = asyncio.Lock()
+        self._beginnings = 0  # of the feed
         self._requests: set[asyncio.Task[None]] = set()
         metrics.watch(config.webhook_id, self.outbox, clock.now_ms)
 
@@ -92,7 +93,7 @@ class Deliverer:
         oldest_ms = outbox.oldest_unsettled_ms
         return {
             "webhook_id": self.config.webhook_id,
-            "url": self.config.url,
+            "url": self.config.shown_url,
             "state": state_of(outbox, now_ms),
             "unsettled_changes": outbox.unsettled,
             "oldest_unsettled_ms": 0 if oldest_ms is None else now_ms - oldest_ms,
@@ -135,6 +136,7 @@ class Deliverer:
         self.outbox.hold()
         await self._until(lambda: self.outbox.in_flight == 0)
         self.outbox.forget()
+        self._beginnings += 1
         self.outbox.take((error.notice,), "", self._clock.now_ms())
         self._new_work.set()
         await self._until(lambda: self.outbox.unsettled == 0)
@@ -205,8 +207,9 @@ class Deliverer:
             return settlement is not None
 
     async def _acknowledged(self, settlement: Settlement) -> None:
-        failures = 0
-        while True:
+        """Until it is durable, or means nothing any more because the feed began anew."""
+        failures, beginnings = 0, self._beginnings
+        while beginnings == self._beginnings:
             try:
                 await self._source.acknowledge(settlement)
                 return
@@ -214,8 +217,6 @@ class Deliverer:
                 failures += 1
                 self._note_source(error)
                 await self._pause(failures)
-            except FeedBegunAnew:
-                return  # its positions mean nothing any more; the reader finds out as well
 
 
 def state_of(outbox: Outbox, now_ms: int) -> str:

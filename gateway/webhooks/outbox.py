@@ -25,7 +25,9 @@ from gateway.webhooks.verdicts import Outcome, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change as it goes out. ``order_key``: what its order is kept for; ``event``: its CloudEvent as JSON."""
+    """One change as it goes out. ``change_id``: as the feed names it, "" for a notice that is none of its changes;
+    ``order_key``: what its order is kept for; ``event``: its CloudEvent as JSON.
+    """
 
     change_id: str
     order_key: str
@@ -237,8 +239,7 @@ class Outbox:
         lane.batch = None
 
     def _give_up(self, lane: Lane, batch: Batch, reason: str) -> None:
-        for item in batch.items:
-            self._rejections.append((item.change.change_id, reason))
+        self._rejections += [(item.change.change_id, reason) for item in batch.items if item.change.change_id]
         self.given_up_changes += len(batch.items)
         self._settle(lane, batch)
 

@@ -76,6 +76,26 @@ def test_the_successor_opens_only_after_the_old_host_has_closed() -> None:
     assert next_actions([stopped, successor], generations=[1, 2], gateway_count=2) == [Activate(successor)]
 
 
+def test_webhooks_begin_when_everything_else_serves_and_nobody_waits_for_them() -> None:
+    webhooks = waiting("webhooks")
+    starting = [member for member in whole(1) if member.role != "gateway-1"] + [webhooks]
+    assert next_actions(starting, generations=[1], gateway_count=2) == []
+    assert next_actions([*whole(1), webhooks], generations=[1], gateway_count=2) == [Activate(webhooks)]
+    assert is_complete([*whole(1), webhooks], 1, 2)
+
+
+def test_one_process_delivers_also_while_generations_change() -> None:
+    old, coming = serving("webhooks"), waiting("webhooks", 2)
+    stopping = FakeMember("webhooks", 1, MemberState.STOPPING, told_to_stop=True)
+    stopped = FakeMember("webhooks", 1, STOPPED, told_to_stop=True)
+    assert next_actions([*whole(2), old, coming], generations=[1, 2], gateway_count=2) == [Stop(old)]
+    assert next_actions([*whole(2), stopping, coming], generations=[1, 2], gateway_count=2) == []
+    assert next_actions([*whole(2), stopped, coming], generations=[1, 2], gateway_count=2) == [
+        Activate(coming),
+        EndGeneration(1),
+    ]
+
+
 def test_new_gateways_open_when_the_new_host_serves() -> None:
     old = [serving("gateway-0"), serving("gateway-1")]
     new = [waiting("gateway-0", 2), waiting("gateway-1", 2)]
