@@ -2,6 +2,7 @@
 
 from stockade.client.asynchronous import AsyncClient
 from stockade.client.errors import RequestIdReused, StockadeError
+from stockade.client.event_stream import AsyncEventStream, EventStream
 from stockade.client.ids import new_request_id
 from stockade.client.results import (
     Availability,
@@ -23,9 +24,11 @@ from stockade.client.synchronous import Client
 
 __all__ = [
     "AsyncClient",
+    "AsyncEventStream",
     "Availability",
     "BatchResult",
     "Client",
+    "EventStream",
     "Failed",
     "Granted",
     "Ingested",

@@ -13,6 +13,8 @@ import grpc.aio
 
 from stockade.client.calls import Call, Calls, Key, Wanted
 from stockade.client.errors import from_call_error
+from stockade.client.event_stream import PATIENCE_S, STREAM_EVENTS, AsyncEventStream, OnResult, course_of
+from stockade.client.outbox import UNSETTLED_MAX
 from stockade.client.results import (
     Availability,
     BatchResult,
@@ -25,6 +27,7 @@ from stockade.client.results import (
 )
 from stockade.client.retrying import Attempts, RetryPolicy
 from stockade.client.transport import CHANNEL_OPTIONS, TIMEOUT_S, call_metadata, was_replayed
+from stockade.v1.warehouse_event_service_pb2 import StreamEventsResponse
 
 T = TypeVar("T")
 
@@ -194,6 +197,32 @@ class AsyncClient:
     async def ingest(self, events: Iterable[Any], *, timeout_s: float | None = None) -> list[Ingested]:
         """IngestEvents of up to 1,000 messages from ``stockade.client.facts``; results in their order."""
         return await self.run(self.calls.ingest(events), timeout_s=timeout_s)
+
+    def event_stream(
+        self,
+        source_id: str,
+        stream_id: str = "",
+        on_result: OnResult | None = None,
+        *,
+        unsettled_max: int = UNSETTLED_MAX,
+        patience_s: float = PATIENCE_S,
+    ) -> AsyncEventStream:
+        """StreamEvents, kept open: reconnects, sends again what has no result, waits when too much is under way.
+
+        ``on_result``: gets each event with its final ``Ingested``. ``patience_s``: without any answer, then it gives up.
+        """
+        method: Any = self._channel.stream_stream(
+            STREAM_EVENTS, request_serializer=_serialize, response_deserializer=StreamEventsResponse.FromString
+        )
+        course = course_of(
+            source_id,
+            stream_id,
+            on_result,
+            retry=self._retry,
+            unsettled_max=unsettled_max,
+            patience_s=patience_s,
+        )
+        return AsyncEventStream(lambda: method(metadata=call_metadata(self._token)), course)
 
     async def list_exceptions(
         self, *, timeout_s: float | None = None, **filters: Any

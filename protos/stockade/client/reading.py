@@ -192,8 +192,9 @@ def ingested(message: Any) -> Ingested:
     if which == "rejected":
         reason = REJECTIONS.get(message.rejected.reason, str(message.rejected.reason))
         return Ingested(message.event_id, "REJECTED", reason, exception_id=message.rejected.exception_id)
-    failure = failed(message.error)
-    return Ingested(message.event_id, "FAILED", f"{failure.reason or failure.code}: {failure.message}")
+    error = from_status(message.error, _CODES.get(message.error.code, grpc.StatusCode.UNKNOWN))
+    reason = f"{error.reason or error.code.name}: {error}"
+    return Ingested(message.event_id, "FAILED", reason, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
 
 
 def stock_exception(message: Any) -> StockException:

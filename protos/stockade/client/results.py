@@ -170,6 +170,8 @@ class Ingested:
     shortage_quantity: int = 0
     exception_id: str = ""
     position: Position | None = None
+    retryable: bool = False
+    retry_after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

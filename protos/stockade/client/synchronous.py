@@ -12,6 +12,8 @@ import grpc
 
 from stockade.client.calls import Call, Calls, Key, Wanted
 from stockade.client.errors import from_call_error
+from stockade.client.event_stream import PATIENCE_S, STREAM_EVENTS, EventStream, OnResult, course_of
+from stockade.client.outbox import UNSETTLED_MAX
 from stockade.client.results import (
     Availability,
     BatchResult,
@@ -24,6 +26,7 @@ from stockade.client.results import (
 )
 from stockade.client.retrying import Attempts, RetryPolicy
 from stockade.client.transport import CHANNEL_OPTIONS, TIMEOUT_S, call_metadata, was_replayed
+from stockade.v1.warehouse_event_service_pb2 import StreamEventsResponse
 
 T = TypeVar("T")
 
@@ -188,6 +191,32 @@ class Client:
     def ingest(self, events: Iterable[Any], *, timeout_s: float | None = None) -> list[Ingested]:
         """IngestEvents of up to 1,000 messages from ``stockade.client.facts``; results in their order."""
         return self.run(self.calls.ingest(events), timeout_s=timeout_s)
+
+    def event_stream(
+        self,
+        source_id: str,
+        stream_id: str = "",
+        on_result: OnResult | None = None,
+        *,
+        unsettled_max: int = UNSETTLED_MAX,
+        patience_s: float = PATIENCE_S,
+    ) -> EventStream:
+        """StreamEvents, kept open: reconnects, sends again what has no result, waits when too much is under way.
+
+        ``on_result``: gets each event with its final ``Ingested``. ``patience_s``: without any answer, then it gives up.
+        """
+        method: Any = self._channel.stream_stream(
+            STREAM_EVENTS, request_serializer=_serialize, response_deserializer=StreamEventsResponse.FromString
+        )
+        course = course_of(
+            source_id,
+            stream_id,
+            on_result,
+            retry=self._retry,
+            unsettled_max=unsettled_max,
+            patience_s=patience_s,
+        )
+        return EventStream(lambda requests: method(requests, metadata=call_metadata(self._token)), course)
 
     def list_exceptions(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[StockException], str]:
         """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""

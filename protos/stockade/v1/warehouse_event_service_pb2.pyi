@@ -737,16 +737,24 @@ class StreamOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UNACKNOWLEDGED_EVENTS_MAX_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    HIGHEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     unacknowledged_events_max: _builtins.int
     """How many events may be without their result; then the service stops reading."""
+    watermark: _builtins.int
+    """Every event of the stream up to this sequence has been received: it need not be sent again."""
+    highest_sequence: _builtins.int
+    """The highest sequence received; those between that are missing are told by GetFeedStatus."""
     def __init__(
         self,
         *,
         unacknowledged_events_max: _builtins.int = ...,
+        watermark: _builtins.int = ...,
+        highest_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unacknowledged_events_max", b"unacknowledged_events_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_sequence", b"highest_sequence", "unacknowledged_events_max", b"unacknowledged_events_max", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
