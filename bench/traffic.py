@@ -134,7 +134,7 @@ def ingests(scenario: Scenario, draw: random.Random) -> Iterator[Shot]:
             facts.receipt(told, 5),
             facts.adjustment(told, -1, reason="broken"),
             facts.adjustment(told, 1, reason="found"),
-            facts.stock_count(told, scenario.units_per_key),
+            facts.stock_count(told, scenario.units_per_key, now=True),
         )
     tails = [message.SerializeToString() for message in made]
     heads = [ITEM_FIELD + varint(len(tail) + len(EVENT_ID_FIELD) + 36) + EVENT_ID_FIELD for tail in tails]

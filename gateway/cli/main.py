@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import client_commands as client
+from gateway.cli import feeds_command
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
 from gateway.cli import verify_command as verifying
@@ -55,6 +56,7 @@ for name, panel, command in (
     ("suspend", STOCK, client.suspend),
     ("resume", STOCK, client.resume),
     ("exceptions", STOCK, client.list_exceptions),
+    ("feeds", STOCK, feeds_command.show_feeds),
     ("reserve", RESERVATIONS, client.reserve),
     ("confirm", RESERVATIONS, client.confirm),
     ("release", RESERVATIONS, client.release),

@@ -23,8 +23,8 @@ from gateway.errors import CallFailed
 from gateway.streams import Stream
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
-# Events and their bytes → one result each, in their order.
-Ingest = Callable[[Sequence[pb.WarehouseEvent], int], Coroutine[Any, Any, list[pb.IngestResult]]]
+# Events and their bytes → a message with one result each, in their order.
+Ingest = Callable[[Sequence[pb.WarehouseEvent], int], Coroutine[Any, Any, pb.StreamEventsResponse]]
 Check = Callable[[pb.StreamEventsRequest], None]
 
 
@@ -102,10 +102,10 @@ class EventStream:
 
     async def _answer(self) -> None:
         """The results of the oldest batch, and of those behind it that are there as well."""
-        response = pb.StreamEventsResponse(results=await self._under_way[0].task)
+        response = await self._under_way[0].task
         self._end_batch()
         while self._under_way and self._under_way[0].task.done():
-            response.results.extend(self._under_way[0].task.result())
+            response.MergeFrom(self._under_way[0].task.result())
             self._end_batch()
         self._answered.set()
         self._send()  # before writing, which may have to wait for the caller
@@ -122,7 +122,7 @@ class _Batch:
 
     __slots__ = ("events", "size", "task")
 
-    def __init__(self, task: asyncio.Task[list[pb.IngestResult]], events: int, size: int) -> None:
+    def __init__(self, task: asyncio.Task[pb.StreamEventsResponse], events: int, size: int) -> None:
         self.task = task
         self.events = events
         self.size = size

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from actors.domain.answers import OK
-from gateway.config import EVENTS_PER_CALL_MAX, STREAM_EVENTS_MAX
+from actors.domain.commands import Verb
+from gateway.config import EVENTS_PER_CALL_MAX, PAGE_SIZE_MAX, STREAM_EVENTS_MAX
 from gateway.errors import CallFailed, failure_of, invalid, status_of
 from gateway.rpc import Rpc
 from gateway.servicers.desk import FAILED, Desk, check, failed_check, with_failures
 from gateway.servicers.event_stream import EventStream
 from gateway.streams import Stream
 from gateway.translate.events import EventRequests, fill_result
+from gateway.translate.feeds import feed_filters, feed_status, fill_heartbeat, heartbeat_item
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
@@ -34,23 +36,101 @@ class WarehouseEventService:
         findings, size = Findings(), request.ByteSize()
         findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
         check(findings)
-        return pb.IngestEventsResponse(results=await self._ingest(request.events, size, rpc))
+        response = pb.IngestEventsResponse()
+        await self._ingest(request.events, size, rpc, response)
+        return response
 
     async def StreamEvents(self, stream: Stream, rpc: Rpc) -> None:
         self._desk.open()
         opening = _opening(await stream.read())
         rpc.principal.require_source(opening.source_id)
-        await stream.write(pb.StreamEventsResponse(opened=pb.StreamOpened(unacknowledged_events_max=STREAM_EVENTS_MAX)))
+        await stream.write(pb.StreamEventsResponse(opened=await self._opened(opening, rpc)))
 
-        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> list[pb.IngestResult]:
-            return await self._ingest(events, size, rpc.at(int(self._clock() * 1000)), opening)
+        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> pb.StreamEventsResponse:
+            response = pb.StreamEventsResponse()
+            now_ms = int(self._clock() * 1000)
+            response.watermark = await self._ingest(events, size, rpc.at(now_ms), response, opening)
+            return response
 
         await EventStream(stream, ingest, _check_message, self._desk.closing).run()
 
-    async def _ingest(
-        self, events: Sequence[pb.WarehouseEvent], size: int, rpc: Rpc, opening: pb.StreamOpening | None = None
-    ) -> list[pb.IngestResult]:
-        """Ask the shards; one result each, in their order. ``opening``: of the stream that the events come by."""
+    async def SendHeartbeats(self, request: pb.SendHeartbeatsRequest, rpc: Rpc) -> pb.SendHeartbeatsResponse:
+        desk = self._desk
+        desk.open()
+        findings, size = Findings(), request.ByteSize()
+        findings.size("heartbeats", len(request.heartbeats), 1, EVENTS_PER_CALL_MAX, "heartbeats")
+        check(findings)
+        items = []
+        failed: dict[int, CallFailed] = {}
+        for index, beat in enumerate(request.heartbeats):
+            found = Findings()
+            try:
+                rpc.principal.require_source(beat.source_id)
+            except CallFailed as failure:
+                failed[index] = failure
+                continue
+            item = heartbeat_item(beat, desk.names, rpc.cause, found)
+            if found:
+                failed[index] = failed_check(found, f"heartbeats[{index}].")
+            else:
+                items.append(item)
+        response = pb.SendHeartbeatsResponse()
+        for reply in with_failures(await desk.change_many(items, rpc, size), failed):
+            result = response.results.add()
+            if reply[0] == OK:
+                fill_heartbeat(result, reply[2])
+            else:
+                result.error.CopyFrom(status_of(reply[1] if reply[0] == FAILED else failure_of(reply)))
+        return response
+
+    async def GetFeedStatus(self, request: pb.GetFeedStatusRequest, rpc: Rpc) -> pb.GetFeedStatusResponse:
+        self._desk.open()
+        findings = Findings()
+        filters, page_size = feed_filters(request, findings)
+        if request.source_id:
+            rpc.principal.require_source(request.source_id)
+        else:
+            rpc.principal.require_operator()
+        views, token = await self._desk.page(
+            Verb.GET_FEED_STATUS,
+            rpc,
+            filters=filters,
+            page_size=page_size,
+            page_token=request.page_token,
+            findings=findings,
+        )
+        return pb.GetFeedStatusResponse(feeds=[feed_status(view) for view in views], next_page_token=token)
+
+    async def _opened(self, opening: pb.StreamOpening, rpc: Rpc) -> pb.StreamOpened:
+        """How far the stream has come. Without a stream id the source's other streams are found as well: few."""
+        opened = pb.StreamOpened(unacknowledged_events_max=STREAM_EVENTS_MAX)
+        token = ""
+        while True:
+            views, token = await self._desk.page(
+                Verb.GET_FEED_STATUS,
+                rpc,
+                filters=[opening.source_id, opening.stream_id, ""],
+                page_size=PAGE_SIZE_MAX,
+                page_token=token,
+                findings=Findings(),
+            )
+            for _, stream_id, watermark, highest, *_ in views:
+                if stream_id == opening.stream_id:
+                    opened.watermark, opened.highest_sequence = watermark, highest
+            if not token:
+                return opened
+
+    async def _ingest(  # noqa: PLR0913  the parts of one batch
+        self,
+        events: Sequence[pb.WarehouseEvent],
+        size: int,
+        rpc: Rpc,
+        response: pb.IngestEventsResponse | pb.StreamEventsResponse,
+        opening: pb.StreamOpening | None = None,
+    ) -> int:
+        """Ask the shards; one result each, in their order, into ``response``. ``opening``: of the stream that the events come
+        by. Returns the last watermark that a result told of.
+        """
         desk = self._desk
         items = []
         failed: dict[int, CallFailed] = {}
@@ -78,12 +158,12 @@ class WarehouseEventService:
                 raise
             answers = [(FAILED, failure)] * len(items)  # the stream goes on
         replies = with_failures(answers, failed)
-        results = []
+        watermark = 0
         outcomes: Counter[tuple[str, str]] = Counter()
         for (source_id, event_id, event), reply in zip(told, replies, strict=True):
-            result = pb.IngestResult()
-            results.append(result)
+            result = response.results.add()
             if reply[0] == OK:
+                watermark = reply[2][10] if len(reply[2]) > 10 else 0  # noqa: PLR2004  an older host says nothing
                 outcome = fill_result(result, desk.hosts.timeline, reply[2])
                 outcomes[source_id, outcome] += 1
                 if outcome in HEARD:
@@ -94,7 +174,7 @@ class WarehouseEventService:
             outcomes[source_id, "error"] += 1
         for (source_id, outcome), count in outcomes.items():
             desk.metrics.ingested(source_id, outcome, count)
-        return results
+        return watermark
 
 
 def _opening(message: pb.StreamEventsRequest | None) -> pb.StreamOpening:

@@ -258,7 +258,7 @@ class Day:
                 for key in keys[COUNTS_PER_WAVE:]:
                     books = traffic.oracle.keys[key]
                     on_shelf = max(0, books.on_hand.get("SELLABLE", 0) - books.picked - self._draw.choice((0, 0, 1)))
-                    await traffic.tell([facts.stock_count(traffic.told(key), on_shelf)])
+                    await traffic.tell([facts.stock_count(traffic.told(key), on_shelf, now=True)])
                     traffic.oracle.counted(key, on_shelf)
 
     async def _work(self, warehouse: str, closing: asyncio.Event) -> None:

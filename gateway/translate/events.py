@@ -261,7 +261,10 @@ def fill_result(result: pb.IngestResult, timeline: str, view: Sequence[Any]) -> 
         result.rejected.reason = reject_reason
         result.rejected.exception_id = exception_id
     else:
-        result.deferred.SetInParent()
+        place_awaited, until_ms = view[8:10] if len(view) > 9 else (0, 0)  # an older host says nothing  # noqa: PLR2004
+        result.deferred.reason = f"waits for all that its source told up to {place_awaited}"
+        result.deferred.waits_for_sequence = place_awaited
+        result.deferred.until_time.FromMilliseconds(until_ms)
     return IngestOutcome(outcome).name.lower() if outcome in _OUTCOMES else "deferred"
 
 

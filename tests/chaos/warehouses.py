@@ -114,7 +114,9 @@ class Warehouse:
             return [facts.adjustment(told, draw.choice((-2, -1, 1, 2)), reason="shelf")]
         if which == 1:
             return [
-                facts.stock_count(told, full_shelf(sku) // 2 + draw.randrange(4), includes_picked=draw.random() < 0.5)
+                facts.stock_count(
+                    told, full_shelf(sku) // 2 + draw.randrange(4), now=True, includes_picked=draw.random() < 0.5
+                )
             ]
         if which == 2:
             return [facts.disposition_change(told, 1, "SELLABLE", "DAMAGED")]

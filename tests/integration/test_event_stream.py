@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from actors.domain.answers import OK, IngestView
+from actors.domain.commands import Verb
 from gateway.config import STREAM_EVENTS_MAX, Credential
 from stockade.v1 import warehouse_event_service_pb2 as pb
 from tests.integration import host_world
@@ -25,6 +26,8 @@ def event(index: int, sku: str = "A", **fields: Any) -> pb.WarehouseEvent:
 
 
 def applied(item: Sequence[Any]) -> Any:
+    if item[0] == Verb.GET_FEED_STATUS:
+        return (OK, False, ([], ""))
     return (OK, False, IngestView(item[5][2], 1, (item[1], 1, 7, 1_700_000_000_000), 0, "", 0))
 
 
@@ -39,6 +42,7 @@ class Caller:
         )
         self.call = method(metadata=tuple(metadata.items()))
         self.results: list[pb.IngestResult] = []
+        self.watermark = 0
 
     async def open(self, source_id: str = "wms", stream_id: str = "") -> pb.StreamOpened:
         await self.say(opening=pb.StreamOpening(source_id=source_id, stream_id=stream_id))
@@ -53,6 +57,7 @@ class Caller:
         if message is grpc.aio.EOF:
             return None
         self.results.extend(message.results)
+        self.watermark = message.watermark
         return message
 
     async def hear_results(self, count: int) -> list[pb.IngestResult]:
@@ -187,7 +192,9 @@ async def test_a_source_that_the_credential_does_not_have_is_denied():
 
 async def test_a_caller_that_never_waits_is_stopped_when_too_many_events_have_no_result():
     async with fake() as here:
-        here.host.decide = lambda item: None  # never answers
+        here.host.decide = lambda item: (
+            applied(item) if item[0] == Verb.GET_FEED_STATUS else None
+        )  # no event is answered
         caller = Caller(here)
         await caller.open()
         label = "x" * 128
@@ -209,7 +216,7 @@ async def test_a_caller_that_never_waits_is_stopped_when_too_many_events_have_no
                 await asyncio.sleep(0.3)
         flooding.cancel()
         assert sent < 100_000  # what lies in the buffers of both ends; the gateway itself took no more than it may
-        assert len(here.host.seen) <= STREAM_EVENTS_MAX
+        assert len(here.host.seen) <= STREAM_EVENTS_MAX + 1_000
 
 
 async def test_little_that_arrives_while_batches_are_under_way_travels_together():
@@ -225,11 +232,11 @@ async def test_little_that_arrives_while_batches_are_under_way_travels_together(
 
 async def test_a_caller_that_goes_away_leaves_nothing_behind():
     async with fake() as here:
-        here.host.decide = lambda item: None
+        here.host.decide = lambda item: applied(item) if item[0] == Verb.GET_FEED_STATUS else None
         caller = Caller(here)
         await caller.open()
         await caller.say(events=[event(1)])
-        await until(lambda: len(here.host.seen) == 1)
+        await until(lambda: any(item[0] == Verb.INGEST for item in here.host.seen))
         _, page = await here.get("/metrics")
         assert 'stockade_gateway_streams{method="StreamEvents"} 1.0' in page
         caller.call.cancel()
@@ -264,3 +271,80 @@ async def test_a_host_that_has_gone_is_an_error_of_the_event_not_of_the_stream()
         await caller.say(events=[event(2)])
         assert (await caller.hear_results(2))[1].WhichOneof("result") == "applied"
         assert await caller.end() == "OK"
+
+
+async def test_a_stream_is_opened_with_how_far_the_source_had_come():
+    async with node() as (here, _):
+        first = Caller(here)
+        opened = await first.open(stream_id="day")
+        assert (opened.watermark, opened.highest_sequence) == (0, 0)
+        for sequence in (1, 2, 5):
+            await first.say(events=[event(sequence, stream_id="day", source_sequence=sequence)])
+        await first.hear_results(3)
+        assert first.watermark == 2
+        other, again = Caller(here), Caller(here)
+        assert (await other.open()).watermark == 0
+        opened = await again.open(stream_id="day")
+        assert (opened.watermark, opened.highest_sequence) == (2, 5)
+
+
+async def test_an_event_that_must_wait_says_for_what_and_how_long():
+    async with node() as (here, _):
+        caller = Caller(here)
+        await caller.open()
+        shipped = pb.Shipment(quantity=1, shipment_id="s1", close_remainder=True)
+        waits = event(3, source_sequence=3)
+        waits.shipment.CopyFrom(shipped)
+        await caller.say(events=[event(1, source_sequence=1), waits])
+        (_, result) = await caller.hear_results(2)
+        assert result.deferred.waits_for_sequence == 2
+        assert result.deferred.until_time.seconds > waits.occur_time.seconds
+        assert await available(here) == 1
+        await caller.say(events=[event(2, source_sequence=2), waits])
+        again = (await caller.hear_results(4))[3]
+        assert again.WhichOneof("result") in ("duplicate", "deferred")
+        await until_available(here, 1)
+
+
+async def until_available(here: World, quantity: int) -> None:
+    async with asyncio.timeout(10):
+        while await available(here) != quantity:
+            await asyncio.sleep(0.01)
+
+
+async def test_heartbeats_and_feed_status_tell_how_far_each_feed_is_and_what_is_missing():
+    async with node() as (here, _):
+        told = [event(sequence, source_sequence=sequence) for sequence in (1, 2, 4, 4, 9)]
+        told[3].receipt.quantity = 7  # another event with the sequence of the one before
+        told[3].event_id = "other"
+        await here.call(pb.IngestEventsRequest(events=[*told, told[0]]))
+        beats = [
+            pb.Heartbeat(source_id="wms", warehouse_id="main", last_source_sequence=12),
+            pb.Heartbeat(source_id="wms", warehouse_id="nowhere"),
+        ]
+        live, bad = (await here.call(pb.SendHeartbeatsRequest(heartbeats=beats))).results
+        assert (live.watermark, live.highest_sequence) == (2, 12)
+        assert "nowhere" in bad.error.message
+        (feed,) = (await here.call(pb.GetFeedStatusRequest(source_id="wms"))).feeds
+        assert (feed.watermark, feed.highest_sequence) == (2, 12)
+        missing = [(each.first_sequence, each.last_sequence) for each in feed.missing]
+        assert missing == [(3, 3), (5, 8), (10, 12)]
+        (part,) = feed.warehouses
+        counts = (
+            part.received_count,
+            part.applied_count,
+            part.duplicate_count,
+            part.waiting_count,
+            part.rejected_count,
+        )
+        assert counts == (6, 4, 1, 0, 1)
+        assert part.last_received_time.seconds >= part.last_occur_time.seconds > 0
+
+
+async def test_the_status_of_all_feeds_is_for_operators():
+    mine = Credential("secret", "wms-only", sources=frozenset({"wms"}))
+    async with fake(credentials=(mine,)) as here:
+        bearer: Any = {"authorization": "Bearer secret"}
+        assert (await here.failure(pb.GetFeedStatusRequest(), **bearer)).reason == "PERMISSION_DENIED"
+        assert (await here.failure(pb.GetFeedStatusRequest(source_id="erp"), **bearer)).reason == "PERMISSION_DENIED"
+        assert (await here.call(pb.GetFeedStatusRequest(source_id="wms"), **bearer)).feeds == []

@@ -61,7 +61,7 @@ class Service:
         return result
 
     async def count(self, sku: str, quantity: int) -> Ingested:
-        (result,) = await self.ingest(facts.stock_count(self.told(sku), quantity))
+        (result,) = await self.ingest(facts.stock_count(self.told(sku), quantity, now=True))
         return result
 
     async def reserve(self, sku: str, quantity: int = 1, **options: Any) -> Reservation | Refused:

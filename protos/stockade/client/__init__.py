@@ -8,7 +8,9 @@ from stockade.client.results import (
     Availability,
     BatchResult,
     Failed,
+    Feed,
     Granted,
+    HeartbeatTaken,
     Ingested,
     Line,
     LineWanted,
@@ -19,6 +21,7 @@ from stockade.client.results import (
     Stock,
     StockException,
     StockKey,
+    WarehouseFeed,
 )
 from stockade.client.synchronous import Client
 
@@ -30,7 +33,9 @@ __all__ = [
     "Client",
     "EventStream",
     "Failed",
+    "Feed",
     "Granted",
+    "HeartbeatTaken",
     "Ingested",
     "Line",
     "LineWanted",
@@ -43,5 +48,6 @@ __all__ = [
     "StockException",
     "StockKey",
     "StockadeError",
+    "WarehouseFeed",
     "new_request_id",
 ]

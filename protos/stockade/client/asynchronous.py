@@ -18,6 +18,8 @@ from stockade.client.outbox import UNSETTLED_MAX
 from stockade.client.results import (
     Availability,
     BatchResult,
+    Feed,
+    HeartbeatTaken,
     Ingested,
     LineWanted,
     Refused,
@@ -197,6 +199,16 @@ class AsyncClient:
     async def ingest(self, events: Iterable[Any], *, timeout_s: float | None = None) -> list[Ingested]:
         """IngestEvents of up to 1,000 messages from ``stockade.client.facts``; results in their order."""
         return await self.run(self.calls.ingest(events), timeout_s=timeout_s)
+
+    async def heartbeats(
+        self, beats: Iterable[tuple[str, str, str, int]], *, timeout_s: float | None = None
+    ) -> list[HeartbeatTaken]:
+        """SendHeartbeats: (source_id, stream_id, warehouse_id, last source sequence) each; results in their order."""
+        return await self.run(self.calls.heartbeats(beats), timeout_s=timeout_s)
+
+    async def feed_status(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[Feed], str]:
+        """GetFeedStatus: a page and the next one's token. Filters: source_id, stream_id, warehouse_id, page_size, page_token."""
+        return await self.run(self.calls.feed_status(**filters), timeout_s=timeout_s)
 
     def event_stream(
         self,

@@ -14,6 +14,8 @@ from stockade.client.ids import IdGuard, new_request_id
 from stockade.client.results import (
     Availability,
     BatchResult,
+    Feed,
+    HeartbeatTaken,
     Ingested,
     LineWanted,
     Refused,
@@ -395,6 +397,41 @@ class Calls:
             warehouse_event_service_pb2.IngestEventsRequest(events=events),
             warehouse_event_service_pb2.IngestEventsResponse,
             lambda response, _: [reading.ingested(one) for one in response.results],
+        )
+
+    def heartbeats(self, beats: Iterable[tuple[str, str, str, int]]) -> Call[list[HeartbeatTaken]]:
+        """SendHeartbeats: (source_id, stream_id, warehouse_id, last source sequence) each."""
+        names = ("source_id", "stream_id", "warehouse_id", "last_source_sequence")
+        pb = warehouse_event_service_pb2
+        messages = [pb.Heartbeat(**dict(zip(names, beat, strict=True))) for beat in beats]  # type: ignore[arg-type]
+        return Call(
+            EVENTS + "SendHeartbeats",
+            pb.SendHeartbeatsRequest(heartbeats=messages),
+            pb.SendHeartbeatsResponse,
+            lambda response, _: [reading.heartbeat_taken(one) for one in response.results],
+        )
+
+    def feed_status(
+        self,
+        *,
+        source_id: str = "",
+        stream_id: str = "",
+        warehouse_id: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Call[tuple[list[Feed], str]]:
+        """GetFeedStatus: one page and the next one's token."""
+        return Call(
+            EVENTS + "GetFeedStatus",
+            warehouse_event_service_pb2.GetFeedStatusRequest(
+                source_id=source_id,
+                stream_id=stream_id,
+                warehouse_id=warehouse_id,
+                page_size=page_size,
+                page_token=page_token,
+            ),
+            warehouse_event_service_pb2.GetFeedStatusResponse,
+            lambda response, _: ([reading.feed(one) for one in response.feeds], response.next_page_token),
         )
 
     def list_exceptions(  # noqa: PLR0913

@@ -28,6 +28,8 @@ from stockade.v1 import warehouse_event_service_pb2 as pb
 
 STREAM_EVENTS = "/stockade.v1.WarehouseEventService/StreamEvents"
 PATIENCE_S = 60.0  # without any answer while there is something to answer; then the stream gives up
+# gRPC's own words, without a reason of the service, for a connection that broke while it was written to.
+BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 OnResult = Callable[[Any, Ingested], None]
 
@@ -46,6 +48,7 @@ class _Course:
         self.error: Exception | None = None  # why it gave up, or what ``on_result`` raised
         self.opened: Any = None
         self.closing = False
+        self._telling = 0  # results that ``on_result`` has not taken yet
         self._on_result = on_result
         self._retry = retry
         self._patience_s = patience_s
@@ -72,6 +75,7 @@ class _Course:
         settled, pause_ms = self.outbox.settle(message.results)
         if settled:
             self._moved()
+        self._telling = len(settled)
         return settled, pause_ms / 1000
 
     def tell(self, settled: list[Settled]) -> None:
@@ -79,13 +83,20 @@ class _Course:
         if self._on_result is not None:
             for each in settled:
                 self._on_result(each.event, each.result)
+        self._telling = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether every event has its final result, and its giver knows it."""
+        return not (self.outbox.unsettled or self._telling)
 
     def failed(self, error: StockadeError) -> float:
         """The connection ended so. How long to wait before the next; raises the error when there is none."""
         self.outbox.lost()
         self._last_error = error
         self._failures += 1
-        if not error.retryable or (self.opened is None and self.impatient):
+        broken = not error.reason and error.code in BROKEN
+        if not (error.retryable or broken) or (self.opened is None and self.impatient):
             raise error
         ceiling_ms = min(self._retry.pause_ms_max, self._retry.first_pause_ms * 2 ** min(self._failures, 16))
         pause_ms: float = max(error.retry_after_ms, ceiling_ms * random.random())  # noqa: S311  jitter, no secret
@@ -93,7 +104,7 @@ class _Course:
 
     def check(self) -> None:
         """Raises StockadeError when the stream gave up, or has to now."""
-        if self.error is None and self.outbox.unsettled and self.impatient:
+        if self.error is None and not self.idle and self.impatient:
             self.error = self._last_error or StockadeError(
                 f"no answer for {self._patience_s:g} seconds", code=grpc.StatusCode.DEADLINE_EXCEEDED
             )
@@ -180,7 +191,7 @@ class AsyncEventStream(_Told):
 
     async def flush(self) -> None:
         """Wait until every event has its final result. Raises StockadeError when the stream has given up."""
-        while self._course.outbox.unsettled:
+        while not self._course.idle:
             await self._wait()
 
     async def _wait(self) -> None:
@@ -291,7 +302,7 @@ class EventStream(_Told):
     def flush(self) -> None:
         """Wait until every event has its final result. Raises StockadeError when the stream has given up."""
         with self._changed:
-            while self._course.outbox.unsettled:
+            while not self._course.idle:
                 self._course.check()
                 self._changed.wait(1.0)
 

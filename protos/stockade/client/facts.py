@@ -93,10 +93,18 @@ def adjustment(told: Told, delta: int, *, of: str = "", reason: str = "", note: 
     return event(told, adjustment=pb.Adjustment(delta=delta, disposition=disposition(of), reason=reason, note=note))
 
 
-def stock_count(told: Told, quantity: int, *, of: str = "", includes_picked: bool = False) -> Any:
-    """Somebody counted, now."""
+def stock_count(  # noqa: PLR0913  the parts of a count
+    told: Told, quantity: int, *, as_of: int = 0, now: bool = False, of: str = "", includes_picked: bool = False
+) -> Any:
+    """Somebody counted. ``as_of``: the last sequence of the stream that the count has seen; 0: the one before its own.
+    ``now``: the count is of the moment when it arrives.
+    """
     fact = pb.StockCount(
-        quantity=quantity, disposition=disposition(of), take_as_now=True, includes_picked=includes_picked
+        quantity=quantity,
+        disposition=disposition(of),
+        as_of_source_sequence=as_of,
+        take_as_now=now,
+        includes_picked=includes_picked,
     )
     return event(told, stock_count=fact)
 

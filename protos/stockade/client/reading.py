@@ -11,7 +11,9 @@ from stockade.client.results import (
     Availability,
     BatchResult,
     Failed,
+    Feed,
     Granted,
+    HeartbeatTaken,
     Ingested,
     Line,
     Position,
@@ -21,6 +23,7 @@ from stockade.client.results import (
     Stock,
     StockException,
     StockKey,
+    WarehouseFeed,
 )
 from stockade.v1 import exception_service_pb2, stock_key_pb2, warehouse_event_service_pb2
 
@@ -195,6 +198,45 @@ def ingested(message: Any) -> Ingested:
     error = from_status(message.error, _CODES.get(message.error.code, grpc.StatusCode.UNKNOWN))
     reason = f"{error.reason or error.code.name}: {error}"
     return Ingested(message.event_id, "FAILED", reason, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
+
+
+def feed(message: Any) -> Feed:
+    """FeedStatus."""
+    return Feed(
+        message.source_id,
+        message.stream_id,
+        message.watermark,
+        message.highest_sequence,
+        tuple((gap.first_sequence, gap.last_sequence) for gap in message.missing),
+        message.waiting_count,
+        tuple(map(_warehouse_feed, message.warehouses)),
+    )
+
+
+def _warehouse_feed(message: Any) -> WarehouseFeed:
+    return WarehouseFeed(
+        message.warehouse_id,
+        time_ms(message.last_received_time),
+        time_ms(message.last_occur_time),
+        time_ms(message.last_heard_time),
+        time_ms(message.lag),
+        message.stale,
+        time_ms(message.expected_interval),
+        message.received_count,
+        message.applied_count,
+        message.duplicate_count,
+        message.waiting_count,
+        message.rejected_count,
+    )
+
+
+def heartbeat_taken(message: Any) -> HeartbeatTaken:
+    """HeartbeatResult."""
+    reason = ""
+    if message.HasField("error"):
+        failure = failed(message.error)
+        reason = f"{failure.reason or failure.code}: {failure.message}"
+    return HeartbeatTaken(message.watermark, message.highest_sequence, message.waiting_count, reason)
 
 
 def stock_exception(message: Any) -> StockException:

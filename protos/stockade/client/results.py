@@ -175,6 +175,47 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
+class WarehouseFeed:
+    """What a stream told of one warehouse. ``received_count`` = applied + duplicate + waiting + rejected."""
+
+    warehouse_id: str
+    last_received_time_ms: int
+    last_occur_time_ms: int
+    last_heard_time_ms: int
+    lag_ms: int
+    stale: bool
+    expected_interval_ms: int
+    received_count: int
+    applied_count: int
+    duplicate_count: int
+    waiting_count: int
+    rejected_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One stream of one source. ``missing``: (first, last) of the lowest ranges that were not received."""
+
+    source_id: str
+    stream_id: str
+    watermark: int
+    highest_sequence: int
+    missing: tuple[tuple[int, int], ...]
+    waiting_count: int
+    warehouses: tuple[WarehouseFeed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatTaken:
+    """How far the service is with a feed that lives. ``reason``: why it was not taken, empty when it was."""
+
+    watermark: int
+    highest_sequence: int
+    waiting_count: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StockException:
     """What somebody must look at."""
 

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from stockade.v1 import stock_key_pb2 as stockade_dot_v1_dot_stock__key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)stockade/v1/warehouse_event_service.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bstockade/v1/stock_key.proto\"\xa4\x07\n\x0eWarehouseEvent\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x17\n\x0fsource_sequence\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\tstock_key\x18\x06 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x13\n\x0b\x64ocument_id\x18\x07 \x01(\t\x12\x15\n\rdocument_line\x18\x08 \x01(\t\x12\x0e\n\x06lot_id\x18\t \x01(\t\x12\x33\n\x0flot_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tunit_code\x18\x0b \x01(\t\x12?\n\nattributes\x18\x0c \x03(\x0b\x32+.stockade.v1.WarehouseEvent.AttributesEntry\x12\'\n\x07receipt\x18\x14 \x01(\x0b\x32\x14.stockade.v1.ReceiptH\x00\x12!\n\x04pick\x18\x15 \x01(\x0b\x32\x11.stockade.v1.PickH\x00\x12%\n\x06unpick\x18\x16 \x01(\x0b\x32\x13.stockade.v1.UnpickH\x00\x12)\n\x08shipment\x18\x17 \x01(\x0b\x32\x15.stockade.v1.ShipmentH\x00\x12-\n\nadjustment\x18\x18 \x01(\x0b\x32\x17.stockade.v1.AdjustmentH\x00\x12.\n\x0bstock_count\x18\x19 \x01(\x0b\x32\x17.stockade.v1.StockCountH\x00\x12<\n\x12\x64isposition_change\x18\x1a \x01(\x0b\x32\x1e.stockade.v1.DispositionChangeH\x00\x12:\n\x11transfer_dispatch\x18\x1b \x01(\x0b\x32\x1d.stockade.v1.TransferDispatchH\x00\x12\x38\n\x10transfer_receipt\x18\x1c \x01(\x0b\x32\x1c.stockade.v1.TransferReceiptH\x00\x12\x36\n\x0f\x63ustomer_return\x18\x1d \x01(\x0b\x32\x1b.stockade.v1.CustomerReturnH\x00\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04\x66\x61\x63t\"{\n\x07Receipt\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x19\n\x11inbound_reference\x18\x03 \x01(\t\x12\x14\n\x0cinbound_line\x18\x04 \x01(\t\"?\n\x04Pick\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12%\n\x07promise\x18\x02 \x01(\x0b\x32\x14.stockade.v1.Promise\"A\n\x06Unpick\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12%\n\x07promise\x18\x02 \x01(\x0b\x32\x14.stockade.v1.Promise\"\xa0\x01\n\x08Shipment\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0bshipment_id\x18\x02 \x01(\t\x12%\n\x07promise\x18\x03 \x01(\x0b\x32\x14.stockade.v1.Promise\x12\x17\n\x0f\x63lose_remainder\x18\x04 \x01(\x08\x12-\n\x0b\x64isposition\x18\x05 \x01(\x0e\x32\x18.stockade.v1.Disposition\"h\n\nAdjustment\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"\x9a\x01\n\nStockCount\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x1d\n\x15\x61s_of_source_sequence\x18\x03 \x01(\x03\x12\x13\n\x0btake_as_now\x18\x04 \x01(\x08\x12\x17\n\x0fincludes_picked\x18\x05 \x01(\x08\"\x8b\x01\n\x11\x44ispositionChange\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x32\n\x10\x66rom_disposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x30\n\x0eto_disposition\x18\x03 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\x98\x01\n\x10TransferDispatch\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x15\n\rtransfer_line\x18\x03 \x01(\t\x12\x17\n\x0fto_warehouse_id\x18\x04 \x01(\t\x12-\n\x0b\x64isposition\x18\x05 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\xa8\x01\n\x0fTransferReceipt\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x15\n\rtransfer_line\x18\x03 \x01(\t\x12\x19\n\x11\x66rom_warehouse_id\x18\x04 \x01(\t\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12-\n\x0b\x64isposition\x18\x06 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\x8b\x01\n\x0e\x43ustomerReturn\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12%\n\x07promise\x18\x03 \x01(\x0b\x32\x14.stockade.v1.Promise\x12\x11\n\treturn_id\x18\x04 \x01(\t\"B\n\x13IngestEventsRequest\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.stockade.v1.WarehouseEvent\"B\n\x14IngestEventsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.stockade.v1.IngestResult\"o\n\x13StreamEventsRequest\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.stockade.v1.StreamOpening\x12+\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.stockade.v1.WarehouseEvent\"m\n\x14StreamEventsResponse\x12)\n\x06opened\x18\x01 \x01(\x0b\x32\x19.stockade.v1.StreamOpened\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.stockade.v1.IngestResult\"5\n\rStreamOpening\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\"^\n\x0cStreamOpened\x12!\n\x19unacknowledged_events_max\x18\x01 \x01(\x05\x12\x11\n\twatermark\x18\x02 \x01(\x03\x12\x18\n\x10highest_sequence\x18\x03 \x01(\x03\"\xfb\x01\n\x0cIngestResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x14.stockade.v1.AppliedH\x00\x12+\n\tduplicate\x18\x03 \x01(\x0b\x32\x16.stockade.v1.DuplicateH\x00\x12)\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x0b\x32\x15.stockade.v1.DeferredH\x00\x12)\n\x08rejected\x18\x05 \x01(\x0b\x32\x15.stockade.v1.RejectedH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"c\n\x07\x41pplied\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Position\x12\x19\n\x11shortage_quantity\x18\x02 \x01(\x03\x12\x14\n\x0c\x65xception_id\x18\x03 \x01(\t\"4\n\tDuplicate\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Position\"\x1a\n\x08\x44\x65\x66\x65rred\x12\x0e\n\x06reason\x18\x01 \x01(\t\"K\n\x08Rejected\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.stockade.v1.RejectReason\x12\x14\n\x0c\x65xception_id\x18\x02 \x01(\t*\x85\x04\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREJECT_REASON_UNKNOWN_FACT\x10\x01\x12#\n\x1fREJECT_REASON_UNKNOWN_WAREHOUSE\x10\x02\x12#\n\x1fREJECT_REASON_UNKNOWN_STOCK_KEY\x10\x03\x12\x1f\n\x1bREJECT_REASON_AS_OF_MISSING\x10\x04\x12/\n+REJECT_REASON_FULFILLED_BY_ORDER_MANAGEMENT\x10\x05\x12\x19\n\x15REJECT_REASON_TOO_OLD\x10\x06\x12$\n REJECT_REASON_SOURCE_NOT_ALLOWED\x10\x07\x12!\n\x1dREJECT_REASON_EVENT_ID_REUSED\x10\x08\x12#\n\x1fREJECT_REASON_SHIPMENT_MISMATCH\x10\t\x12\'\n#REJECT_REASON_QUANTITY_OUT_OF_RANGE\x10\n\x12!\n\x1dREJECT_REASON_SEQUENCE_REUSED\x10\x0b\x12#\n\x1fREJECT_REASON_DEFERRED_TOO_LONG\x10\x0c\x12 \n\x1cREJECT_REASON_BEFORE_HISTORY\x10\r2\xc5\x01\n\x15WarehouseEventService\x12S\n\x0cIngestEvents\x12 .stockade.v1.IngestEventsRequest\x1a!.stockade.v1.IngestEventsResponse\x12W\n\x0cStreamEvents\x12 .stockade.v1.StreamEventsRequest\x1a!.stockade.v1.StreamEventsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)stockade/v1/warehouse_event_service.proto\x12\x0bstockade.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bstockade/v1/stock_key.proto\"\xa4\x07\n\x0eWarehouseEvent\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x17\n\x0fsource_sequence\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\tstock_key\x18\x06 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x13\n\x0b\x64ocument_id\x18\x07 \x01(\t\x12\x15\n\rdocument_line\x18\x08 \x01(\t\x12\x0e\n\x06lot_id\x18\t \x01(\t\x12\x33\n\x0flot_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tunit_code\x18\x0b \x01(\t\x12?\n\nattributes\x18\x0c \x03(\x0b\x32+.stockade.v1.WarehouseEvent.AttributesEntry\x12\'\n\x07receipt\x18\x14 \x01(\x0b\x32\x14.stockade.v1.ReceiptH\x00\x12!\n\x04pick\x18\x15 \x01(\x0b\x32\x11.stockade.v1.PickH\x00\x12%\n\x06unpick\x18\x16 \x01(\x0b\x32\x13.stockade.v1.UnpickH\x00\x12)\n\x08shipment\x18\x17 \x01(\x0b\x32\x15.stockade.v1.ShipmentH\x00\x12-\n\nadjustment\x18\x18 \x01(\x0b\x32\x17.stockade.v1.AdjustmentH\x00\x12.\n\x0bstock_count\x18\x19 \x01(\x0b\x32\x17.stockade.v1.StockCountH\x00\x12<\n\x12\x64isposition_change\x18\x1a \x01(\x0b\x32\x1e.stockade.v1.DispositionChangeH\x00\x12:\n\x11transfer_dispatch\x18\x1b \x01(\x0b\x32\x1d.stockade.v1.TransferDispatchH\x00\x12\x38\n\x10transfer_receipt\x18\x1c \x01(\x0b\x32\x1c.stockade.v1.TransferReceiptH\x00\x12\x36\n\x0f\x63ustomer_return\x18\x1d \x01(\x0b\x32\x1b.stockade.v1.CustomerReturnH\x00\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04\x66\x61\x63t\"{\n\x07Receipt\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x19\n\x11inbound_reference\x18\x03 \x01(\t\x12\x14\n\x0cinbound_line\x18\x04 \x01(\t\"?\n\x04Pick\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12%\n\x07promise\x18\x02 \x01(\x0b\x32\x14.stockade.v1.Promise\"A\n\x06Unpick\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12%\n\x07promise\x18\x02 \x01(\x0b\x32\x14.stockade.v1.Promise\"\xa0\x01\n\x08Shipment\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0bshipment_id\x18\x02 \x01(\t\x12%\n\x07promise\x18\x03 \x01(\x0b\x32\x14.stockade.v1.Promise\x12\x17\n\x0f\x63lose_remainder\x18\x04 \x01(\x08\x12-\n\x0b\x64isposition\x18\x05 \x01(\x0e\x32\x18.stockade.v1.Disposition\"h\n\nAdjustment\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"\x9a\x01\n\nStockCount\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x1d\n\x15\x61s_of_source_sequence\x18\x03 \x01(\x03\x12\x13\n\x0btake_as_now\x18\x04 \x01(\x08\x12\x17\n\x0fincludes_picked\x18\x05 \x01(\x08\"\x8b\x01\n\x11\x44ispositionChange\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x32\n\x10\x66rom_disposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x30\n\x0eto_disposition\x18\x03 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\x98\x01\n\x10TransferDispatch\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x15\n\rtransfer_line\x18\x03 \x01(\t\x12\x17\n\x0fto_warehouse_id\x18\x04 \x01(\t\x12-\n\x0b\x64isposition\x18\x05 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\xa8\x01\n\x0fTransferReceipt\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x15\n\rtransfer_line\x18\x03 \x01(\t\x12\x19\n\x11\x66rom_warehouse_id\x18\x04 \x01(\t\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12-\n\x0b\x64isposition\x18\x06 \x01(\x0e\x32\x18.stockade.v1.Disposition\"\x8b\x01\n\x0e\x43ustomerReturn\x12\x10\n\x08quantity\x18\x01 \x01(\x03\x12-\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12%\n\x07promise\x18\x03 \x01(\x0b\x32\x14.stockade.v1.Promise\x12\x11\n\treturn_id\x18\x04 \x01(\t\"B\n\x13IngestEventsRequest\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.stockade.v1.WarehouseEvent\"B\n\x14IngestEventsResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.stockade.v1.IngestResult\"o\n\x13StreamEventsRequest\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.stockade.v1.StreamOpening\x12+\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.stockade.v1.WarehouseEvent\"\x80\x01\n\x14StreamEventsResponse\x12)\n\x06opened\x18\x01 \x01(\x0b\x32\x19.stockade.v1.StreamOpened\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.stockade.v1.IngestResult\x12\x11\n\twatermark\x18\x03 \x01(\x03\"5\n\rStreamOpening\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\"^\n\x0cStreamOpened\x12!\n\x19unacknowledged_events_max\x18\x01 \x01(\x05\x12\x11\n\twatermark\x18\x02 \x01(\x03\x12\x18\n\x10highest_sequence\x18\x03 \x01(\x03\"\xfb\x01\n\x0cIngestResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x14.stockade.v1.AppliedH\x00\x12+\n\tduplicate\x18\x03 \x01(\x0b\x32\x16.stockade.v1.DuplicateH\x00\x12)\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x0b\x32\x15.stockade.v1.DeferredH\x00\x12)\n\x08rejected\x18\x05 \x01(\x0b\x32\x15.stockade.v1.RejectedH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"c\n\x07\x41pplied\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Position\x12\x19\n\x11shortage_quantity\x18\x02 \x01(\x03\x12\x14\n\x0c\x65xception_id\x18\x03 \x01(\t\"4\n\tDuplicate\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Position\"f\n\x08\x44\x65\x66\x65rred\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x1a\n\x12waits_for_sequence\x18\x02 \x01(\x03\x12.\n\nuntil_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\x08Rejected\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.stockade.v1.RejectReason\x12\x14\n\x0c\x65xception_id\x18\x02 \x01(\t\"C\n\x15SendHeartbeatsRequest\x12*\n\nheartbeats\x18\x01 \x03(\x0b\x32\x16.stockade.v1.Heartbeat\"e\n\tHeartbeat\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\x03 \x01(\t\x12\x1c\n\x14last_source_sequence\x18\x04 \x01(\x03\"G\n\x16SendHeartbeatsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.stockade.v1.HeartbeatResult\"x\n\x0fHeartbeatResult\x12\x11\n\twatermark\x18\x01 \x01(\x03\x12\x18\n\x10highest_sequence\x18\x02 \x01(\x03\x12\x15\n\rwaiting_count\x18\x03 \x01(\x03\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"y\n\x14GetFeedStatusRequest\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"X\n\x15GetFeedStatusResponse\x12&\n\x05\x66\x65\x65\x64s\x18\x01 \x03(\x0b\x32\x17.stockade.v1.FeedStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x01\n\nFeedStatus\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x11\n\twatermark\x18\x03 \x01(\x03\x12\x18\n\x10highest_sequence\x18\x04 \x01(\x03\x12+\n\x07missing\x18\x05 \x03(\x0b\x32\x1a.stockade.v1.SequenceRange\x12\x15\n\rwaiting_count\x18\x06 \x01(\x03\x12\x34\n\nwarehouses\x18\x07 \x03(\x0b\x32 .stockade.v1.WarehouseFeedStatus\">\n\rSequenceRange\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\"\xb1\x03\n\x13WarehouseFeedStatus\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x36\n\x12last_received_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_occur_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_heard_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03lag\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stale\x18\x06 \x01(\x08\x12\x34\n\x11\x65xpected_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ereceived_count\x18\x08 \x01(\x03\x12\x15\n\rapplied_count\x18\t \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\n \x01(\x03\x12\x15\n\rwaiting_count\x18\x0b \x01(\x03\x12\x16\n\x0erejected_count\x18\x0c \x01(\x03*\x85\x04\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREJECT_REASON_UNKNOWN_FACT\x10\x01\x12#\n\x1fREJECT_REASON_UNKNOWN_WAREHOUSE\x10\x02\x12#\n\x1fREJECT_REASON_UNKNOWN_STOCK_KEY\x10\x03\x12\x1f\n\x1bREJECT_REASON_AS_OF_MISSING\x10\x04\x12/\n+REJECT_REASON_FULFILLED_BY_ORDER_MANAGEMENT\x10\x05\x12\x19\n\x15REJECT_REASON_TOO_OLD\x10\x06\x12$\n REJECT_REASON_SOURCE_NOT_ALLOWED\x10\x07\x12!\n\x1dREJECT_REASON_EVENT_ID_REUSED\x10\x08\x12#\n\x1fREJECT_REASON_SHIPMENT_MISMATCH\x10\t\x12\'\n#REJECT_REASON_QUANTITY_OUT_OF_RANGE\x10\n\x12!\n\x1dREJECT_REASON_SEQUENCE_REUSED\x10\x0b\x12#\n\x1fREJECT_REASON_DEFERRED_TOO_LONG\x10\x0c\x12 \n\x1cREJECT_REASON_BEFORE_HISTORY\x10\r2\xf8\x02\n\x15WarehouseEventService\x12S\n\x0cIngestEvents\x12 .stockade.v1.IngestEventsRequest\x1a!.stockade.v1.IngestEventsResponse\x12W\n\x0cStreamEvents\x12 .stockade.v1.StreamEventsRequest\x1a!.stockade.v1.StreamEventsResponse(\x01\x30\x01\x12Y\n\x0eSendHeartbeats\x12\".stockade.v1.SendHeartbeatsRequest\x1a#.stockade.v1.SendHeartbeatsResponse\x12V\n\rGetFeedStatus\x12!.stockade.v1.GetFeedStatusRequest\x1a\".stockade.v1.GetFeedStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,54 +37,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_REJECTREASON']._serialized_start=3399
-  _globals['_REJECTREASON']._serialized_end=3916
-  _globals['_WAREHOUSEEVENT']._serialized_start=146
-  _globals['_WAREHOUSEEVENT']._serialized_end=1078
-  _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._serialized_start=1021
-  _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._serialized_end=1070
-  _globals['_RECEIPT']._serialized_start=1080
-  _globals['_RECEIPT']._serialized_end=1203
-  _globals['_PICK']._serialized_start=1205
-  _globals['_PICK']._serialized_end=1268
-  _globals['_UNPICK']._serialized_start=1270
-  _globals['_UNPICK']._serialized_end=1335
-  _globals['_SHIPMENT']._serialized_start=1338
-  _globals['_SHIPMENT']._serialized_end=1498
-  _globals['_ADJUSTMENT']._serialized_start=1500
-  _globals['_ADJUSTMENT']._serialized_end=1604
-  _globals['_STOCKCOUNT']._serialized_start=1607
-  _globals['_STOCKCOUNT']._serialized_end=1761
-  _globals['_DISPOSITIONCHANGE']._serialized_start=1764
-  _globals['_DISPOSITIONCHANGE']._serialized_end=1903
-  _globals['_TRANSFERDISPATCH']._serialized_start=1906
-  _globals['_TRANSFERDISPATCH']._serialized_end=2058
-  _globals['_TRANSFERRECEIPT']._serialized_start=2061
-  _globals['_TRANSFERRECEIPT']._serialized_end=2229
-  _globals['_CUSTOMERRETURN']._serialized_start=2232
-  _globals['_CUSTOMERRETURN']._serialized_end=2371
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=2373
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=2439
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=2441
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=2507
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=2509
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=2620
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=2622
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=2731
-  _globals['_STREAMOPENING']._serialized_start=2733
-  _globals['_STREAMOPENING']._serialized_end=2786
-  _globals['_STREAMOPENED']._serialized_start=2788
-  _globals['_STREAMOPENED']._serialized_end=2882
-  _globals['_INGESTRESULT']._serialized_start=2885
-  _globals['_INGESTRESULT']._serialized_end=3136
-  _globals['_APPLIED']._serialized_start=3138
-  _globals['_APPLIED']._serialized_end=3237
-  _globals['_DUPLICATE']._serialized_start=3239
-  _globals['_DUPLICATE']._serialized_end=3291
-  _globals['_DEFERRED']._serialized_start=3293
-  _globals['_DEFERRED']._serialized_end=3319
-  _globals['_REJECTED']._serialized_start=3321
-  _globals['_REJECTED']._serialized_end=3396
-  _globals['_WAREHOUSEEVENTSERVICE']._serialized_start=3919
-  _globals['_WAREHOUSEEVENTSERVICE']._serialized_end=4116
+  _globals['_REJECTREASON']._serialized_start=4827
+  _globals['_REJECTREASON']._serialized_end=5344
+  _globals['_WAREHOUSEEVENT']._serialized_start=178
+  _globals['_WAREHOUSEEVENT']._serialized_end=1110
+  _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._serialized_start=1053
+  _globals['_WAREHOUSEEVENT_ATTRIBUTESENTRY']._serialized_end=1102
+  _globals['_RECEIPT']._serialized_start=1112
+  _globals['_RECEIPT']._serialized_end=1235
+  _globals['_PICK']._serialized_start=1237
+  _globals['_PICK']._serialized_end=1300
+  _globals['_UNPICK']._serialized_start=1302
+  _globals['_UNPICK']._serialized_end=1367
+  _globals['_SHIPMENT']._serialized_start=1370
+  _globals['_SHIPMENT']._serialized_end=1530
+  _globals['_ADJUSTMENT']._serialized_start=1532
+  _globals['_ADJUSTMENT']._serialized_end=1636
+  _globals['_STOCKCOUNT']._serialized_start=1639
+  _globals['_STOCKCOUNT']._serialized_end=1793
+  _globals['_DISPOSITIONCHANGE']._serialized_start=1796
+  _globals['_DISPOSITIONCHANGE']._serialized_end=1935
+  _globals['_TRANSFERDISPATCH']._serialized_start=1938
+  _globals['_TRANSFERDISPATCH']._serialized_end=2090
+  _globals['_TRANSFERRECEIPT']._serialized_start=2093
+  _globals['_TRANSFERRECEIPT']._serialized_end=2261
+  _globals['_CUSTOMERRETURN']._serialized_start=2264
+  _globals['_CUSTOMERRETURN']._serialized_end=2403
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=2405
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=2471
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=2473
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=2539
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=2541
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=2652
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=2655
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=2783
+  _globals['_STREAMOPENING']._serialized_start=2785
+  _globals['_STREAMOPENING']._serialized_end=2838
+  _globals['_STREAMOPENED']._serialized_start=2840
+  _globals['_STREAMOPENED']._serialized_end=2934
+  _globals['_INGESTRESULT']._serialized_start=2937
+  _globals['_INGESTRESULT']._serialized_end=3188
+  _globals['_APPLIED']._serialized_start=3190
+  _globals['_APPLIED']._serialized_end=3289
+  _globals['_DUPLICATE']._serialized_start=3291
+  _globals['_DUPLICATE']._serialized_end=3343
+  _globals['_DEFERRED']._serialized_start=3345
+  _globals['_DEFERRED']._serialized_end=3447
+  _globals['_REJECTED']._serialized_start=3449
+  _globals['_REJECTED']._serialized_end=3524
+  _globals['_SENDHEARTBEATSREQUEST']._serialized_start=3526
+  _globals['_SENDHEARTBEATSREQUEST']._serialized_end=3593
+  _globals['_HEARTBEAT']._serialized_start=3595
+  _globals['_HEARTBEAT']._serialized_end=3696
+  _globals['_SENDHEARTBEATSRESPONSE']._serialized_start=3698
+  _globals['_SENDHEARTBEATSRESPONSE']._serialized_end=3769
+  _globals['_HEARTBEATRESULT']._serialized_start=3771
+  _globals['_HEARTBEATRESULT']._serialized_end=3891
+  _globals['_GETFEEDSTATUSREQUEST']._serialized_start=3893
+  _globals['_GETFEEDSTATUSREQUEST']._serialized_end=4014
+  _globals['_GETFEEDSTATUSRESPONSE']._serialized_start=4016
+  _globals['_GETFEEDSTATUSRESPONSE']._serialized_end=4104
+  _globals['_FEEDSTATUS']._serialized_start=4107
+  _globals['_FEEDSTATUS']._serialized_end=4324
+  _globals['_SEQUENCERANGE']._serialized_start=4326
+  _globals['_SEQUENCERANGE']._serialized_end=4388
+  _globals['_WAREHOUSEFEEDSTATUS']._serialized_start=4391
+  _globals['_WAREHOUSEFEEDSTATUS']._serialized_end=4824
+  _globals['_WAREHOUSEEVENTSERVICE']._serialized_start=5347
+  _globals['_WAREHOUSEEVENTSERVICE']._serialized_end=5723
 # @@protoc_insertion_point(module_scope)

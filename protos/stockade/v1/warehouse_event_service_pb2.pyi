@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -682,6 +683,9 @@ class StreamEventsResponse(_message.Message):
 
     OPENED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    watermark: _builtins.int
+    """Every event of the stream up to this sequence has been received, as of the last of the results."""
     @_builtins.property
     def opened(self) -> Global___StreamOpened:
         """In the first message, and only there."""
@@ -695,10 +699,11 @@ class StreamEventsResponse(_message.Message):
         *,
         opened: Global___StreamOpened | None = ...,
         results: _abc.Iterable[Global___IngestResult] | None = ...,
+        watermark: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "results", b"results", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -872,21 +877,31 @@ Global___Duplicate: _TypeAlias = Duplicate  # noqa: Y015
 
 @_typing.final
 class Deferred(_message.Message):
-    """Kept, to be applied later."""
+    """Kept, durably, to be applied later: it needs all that its source told before a place in the stream, and some is missing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_SEQUENCE_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why."""
+    """Why, for people."""
+    waits_for_sequence: _builtins.int
+    """It is decided when the watermark of its stream reaches this sequence."""
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """… or rejected with an exception, when that has not happened by then."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        waits_for_sequence: _builtins.int = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "until_time", b"until_time", "waits_for_sequence", b"waits_for_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -917,3 +932,341 @@ class Rejected(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rejected: _TypeAlias = Rejected  # noqa: Y015
+
+@_typing.final
+class SendHeartbeatsRequest(_message.Message):
+    """Feeds that live."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEATS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heartbeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Heartbeat]:
+        """1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        heartbeats: _abc.Iterable[Global___Heartbeat] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeats", b"heartbeats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendHeartbeatsRequest: _TypeAlias = SendHeartbeatsRequest  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """A feed that lives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    LAST_SOURCE_SEQUENCE_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    """The warehouse system. Required."""
+    stream_id: _builtins.str
+    """A stream of that source."""
+    warehouse_id: _builtins.str
+    """The warehouse that it tells of. Required."""
+    last_source_sequence: _builtins.int
+    """The last sequence that it gave out; 0: it does not count."""
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        stream_id: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        last_source_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_source_sequence", b"last_source_sequence", "source_id", b"source_id", "stream_id", b"stream_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class SendHeartbeatsResponse(_message.Message):
+    """What the service knows of them, in the order of the heartbeats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartbeatResult]:
+        """One for each heartbeat."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___HeartbeatResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendHeartbeatsResponse: _TypeAlias = SendHeartbeatsResponse  # noqa: Y015
+
+@_typing.final
+class HeartbeatResult(_message.Message):
+    """What the service knows of one feed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    HIGHEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    watermark: _builtins.int
+    """Every event of the stream up to this sequence has been received."""
+    highest_sequence: _builtins.int
+    """The highest sequence received."""
+    waiting_count: _builtins.int
+    """Events of the stream that wait for a place."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Not taken: send it again. Then nothing else is given."""
+
+    def __init__(
+        self,
+        *,
+        watermark: _builtins.int = ...,
+        highest_sequence: _builtins.int = ...,
+        waiting_count: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "highest_sequence", b"highest_sequence", "waiting_count", b"waiting_count", "watermark", b"watermark"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatResult: _TypeAlias = HeartbeatResult  # noqa: Y015
+
+@_typing.final
+class GetFeedStatusRequest(_message.Message):
+    """Which feeds. Fields that are set must all match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    """Of this source. Required of callers that are no operators."""
+    stream_id: _builtins.str
+    """Of this stream."""
+    warehouse_id: _builtins.str
+    """That tell of this warehouse."""
+    page_size: _builtins.int
+    """At most 1,000; 0: 100."""
+    page_token: _builtins.str
+    """The next page's, from the last answer."""
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        stream_id: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "source_id", b"source_id", "stream_id", b"stream_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFeedStatusRequest: _TypeAlias = GetFeedStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetFeedStatusResponse(_message.Message):
+    """A page of feeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEEDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def feeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedStatus]:
+        """In no order that says anything."""
+
+    def __init__(
+        self,
+        *,
+        feeds: _abc.Iterable[Global___FeedStatus] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feeds", b"feeds", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFeedStatusResponse: _TypeAlias = GetFeedStatusResponse  # noqa: Y015
+
+@_typing.final
+class FeedStatus(_message.Message):
+    """One stream of one source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    HIGHEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    WAREHOUSES_FIELD_NUMBER: _builtins.int
+    source_id: _builtins.str
+    """The warehouse system."""
+    stream_id: _builtins.str
+    """The stream."""
+    watermark: _builtins.int
+    """Every event up to this sequence has been received. 0: none, or the source does not count."""
+    highest_sequence: _builtins.int
+    """The highest sequence received, or told by a heartbeat."""
+    waiting_count: _builtins.int
+    """Events that wait for a place."""
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
+        """What is missing below it: the lowest ranges, at most 100."""
+
+    @_builtins.property
+    def warehouses(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarehouseFeedStatus]:
+        """By warehouse."""
+
+    def __init__(
+        self,
+        *,
+        source_id: _builtins.str = ...,
+        stream_id: _builtins.str = ...,
+        watermark: _builtins.int = ...,
+        highest_sequence: _builtins.int = ...,
+        missing: _abc.Iterable[Global___SequenceRange] | None = ...,
+        waiting_count: _builtins.int = ...,
+        warehouses: _abc.Iterable[Global___WarehouseFeedStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_sequence", b"highest_sequence", "missing", b"missing", "source_id", b"source_id", "stream_id", b"stream_id", "waiting_count", b"waiting_count", "warehouses", b"warehouses", "watermark", b"watermark"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedStatus: _TypeAlias = FeedStatus  # noqa: Y015
+
+@_typing.final
+class SequenceRange(_message.Message):
+    """Sequences of a stream, both ends included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    first_sequence: _builtins.int
+    """The lowest."""
+    last_sequence: _builtins.int
+    """The highest."""
+    def __init__(
+        self,
+        *,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "last_sequence", b"last_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceRange: _TypeAlias = SequenceRange  # noqa: Y015
+
+@_typing.final
+class WarehouseFeedStatus(_message.Message):
+    """What a stream told of one warehouse. received_count = applied_count + duplicate_count + waiting_count + rejected_count:
+    nothing is dropped.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    LAST_RECEIVED_TIME_FIELD_NUMBER: _builtins.int
+    LAST_OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_TIME_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    EXPECTED_INTERVAL_FIELD_NUMBER: _builtins.int
+    RECEIVED_COUNT_FIELD_NUMBER: _builtins.int
+    APPLIED_COUNT_FIELD_NUMBER: _builtins.int
+    DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    warehouse_id: _builtins.str
+    """The warehouse."""
+    stale: _builtins.bool
+    """Silent for longer than the interval expected of it."""
+    received_count: _builtins.int
+    """Events that came in."""
+    applied_count: _builtins.int
+    """Of them: applied."""
+    duplicate_count: _builtins.int
+    """Of them: applied before. Counted since the shard's owner started; the others are counted durably."""
+    waiting_count: _builtins.int
+    """Of them: waiting for a place."""
+    rejected_count: _builtins.int
+    """Of them: rejected, each with an exception."""
+    @_builtins.property
+    def last_received_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last event was received."""
+
+    @_builtins.property
+    def last_occur_time(self) -> _timestamp_pb2.Timestamp:
+        """When what it told happened."""
+
+    @_builtins.property
+    def last_heard_time(self) -> _timestamp_pb2.Timestamp:
+        """The last sign of life: an event or a heartbeat."""
+
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """From occurrence to application, of the last event."""
+
+    @_builtins.property
+    def expected_interval(self) -> _duration_pb2.Duration:
+        """How often it should be heard (a setting). Absent: nothing is expected."""
+
+    def __init__(
+        self,
+        *,
+        warehouse_id: _builtins.str = ...,
+        last_received_time: _timestamp_pb2.Timestamp | None = ...,
+        last_occur_time: _timestamp_pb2.Timestamp | None = ...,
+        last_heard_time: _timestamp_pb2.Timestamp | None = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        stale: _builtins.bool = ...,
+        expected_interval: _duration_pb2.Duration | None = ...,
+        received_count: _builtins.int = ...,
+        applied_count: _builtins.int = ...,
+        duplicate_count: _builtins.int = ...,
+        waiting_count: _builtins.int = ...,
+        rejected_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_interval", b"expected_interval", "lag", b"lag", "last_heard_time", b"last_heard_time", "last_occur_time", b"last_occur_time", "last_received_time", b"last_received_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_count", b"applied_count", "duplicate_count", b"duplicate_count", "expected_interval", b"expected_interval", "lag", b"lag", "last_heard_time", b"last_heard_time", "last_occur_time", b"last_occur_time", "last_received_time", b"last_received_time", "received_count", b"received_count", "rejected_count", b"rejected_count", "stale", b"stale", "waiting_count", b"waiting_count", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarehouseFeedStatus: _TypeAlias = WarehouseFeedStatus  # noqa: Y015

@@ -45,6 +45,16 @@ class WarehouseEventServiceStub:
                 request_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
+        self.SendHeartbeats = channel.unary_unary(
+                '/stockade.v1.WarehouseEventService/SendHeartbeats',
+                request_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsResponse.FromString,
+                _registered_method=True)
+        self.GetFeedStatus = channel.unary_unary(
+                '/stockade.v1.WarehouseEventService/GetFeedStatus',
+                request_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusResponse.FromString,
+                _registered_method=True)
 
 
 class WarehouseEventServiceServicer:
@@ -70,6 +80,21 @@ class WarehouseEventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendHeartbeats(self, request, context):
+        """Up to 1,000 feeds that have nothing to tell, but live: they are not taken for silent, and what is missing at the end of a
+        stream is noticed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeedStatus(self, request, context):
+        """How far each feed has come, what is missing, what waits, and whether it is silent for too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WarehouseEventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +107,16 @@ def add_WarehouseEventServiceServicer_to_server(servicer, server):
                     servicer.StreamEvents,
                     request_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.SerializeToString,
+            ),
+            'SendHeartbeats': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendHeartbeats,
+                    request_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsResponse.SerializeToString,
+            ),
+            'GetFeedStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeedStatus,
+                    request_deserializer=stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +174,60 @@ class WarehouseEventService:
             '/stockade.v1.WarehouseEventService/StreamEvents',
             stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsRequest.SerializeToString,
             stockade_dot_v1_dot_warehouse__event__service__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendHeartbeats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.WarehouseEventService/SendHeartbeats',
+            stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsRequest.SerializeToString,
+            stockade_dot_v1_dot_warehouse__event__service__pb2.SendHeartbeatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeedStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.WarehouseEventService/GetFeedStatus',
+            stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusRequest.SerializeToString,
+            stockade_dot_v1_dot_warehouse__event__service__pb2.GetFeedStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

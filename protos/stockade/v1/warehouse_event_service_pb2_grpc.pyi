@@ -44,6 +44,12 @@ class WarehouseEventServiceStub:
     closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
     again, with the same ids.
     """
+    SendHeartbeats: _grpc.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.SendHeartbeatsRequest, _warehouse_event_service_pb2.SendHeartbeatsResponse]
+    """Up to 1,000 feeds that have nothing to tell, but live: they are not taken for silent, and what is missing at the end of a
+    stream is noticed.
+    """
+    GetFeedStatus: _grpc.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.GetFeedStatusRequest, _warehouse_event_service_pb2.GetFeedStatusResponse]
+    """How far each feed has come, what is missing, what waits, and whether it is silent for too long."""
 
 @_typing.type_check_only
 class WarehouseEventServiceAsyncStub(WarehouseEventServiceStub):
@@ -61,6 +67,12 @@ class WarehouseEventServiceAsyncStub(WarehouseEventServiceStub):
     closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
     again, with the same ids.
     """
+    SendHeartbeats: _aio.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.SendHeartbeatsRequest, _warehouse_event_service_pb2.SendHeartbeatsResponse]  # type: ignore[assignment]
+    """Up to 1,000 feeds that have nothing to tell, but live: they are not taken for silent, and what is missing at the end of a
+    stream is noticed.
+    """
+    GetFeedStatus: _aio.UnaryUnaryMultiCallable[_warehouse_event_service_pb2.GetFeedStatusRequest, _warehouse_event_service_pb2.GetFeedStatusResponse]  # type: ignore[assignment]
+    """How far each feed has come, what is missing, what waits, and whether it is silent for too long."""
 
 class WarehouseEventServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happened in the warehouses, as their systems tell it."""
@@ -87,5 +99,23 @@ class WarehouseEventServiceServicer(metaclass=_abc_1.ABCMeta):
         closing its side: what it sent is answered first. A stream that breaks is opened anew, and events without a result are sent
         again, with the same ids.
         """
+
+    @_abc_1.abstractmethod
+    def SendHeartbeats(
+        self,
+        request: _warehouse_event_service_pb2.SendHeartbeatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_event_service_pb2.SendHeartbeatsResponse, _abc.Awaitable[_warehouse_event_service_pb2.SendHeartbeatsResponse]]:
+        """Up to 1,000 feeds that have nothing to tell, but live: they are not taken for silent, and what is missing at the end of a
+        stream is noticed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeedStatus(
+        self,
+        request: _warehouse_event_service_pb2.GetFeedStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_warehouse_event_service_pb2.GetFeedStatusResponse, _abc.Awaitable[_warehouse_event_service_pb2.GetFeedStatusResponse]]:
+        """How far each feed has come, what is missing, what waits, and whether it is silent for too long."""
 
 def add_WarehouseEventServiceServicer_to_server(servicer: WarehouseEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
