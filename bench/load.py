@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -135,6 +136,27 @@ class Generator:
             waiting, outcome.unknown = outcome.unknown, []
         outcome.unknown = waiting
         return outcome
+
+
+@dataclass(slots=True)
+class Told:
+    """What callers were told, added up over runs: what a journal, or a peer's tables, must hold."""
+
+    claims: int = 0
+    facts: int = 0
+    asked_again: int = 0
+    left_unknown: int = 0
+
+    async def add(self, channels: list[Any], outcome: Outcome) -> None:
+        """Add a run; ask again for what is unknown in it, which is no part of any rate."""
+        self.claims += outcome.claims
+        self.facts += outcome.facts
+        if outcome.unknown:
+            self.asked_again += len(outcome.unknown)
+            settled = await Generator(channels).settle(outcome.unknown)
+            self.claims += settled.claims
+            self.facts += settled.facts
+            self.left_unknown += len(settled.unknown)
 
 
 @asynccontextmanager

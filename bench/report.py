@@ -10,7 +10,8 @@ from typing import Any
 from bench import plots
 from bench.machine import is_busy
 from bench.outcome import BUCKET_S
-from bench.results import Result, Run, ScenarioResult, merged, middle
+from bench.peers.standings import COLUMNS, own_row, standings, winners
+from bench.results import PeerResult, Result, Run, ScenarioResult, merged, middle
 from bench.tables import BUSY, machine_line, ratio_text, refused_text
 
 # what a plot of costs shows: name, the roles of bench.metering in it
@@ -61,6 +62,7 @@ def _part(result: Result) -> str:
     if is_busy(result.machine):
         parts.append(f'<p class="bad">{escape(BUSY)}</p>')
     parts.append(_summary(result.scenarios))
+    parts.append(_peers(result.scenarios))
     parts.append(_rates(result.scenarios))
     parts.append(_costs(result.scenarios))
     parts += [_scenario(one) for one in result.scenarios]
@@ -103,6 +105,40 @@ def _summary(scenarios: Sequence[ScenarioResult]) -> str:
             )
     columns = ("scenario", "a second", "min … max", "÷ no-op", "p50 ms", "p99 ms", "p99.9 ms", "refused/s", "failed")
     return "<h2>Figures</h2>" + _table(columns, rows)
+
+
+def _peers(scenarios: Sequence[ScenarioResult]) -> str:
+    """Stockade beside the peers, scenario by scenario; where one of them is faster it is said first."""
+    parts = [f'<p class="bad">A peer wins: {escape(said)}</p>' for said in winners(scenarios)]
+    for one in scenarios:
+        found = standings(one)
+        if not found:
+            continue
+        parts.append(f"<h3>{escape(one.title)}</h3>")
+        rows: list[tuple[str, float, float, float, int]] = []
+        for name, runs, colour in (
+            ("Stockade", one.valid(), 0),
+            ("no-op (nothing behind the gateway)", one.noop, 1),
+            *((standing.peer.title, standing.runs, 2) for standing in found),
+        ):
+            rates = [run.per_second for run in runs]
+            if rates:
+                rows.append((name, middle(rates), min(rates), max(rates), colour))
+        parts.append(plots.bars(rows, f"{one.unit} answered yes, per second"))
+        parts.append(_table(COLUMNS, [own_row(one), *[standing.cells() for standing in found]]))
+        parts += [
+            f'<p class="bad">{escape(standing.peer.title)} is unsound: {escape("; ".join(standing.peer.proof.findings))}</p>'
+            for standing in found
+            if standing.peer.proof is not None and not standing.peer.proof.sound
+        ]
+        parts.append(f'<p class="note">{"<br>".join(escape(_configured(standing.peer)) for standing in found)}</p>')
+    return f"<h2>In turn with the peers</h2>{''.join(parts)}" if parts else ""
+
+
+def _configured(peer: PeerResult) -> str:
+    """How a peer was run, as its server said it."""
+    settings = ", ".join(f"{name} {value or 'none'}" for name, value in (peer.versions | peer.configuration).items())
+    return f"{peer.title}: {peer.summary}" + (f" ({settings})" if settings else "")
 
 
 def _rates(scenarios: Sequence[ScenarioResult]) -> str:

@@ -77,8 +77,43 @@ class Proof(BaseModel):
         return not self.findings
 
 
+class PeerProof(BaseModel):
+    """What a peer recorded against what it answered, read after its server was crashed or stopped. ``oversold``: stock keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    claims_recorded: int
+    claims_answered: int
+    units_granted: int
+    units_stocked: int
+    oversold: int
+    asked_again: int
+    left_unknown: int
+    findings: list[str] = Field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is wrong."""
+        return not self.findings
+
+
+class PeerResult(BaseModel):
+    """A peer in one scenario. ``configuration``: as its server said it; ``absent``: why it did not run, then it has no runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    summary: str
+    configuration: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    runs: list[Run] = Field(default_factory=list)
+    proof: PeerProof | None = None
+    absent: str = ""
+
+
 class ScenarioResult(BaseModel):
-    """One scenario: its settings as run, its repetitions, the no-op's beside them, the proof."""
+    """One scenario: its settings as run, its repetitions, the no-op's and the peers' beside them, the proof."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,6 +125,7 @@ class ScenarioResult(BaseModel):
     notes: list[str] = Field(default_factory=list)
     runs: list[Run]
     noop: list[Run] = Field(default_factory=list)
+    peers: list[PeerResult] = Field(default_factory=list)
     proof: Proof | None = None
 
     def valid(self, label: str = "") -> list[Run]:
@@ -98,10 +134,18 @@ class ScenarioResult(BaseModel):
 
     def noop_ratios(self) -> list[float]:
         """Service over no-op: each repetition against the no-op that ran right after it. Steadier than either rate."""
-        if len(self.runs) != len(self.noop):
+        return self.ratios_to(self.noop)
+
+    def ratios_to(self, others: list[Run]) -> list[float]:
+        """Service over another: each repetition against the other's of the same round, where both count."""
+        if len(self.runs) != len(others):
             return []
-        pairs = zip(self.runs, self.noop, strict=True)
-        return [ours.per_second / noop.per_second for ours, noop in pairs if noop.per_second and not ours.invalid]
+        pairs = zip(self.runs, others, strict=True)
+        return [
+            ours.per_second / other.per_second
+            for ours, other in pairs
+            if other.per_second and not ours.invalid and not other.invalid
+        ]
 
     @property
     def labels(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs one scenario on a service of its own: stock, warm-up, repetitions beside the no-op, and the proof at the end.
+"""Runs one scenario on a service of its own: stock, warm-up, repetitions beside its rivals, and the proof at the end.
 
 Every scenario has a fresh data directory, so its journal holds what it did and nothing else. The proof compares that
 journal, judged by ``verify``, with what the callers were told.
@@ -15,21 +15,24 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from bench.arrivals import due_times, lag_findings
-from bench.load import Generator, beside, connected, connections_for
+from bench.load import Generator, Told, beside, connected, connections_for
 from bench.metering import Meter, journal_facts, scrape_node
 from bench.noop import CHANNEL, WAREHOUSE
 from bench.noop_process import noop_gateways
 from bench.outcome import Outcome
+from bench.peers.catalog import Peer
+from bench.peers.company import Company
 from bench.results import Proof, Run, ScenarioResult, run_of
+from bench.rivals import GatewayRival, Rival
 from bench.scenario import Scenario
-from bench.traffic import SOURCE, Shot, shots_for, skus
+from bench.traffic import SOURCE, Shot, shots_ahead, shots_for, skus
 from gateway.cli.local_service import local_service, write_settings
 from gateway.cli.verify_command import run_verify
 from stockade import Client
@@ -37,8 +40,6 @@ from stockade.client import facts
 
 EVENTS_PER_CALL = 500
 SAMPLE_INTERVAL_S = 1.0
-ENCODED_AHEAD_MAX = 40_000  # calls; the rest is made as it is sent
-CALLS_PER_SECOND_AHEAD = 12_000
 SEARCH_GAIN_MIN = 1.03  # doubling the calls in flight must bring as much, or the maximum was there
 DAY_MS = 24 * 3600 * 1000
 
@@ -55,7 +56,8 @@ class ScenarioRunner:
         self._say = say
         self._seed = seed
         self._events = itertools.count(1)
-        self.claims = self.facts = self.asked_again = self.left_unknown = self.units_stocked = 0
+        self.told = Told()
+        self.units_stocked = 0
         self.sold_out = False
         self.notes: list[str] = []
 
@@ -73,18 +75,19 @@ class ScenarioRunner:
                 ]
                 results = client.ingest(events, timeout_s=120.0)
                 assert all(result.outcome == "APPLIED" for result in results), "stock was not applied"
-        self.facts += scenario.keys
+        self.told.facts += scenario.keys
         self.units_stocked += scenario.keys * scenario.units_per_key
 
-    def measure(self, noop: str, noop_pids: list[int]) -> tuple[list[Run], list[Run]]:
-        """Warm-up, then the repetitions of service and no-op in turn (no target: no no-op)."""
-        load, runs, noops = self._scenario.load, list[Run](), list[Run]()
+    def measure(self, rivals: Sequence[Rival]) -> tuple[list[Run], dict[str, list[Run]]]:
+        """Warm-up, then the repetitions of service and rivals in turn; the rivals' by name."""
+        load, runs = self._scenario.load, list[Run]()
+        others: dict[str, list[Run]] = {rival.name: [] for rival in rivals}
         self.stock_up()
         in_flight, rate = load.in_flight, load.rate_per_second
         if load.warm_up_seconds:
             self._one_run("warm-up", load.in_flight, None, load.warm_up_seconds, self._seed)
-            if noop:
-                self._noop_run(noop, noop_pids, load.warm_up_seconds, self._seed)
+            for rival in rivals:
+                rival.run(load.warm_up_seconds, self._seed)
         if load.share_of_peak is not None:
             peak = self._one_run("peak", load.in_flight, None, load.seconds, self._seed)
             peak_calls = peak.calls / peak.seconds
@@ -100,16 +103,21 @@ class ScenarioRunner:
                 seed = self._seed + repetition
                 flying = max(1, round(in_flight * factor))
                 runs.append(self._one_run(label, flying, rate, load.seconds, seed, counted=True))
-                self._told(runs[-1], repetition)
-            if noop:
-                noops.append(self._noop_run(noop, noop_pids, load.seconds, self._seed + repetition))
-        return runs, noops
+                self._report(runs[-1], repetition)
+            for rival in rivals:
+                others[rival.name].append(rival.run(load.seconds, self._seed + repetition))
+                self._say(
+                    f"{self._scenario.name} {repetition + 1} {rival.name}: {self._figures(others[rival.name][-1])}"
+                )
+        return runs, others
 
-    def _told(self, run: Run, repetition: int) -> None:
+    def _figures(self, run: Run) -> str:
         latency = run.latency_ms
         said = f"{run.per_second:,.0f} {self._scenario.unit}/s, p50 {latency.get('p50', 0)} ms, p99 {latency.get('p99', 0)} ms"
-        if run.failed:
-            said += f", {run.failed:,} failed: {run.errors}"
+        return said + (f", {run.failed:,} failed: {run.errors}" if run.failed else "")
+
+    def _report(self, run: Run, repetition: int) -> None:
+        said = self._figures(run)
         if run.first_acknowledged_s is not None:
             said += f", first acknowledged {run.first_acknowledged_s} s after the kill"
         for why in run.invalid:
@@ -137,7 +145,9 @@ class ScenarioRunner:
         """One run against the service; what it was told is added up, whether the run counts or not."""
         load = self._scenario.load
         draw = random.Random(seed)
-        shots, live = self._shots(draw, seconds, in_flight)
+        shots, live = shots_for(self._scenario, draw)
+        if live is None:
+            shots = shots_ahead(self._scenario, draw, seconds, in_flight)
         due = due_times(rate, seconds, load.arrivals, draw) if rate is not None else None
         before = scrape_node(self._data_dir)
         meter = Meter(self._data_dir)
@@ -163,14 +173,6 @@ class ScenarioRunner:
         if not outcome.granted and not outcome.refused:
             run.invalid.append("nothing was answered")
         return run
-
-    def _shots(self, draw: random.Random, seconds: float, in_flight: int) -> tuple[Iterator[Shot], Any]:
-        shots, live = shots_for(self._scenario, draw)
-        if live is not None:
-            return shots, live
-        units = self._scenario.batch * self._scenario.lines
-        ahead = min(ENCODED_AHEAD_MAX, int(CALLS_PER_SECOND_AHEAD * seconds / max(1, units / 4)) + in_flight)
-        return itertools.chain(list(itertools.islice(shots, ahead)), shots), None
 
     async def _drive(
         self,
@@ -206,44 +208,19 @@ class ScenarioRunner:
 
             outcome = await beside(run, sample, strike)
             meter.sample()
-            await self._settle(channels, outcome)
+            await self.told.add(channels, outcome)
             return outcome
-
-    async def _settle(self, channels: list[Any], outcome: Outcome) -> None:
-        """Add up what the journal must hold; ask again for what is unknown, which is no part of any rate."""
-        self.claims += outcome.claims
-        self.facts += outcome.facts
-        if outcome.unknown:
-            self.asked_again += len(outcome.unknown)
-            settled = await Generator(channels).settle(outcome.unknown)
-            self.claims += settled.claims
-            self.facts += settled.facts
-            self.left_unknown += len(settled.unknown)
-
-    def _noop_run(self, target: str, pids: list[int], seconds: float, seed: int) -> Run:
-        """The same load against the no-op; nothing of it reaches a journal."""
-        load = self._scenario.load
-        shots, _ = self._shots(random.Random(seed), seconds, load.in_flight)
-        meter = Meter(None, {"gateway": pids})
-
-        async def drive() -> Outcome:
-            async with connected(target, connections_for(load.in_flight)) as channels:
-                outcome = await Generator(channels).closed(shots, in_flight=load.in_flight, seconds=seconds)
-                meter.sample()
-                return outcome
-
-        return run_of(uvloop.run(drive()), "", meter.cpu(), meter.memory_mib_max, {})
 
     def prove(self) -> Proof:
         """Judge the journal of the stopped service against the answers."""
         report = run_verify(self._data_dir, progress=False)
         proof = Proof(
             claims_in_the_journal=report.claims_granted,
-            claims_answered=self.claims,
+            claims_answered=self.told.claims,
             facts_in_the_journal=report.facts,
-            facts_answered=self.facts,
-            asked_again=self.asked_again,
-            left_unknown=self.left_unknown,
+            facts_answered=self.told.facts,
+            asked_again=self.told.asked_again,
+            left_unknown=self.told.left_unknown,
             oversells=report.oversells,
             violations=report.violation_count,
             units_stocked=self.units_stocked,
@@ -271,18 +248,25 @@ def proof_findings(proof: Proof, *, units_granted: int) -> list[str]:
     return found
 
 
-def run_scenario(scenario: Scenario, *, gateways: int, noop: bool, say: Say, seed: int = 1) -> ScenarioResult:
-    """Start a service, measure, stop it, judge its journal."""
+def run_scenario(
+    scenario: Scenario, *, gateways: int, noop: bool, say: Say, seed: int = 1, peers: Sequence[Peer] = ()
+) -> ScenarioResult:
+    """Start a service, its rivals beside it, measure, stop them, judge what they recorded."""
     began_load = [round(value, 2) for value in os.getloadavg()]
     with tempfile.TemporaryDirectory(prefix="stockade-bench-", dir=os.environ.get("STOCKADE_BENCH_DIR")) as made:
         directory = Path(made)
         settings = write_settings(directory, (CHANNEL,), (), (WAREHOUSE,), gateways)
-        with contextlib.ExitStack() as held:
-            with_noop = noop and scenario.noop
-            noop_target, noop_pids = held.enter_context(noop_gateways(gateways)) if with_noop else ("", [])
-            target = held.enter_context(local_service(settings, directory))
-            runner = ScenarioRunner(scenario, directory, target, say, seed)
-            runs, noops = runner.measure(noop_target, noop_pids)
+        with contextlib.ExitStack() as peers_held:
+            company = peers_held.enter_context(Company(scenario, peers, directory, say))
+            with contextlib.ExitStack() as held:
+                rivals: list[Rival] = []
+                if noop and scenario.noop:
+                    noop_target, pids = held.enter_context(noop_gateways(gateways))
+                    rivals.append(GatewayRival("no-op", scenario, noop_target, lambda: {"gateway": pids}))
+                target = held.enter_context(local_service(settings, directory))
+                runner = ScenarioRunner(scenario, directory, target, say, seed)
+                runs, others = runner.measure([*rivals, *company.rivals])
+            peer_results = company.results(others)
         proof = runner.prove()
     for finding in proof.findings:
         say(f"{scenario.name}: FAILED: {finding}")
@@ -297,6 +281,7 @@ def run_scenario(scenario: Scenario, *, gateways: int, noop: bool, say: Say, see
         load_average=began_load,
         notes=runner.notes,
         runs=runs,
-        noop=noops,
+        noop=others.get("no-op", []),
+        peers=peer_results,
         proof=proof,
     )

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from bench.comparing import Comparison
 from bench.machine import is_busy
+from bench.peers.standings import COLUMNS, own_row, standings, winners
 from bench.results import Result, Run, ScenarioResult, middle
 from bench.scenario import Scenario
 from gateway.cli.showing import console, table
@@ -51,6 +52,10 @@ def show_result(result: Result) -> None:
         ),
         cost_rows,
     )
+    for one in result.scenarios:
+        show_standings(one)
+    for said in winners(result.scenarios):
+        out.print(f"[bold yellow]a peer wins[/]: {escape(said)}", highlight=False)
     for one in result.scenarios:
         for note in [*one.notes, *sorted({why for run in one.runs for why in run.invalid})]:
             out.print(escape(f"{one.title}: {note}"), highlight=False)
@@ -144,6 +149,13 @@ def show_proof(one: ScenarioResult) -> None:
         said += f"; {proof.asked_again:,} calls asked again because their answer was lost"
     verdict = "[green]agrees[/]" if proof.agrees else f"[bold red]FAILED: {escape('; '.join(proof.findings))}[/]"
     console().print(f"{escape(said)}: {verdict}", highlight=False)
+
+
+def show_standings(one: ScenarioResult) -> None:
+    """Stockade and the peers of a scenario; nothing when there are none."""
+    if one.peers:
+        rows = [own_row(one), *[standing.cells() for standing in standings(one)]]
+        table(f"{one.title}: in turn with the peers ({one.unit} answered yes, per second)", COLUMNS, rows)
 
 
 def show_comparison(comparison: Comparison) -> None:

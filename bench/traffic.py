@@ -6,6 +6,7 @@ is made once for each stock key or order. An answer counts as granted only when 
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import deque
@@ -27,6 +28,8 @@ from stockade.v1 import warehouse_event_service_pb2 as events_pb
 SOURCE = "bench"
 POOL = 2_000  # orders and reads made once and drawn from
 LIVE_MAX = 10_000  # reservations a mixed load remembers to end
+ENCODED_AHEAD_MAX = 40_000  # calls; the rest is made as it is sent
+CALLS_PER_SECOND_AHEAD = 12_000
 ID_FIELD = b"\x0a\x24"  # field 1, 36 characters: a request id
 EVENT_ID_FIELD = b"\x1a\x24"  # field 3, 36 characters: an event id
 ITEM_FIELD = b"\x0a"  # field 1, an embedded message
@@ -190,6 +193,20 @@ def shots_for(scenario: Scenario, draw: random.Random) -> tuple[Iterator[Shot], 
         return iter(day), day.live
     makers = {"reserve": reserves, "availability": reads, "ingest": ingests}
     return makers[scenario.work](scenario, draw), None
+
+
+def calls_ahead(scenario: Scenario, seconds: float, in_flight: int) -> int:
+    """How many calls are made before a run."""
+    units = scenario.batch * scenario.lines
+    return min(ENCODED_AHEAD_MAX, int(CALLS_PER_SECOND_AHEAD * seconds / max(1, units / 4)) + in_flight)
+
+
+def shots_ahead(scenario: Scenario, draw: random.Random, seconds: float, in_flight: int) -> Iterator[Shot]:
+    """The calls of a scenario, the first of them encoded before the run."""
+    shots, live = shots_for(scenario, draw)
+    if live is not None:
+        return shots
+    return itertools.chain(list(itertools.islice(shots, calls_ahead(scenario, seconds, in_flight))), shots)
 
 
 # --- reading answers -----------------------------------------------------------------------------------------------------------
