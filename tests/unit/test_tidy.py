@@ -203,12 +203,23 @@ def test_nothing_names_a_place_that_only_one_machine_has():
     assert found == []
 
 
-def test_every_pinned_dependency_has_a_hash():
-    requirements = re.sub(r"\\\n", " ", text_of("constraints.txt")).splitlines()
+@pytest.mark.parametrize("pins", ["constraints.txt", "bench/peers-constraints.txt"])
+def test_every_pinned_dependency_has_a_hash(pins):
+    requirements = re.sub(r"\\\n", " ", text_of(pins)).splitlines()
     pinned = [line for line in requirements if line.strip() and not line.startswith("#")]
 
     assert pinned
     assert [line.split()[0] for line in pinned if "==" not in line or "--hash=sha256:" not in line] == []
+
+
+def test_what_both_files_pin_they_pin_alike():
+    """Or installing the peers would change what everything else was tested with."""
+    everybody, peers = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)", text_of(pins), re.MULTILINE))
+        for pins in ("constraints.txt", "bench/peers-constraints.txt")
+    )
+
+    assert {name: version for name, version in peers.items() if everybody.get(name, version) != version} == {}
 
 
 def test_ray_accepts_the_cluster_file():
