@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.cli.endings import Exit, ending_of, fail, print_json, told_plainly
-from gateway.cli.event_lines import read_event_lines
 from gateway.cli.options import (
     CHANNEL,
     TARGET,
@@ -477,85 +471,6 @@ def resume(
     """Grant claims again."""
     with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client:
         show_stock(client.resume((sku, warehouse), note=note), as_json=as_json)
-
-
-@contextlib.contextmanager
-def told_as_usage(path: Path) -> Iterator[None]:
-    """A file that cannot be written, as one line."""
-    try:
-        yield
-    except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}", Exit.USAGE)
-
-
-def push_events(
-    file: Annotated[
-        Path, typer.Argument(help="JSON lines, each a WarehouseEvent; - for standard input", allow_dash=True)
-    ],
-    source: Annotated[str, typer.Option("--source", help="source_id of lines that have none")] = "",
-    occur_time: Annotated[
-        str, typer.Option("--occur-time", help="occur_time of lines that have none, like 2026-11-24T10:00:00Z")
-    ] = "",
-    errors: Annotated[Path | None, typer.Option("--errors", help="where lines that failed are written")] = None,
-    target: Target = TARGET,
-    token: Token = "",
-    timeout: Timeout = 60.0,
-    as_json: Json = False,
-) -> None:
-    """Send warehouse events from a file. Each is applied once: sending a file again does no harm."""
-    try:
-        lines = typer.get_binary_stream("stdin") if str(file) == "-" else file.open("rb")
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}", Exit.USAGE)
-    if errors is not None:
-        with told_as_usage(errors):  # now, not when the events have been sent
-            errors.touch()
-    happened = None
-    if occur_time:
-        happened = Timestamp()
-        try:
-            happened.FromJsonString(occur_time)
-        except ValueError:
-            fail(f"--occur-time {occur_time!r}: write it like 2026-11-24T10:00:00Z", Exit.USAGE)
-    counts: dict[str, int] = {}
-    failed: list[dict[str, Any]] = []
-    batch: list[tuple[int, str, Any]] = []
-
-    def note_failure(number: int, line: str, outcome: str, reason: str) -> None:
-        counts[outcome] = counts.get(outcome, 0) + 1
-        failed.append({"line": number, "outcome": outcome, "reason": reason, "event": line})
-
-    with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client, lines:
-
-        def flush() -> None:
-            if not batch:
-                return
-            for (number, line, _), result in zip(batch, client.ingest([event for _, _, event in batch]), strict=True):
-                if result.outcome in ("REJECTED", "FAILED"):
-                    note_failure(number, line, result.outcome, result.reason)
-                else:
-                    counts[result.outcome] = counts.get(result.outcome, 0) + 1
-            batch.clear()
-
-        for line in read_event_lines(lines, source, happened):
-            if line.event is None:
-                note_failure(line.number, line.text, "UNREADABLE", line.problem)
-                continue
-            batch.append((line.number, line.text, line.event))
-            if len(batch) >= 1_000:
-                flush()
-        flush()
-    if errors is not None and failed:
-        with told_as_usage(errors):
-            errors.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in failed), encoding="utf-8")
-    if as_json:
-        print_json({"outcomes": counts, "failed": failed})
-    else:
-        table("", ("outcome", "events"), sorted(counts.items()))
-        for one in failed[:20]:
-            typer.echo(f"line {one['line']}: {one['outcome']} {one['reason']}", err=True)
-    if failed:
-        raise typer.Exit(int(Exit.REFUSED))
 
 
 def list_exceptions(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import client_commands as client
-from gateway.cli import feeds_command
+from gateway.cli import events_command, feeds_command
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
 from gateway.cli import verify_command as verifying
@@ -80,7 +80,7 @@ policy.callback()(lambda: None)
 app.add_typer(policy, name="policy", rich_help_panel=STOCK)
 
 events = typer.Typer(no_args_is_help=True, help="Warehouse events from files.")
-events.command("push")(client.push_events)
+events.command("push")(events_command.push_events)
 events.callback()(lambda: None)
 app.add_typer(events, name="events", rich_help_panel=STOCK)
 

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from actors.runtime.settings import Settings, SettingsError, load_settings, parse_duration_ms, parse_size_bytes
 from gateway.cli.client_commands import parse_line, parse_part
-from gateway.cli.event_lines import EventLine, read_event_lines
+from gateway.cli.event_files import EventLine, read_event_lines
 from gateway.trading import retail_plan
 from gateway.trading.retail_file import COLUMNS, RetailFileError, read_retail_lines
 from gateway.validation import id_problem

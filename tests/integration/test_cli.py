@@ -328,3 +328,61 @@ async def _one_sale(directory: Path) -> None:
         await shop.receive("A", 10)
         for _ in range(3):
             await shop.held("A")
+
+
+def csv_events(first: int, count: int, fact: str = "receipt") -> str:
+    rows = ["source_id,stream_id,source_sequence,event_id,occur_time,sku,warehouse_id,fact,quantity"]
+    for number in range(first, first + count):
+        rows.append(f"wms,day,{number},d{number},2026-11-24T10:00:00Z,C,main,{fact},1")
+    return "\n".join(rows) + "\n"
+
+
+async def test_a_csv_file_is_pushed_resumed_and_its_failed_rows_are_mended(tmp_path: Path) -> None:
+    file, errors = tmp_path / "day.csv", tmp_path / "errors.csv"
+    async with terminal(tmp_path / "data") as shell:
+        file.write_text(csv_events(1, 1_500) + "wms,day,1501,d1501,2026-11-24T10:00:00Z,C,main,gift,1\n")
+        push = ("events", "push", str(file), "--errors", str(errors))
+        found = await shell.json(*push, ends=REFUSED)
+        assert found["outcomes"] == {"APPLIED": 1_500, "UNREADABLE": 1}
+        file.write_text(csv_events(1_001, 1_000))
+        found = await shell.json(*push)
+        assert found["outcomes"] == {"RECEIVED BEFORE": 500, "APPLIED": 500}
+        assert found["feeds"] == [
+            {"source_id": "wms", "stream_id": "day", "rows": 1_000, "first_sequence": 1_001, "last_sequence": 2_000}
+        ]
+        found = await shell.json(*push, "--all")
+        assert found["outcomes"] == {"DUPLICATE": 1_000}
+        assert (await shell.json("stock", "C", "main"))["on_hand"] == {"SELLABLE": 2_000}
+
+
+async def test_a_dry_run_finds_what_is_wrong_and_asks_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "day.csv"
+    file.write_text(csv_events(1, 10) + "wms,day,11,,2026-11-24T10:00:00Z,C,main,receipt,-1\n")
+    words = ("events", "push", str(file), "--dry-run", "--json", "--target", "127.0.0.1:1")
+    result = await asyncio.to_thread(run, *words)
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["outcomes"]) == (REFUSED, {"VALID": 10, "INVALID": 1})
+    assert {"event_id", "receipt.quantity"} <= set(found["failed"][0]["reason"].replace(":", ";").split("; "))
+
+
+async def test_feeds_show_gaps_and_a_script_learns_of_them_by_the_exit_code(tmp_path: Path) -> None:
+    file = tmp_path / "day.csv"
+    async with terminal(tmp_path / "data") as shell:
+        file.write_text(csv_events(1, 3))
+        await shell.says("events", "push", str(file))
+        await shell.says("feeds", "--check")
+        file.write_text(csv_events(7, 2))
+        await shell.says("events", "push", str(file))
+        shown = await shell.says("feeds", "--source", "wms", "--stream", "day", "--check", ends=REFUSED)
+        assert "4-6" in shown.stdout
+        (feed,) = await shell.json("feeds", "--stream", "day")
+        assert (feed["watermark"], feed["highest_sequence"], feed["missing"], feed["broken"]) == (3, 8, [[4, 6]], True)
+        assert feed["warehouses"][0]["received_count"] == 5
+
+
+async def test_a_service_that_is_not_there_ends_a_push_with_exit_5(tmp_path: Path) -> None:
+    file = tmp_path / "day.csv"
+    file.write_text(csv_events(1, 3))
+    words = ("events", "push", str(file), "--target", "127.0.0.1:1", "--timeout", "0.5")
+    result = await asyncio.to_thread(run, *words)
+    assert result.exit_code == UNAVAILABLE, result.stderr

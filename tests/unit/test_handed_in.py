@@ -15,7 +15,7 @@ from actors.domain.keys import stock_key
 from actors.domain.outcomes import ErrorReason
 from actors.runtime.settings import SettingsError, load_settings, parse_duration_ms, parse_size_bytes
 from actors.shard.placement import shard_of
-from gateway.cli.event_lines import read_event_lines
+from gateway.cli.event_files import read_event_lines
 from gateway.cli.showing import when
 from gateway.trading.retail_file import COLUMNS, RetailFileError, read_retail_lines
 from stockade.client import reading
