@@ -12,6 +12,7 @@ from heapq import heappush
 from typing import Any
 
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
+from actors.domain.apply_history import APPLY_HISTORY
 from actors.domain.events import (
     AdriftPicked,
     ClaimConfirmed,
@@ -111,16 +112,21 @@ def _on_hand_changed(_books: Books, shard: ShardState, event: OnHandChanged, _ti
 
 def _adrift_picked(_books: Books, shard: ShardState, event: AdriftPicked, _time_ms: int) -> None:
     actor = shard.stock[event.stock_key]
+    _set_adrift(actor, event.promise, (actor.adrift or {}).get(event.promise, 0) + event.delta)
+    if event.was and actor.history is not None:
+        actor.history.rename(event.was, event.promise)
+
+
+def _set_adrift(actor: StockActor, promise: str, units: int) -> None:
     if actor.adrift is None:
         actor.adrift = {}
-    units = actor.adrift.get(event.promise, 0) + event.delta
-    assert units >= 0, "picked adrift below 0"
+    shown = max(0, units) - max(0, actor.adrift.get(promise, 0))
     if units:
-        actor.adrift[event.promise] = units
+        actor.adrift[promise] = units
     else:
-        actor.adrift.pop(event.promise, None)
-    actor.picked += event.delta
-    actor.picked_adrift += event.delta
+        actor.adrift.pop(promise, None)
+    actor.picked += shown
+    actor.picked_adrift += shown
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------------
@@ -254,7 +260,8 @@ def _claim_fulfilled(_books: Books, shard: ShardState, event: ClaimFulfilled, _t
     actor = shard.stock[event.stock_key]
     claim = actor.claims[event.reservation_id].line(event.line_id)
     assert claim is not None, "fulfilled a line that has no claim"
-    _set_picked(actor, claim, max(0, claim.picked - event.shipped))
+    picked = claim.picked - event.shipped
+    _set_picked(actor, claim, picked if event.signed else max(0, picked))
     claim.fulfilled += event.quantity
     _end_units(actor, claim, event.quantity, shard)
 
@@ -263,13 +270,12 @@ def _claim_picked(_books: Books, shard: ShardState, event: ClaimPicked, _time_ms
     actor = shard.stock[event.stock_key]
     claim = actor.claims[event.reservation_id].line(event.line_id)
     assert claim is not None, "picked for a line that has no claim"
-    assert claim.picked + event.delta >= 0, "picked below 0"
     _set_picked(actor, claim, claim.picked + event.delta)
 
 
 def _set_picked(actor: StockActor, claim: Claim, picked: int) -> None:
     open_units = claim.open
-    actor.picked += picked - claim.picked
+    actor.picked += max(0, picked) - max(0, claim.picked)
     actor.picked_adrift += max(0, picked - open_units) - max(0, claim.picked - open_units)
     claim.picked = picked
 
@@ -278,7 +284,7 @@ def _claims_forgotten(_books: Books, shard: ShardState, event: ClaimsForgotten, 
     actor = shard.stock[event.stock_key]
     first = actor.claims.pop(event.reservation_id)
     for claim in first.chain():
-        assert claim.open == 0 and claim.picked == 0, "forgot a claim that is alive"  # noqa: PT018  one fact
+        assert claim.open == 0 and claim.picked <= 0, "forgot a claim that is alive"  # noqa: PT018  one fact
         unindex_order(actor, claim)
 
 
@@ -524,6 +530,7 @@ APPLY: dict[type[Any], Apply] = {
     ExceptionHealed: _exception_healed,
     ExceptionRetired: _exception_retired,
     **APPLY_FEEDS,
+    **APPLY_HISTORY,
 }
 
 
@@ -539,13 +546,13 @@ def rebuild_sums(actor: StockActor) -> None:
                 actor.confirmed += claim.open
             else:
                 actor.held += claim.open
-            actor.picked += claim.picked
+            actor.picked += max(0, claim.picked)
             actor.picked_adrift += max(0, claim.picked - claim.open)
         if first.order_reference:
             index_order(actor, first)
     for units in (actor.adrift or {}).values():
-        actor.picked += units
-        actor.picked_adrift += units
+        actor.picked += max(0, units)
+        actor.picked_adrift += max(0, units)
 
 
 def rebuild_indices(books: Books) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any
 
-from actors.domain.events import (
+from actors.domain.feed_events import (
     DeferredEnded,
     EventDeferred,
     FeedGapClosed,

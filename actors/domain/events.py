@@ -13,6 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from actors.domain.feed_events import (
+    CountPlaced,
+    DeferredEnded,
+    EventDeferred,
+    FactNoted,
+    FeedGapClosed,
+    FeedGapSet,
+    FeedHeard,
+    FeedReceived,
+    FeedSettled,
+    FeedStaleSet,
+    HistoryForgotten,
+)
+
 
 class ShardOwned(NamedTuple):
     """A new owner serves this shard, in this timeline. Deadlines before the record's time end at ``grace_until_ms``."""
@@ -60,33 +74,13 @@ class OnHandChanged(NamedTuple):
 
 
 class AdriftPicked(NamedTuple):
-    """Units picked (+) or unpicked or shipped (−) under a promise for which no claim is known here: picked adrift."""
+    """Units picked (+) or unpicked or shipped (−) under a promise for which no claim is known here: picked adrift, when the
+    net is above 0. ``was``: from now on the history keeps under ``promise`` what it kept under that name."""
 
     stock_key: str
     promise: str  # as spelled by ``identity.promise_text``
     delta: int
-
-
-class FactNoted(NamedTuple):
-    """One fact's units in the stock actor's history: what a count as of an earlier place must add to or leave out.
-
-    ``stream_key``: identity.feed_key of who told it and ``sequence`` its place there; "" and 0 when order management did.
-    """
-
-    stock_key: str
-    stream_key: str
-    sequence: int
-    occur_time_ms: int
-    disposition: int
-    on_hand_delta: int
-    picked_delta: int
-
-
-class HistoryForgotten(NamedTuple):
-    """Facts of the history that occurred before ``before_ms`` are forgotten; a count that old is rejected from now on."""
-
-    stock_key: str
-    before_ms: int
+    was: str = ""
 
 
 class ClaimGranted(NamedTuple):
@@ -138,17 +132,19 @@ class ClaimExpired(NamedTuple):
 
 
 class ClaimFulfilled(NamedTuple):
-    """fulfilled += quantity on that line; picked −= min(picked, shipped). ``shipped`` ≥ quantity left the building for it."""
+    """fulfilled += quantity on that line; picked −= shipped. ``shipped`` ≥ quantity left the building for it. Not ``signed``, as
+    it was journaled once: picked stays 0 where it would fall below."""
 
     stock_key: str
     reservation_id: str
     line_id: str
     quantity: int
     shipped: int
+    signed: bool = False
 
 
 class ClaimPicked(NamedTuple):
-    """picked += delta on that line (unpick: negative); never below 0 afterwards."""
+    """picked += delta on that line (unpick: negative); below 0 afterwards where a pick is still to come."""
 
     stock_key: str
     reservation_id: str
@@ -157,7 +153,8 @@ class ClaimPicked(NamedTuple):
 
 
 class ClaimsForgotten(NamedTuple):
-    """The reservation's claims on this stock key, all ended and with nothing picked, leave memory."""
+    """The reservation's claims on this stock key, all ended and with nothing picked, leave memory. A net below 0 went to the
+    promise's pile just before (AdriftPicked)."""
 
     stock_key: str
     reservation_id: str
@@ -291,75 +288,6 @@ class ExceptionRetired(NamedTuple):
     exception_id: str
 
 
-class FeedReceived(NamedTuple):
-    """An event of this stream was received and decided. ``sequence`` 0: it has none. ``warehouse_id`` "": an unknown one."""
-
-    feed_key: str
-    sequence: int
-    warehouse_id: str
-    occur_time_ms: int
-    outcome: int
-
-
-class EventDeferred(NamedTuple):
-    """An event waits until its stream's watermark reaches ``place``, at most until ``until_ms``. ``body``: an Ingest."""
-
-    event_key: str
-    feed_key: str
-    place: int
-    until_ms: int
-    body: Sequence[Any]
-    principal: str = ""
-    correlation_id: str = ""
-    traceparent: str = ""
-
-
-class DeferredEnded(NamedTuple):
-    """A waiting event was decided; what became of it."""
-
-    event_key: str
-    outcome: int
-
-
-class FeedStaleSet(NamedTuple):
-    """The source fell silent about that warehouse (in any stream), or is heard again. ``exception_id``: what was opened."""
-
-    feed_key: str
-    warehouse_id: str
-    stale: bool
-    exception_id: str = ""
-
-
-class FeedGapClosed(NamedTuple):
-    """What is missing up to that sequence is declared lost: the watermark moves on."""
-
-    feed_key: str
-    up_to: int
-
-
-class FeedSettled(NamedTuple):
-    """One event of this stream waits no longer; what became of it."""
-
-    feed_key: str
-    warehouse_id: str
-    outcome: int
-
-
-class FeedGapSet(NamedTuple):
-    """An exception is open about what is missing in this stream; empty: no more."""
-
-    feed_key: str
-    exception_id: str
-
-
-class FeedHeard(NamedTuple):
-    """The source said that it lives, and which sequence it gave out last (0: not said)."""
-
-    feed_key: str
-    warehouse_id: str
-    last_source_sequence: int
-
-
 Event = (
     ShardOwned
     | StockKeyRegistered
@@ -367,6 +295,7 @@ Event = (
     | OnHandChanged
     | AdriftPicked
     | FactNoted
+    | CountPlaced
     | HistoryForgotten
     | ClaimGranted
     | ClaimConfirmed
@@ -436,5 +365,6 @@ EVENT_KINDS: dict[int, type[Any]] = {
     65: FeedSettled,
     66: FeedGapSet,
     67: FeedHeard,
+    68: CountPlaced,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from actors.domain.answers import FeedView, FeedWarehouseView, HeartbeatView, Page, Reply, error, ok
 from actors.domain.commands import GetFeedStatus, Heartbeat
-from actors.domain.events import FeedHeard
+from actors.domain.feed_events import FeedHeard
 from actors.domain.feed_state import Feed
 from actors.domain.identity import feed_key, split_feed_key
 from actors.domain.outcomes import ErrorReason

@@ -12,14 +12,15 @@ from heapq import heappop
 from actors.domain.alarms import raise_alarm
 from actors.domain.answers import IngestView, Reply, error, ok
 from actors.domain.commands import Cause, Ingest, Verb
-from actors.domain.events import DeferredEnded, EntrySpent, EventDeferred, FeedReceived, FeedSettled
+from actors.domain.events import EntrySpent
+from actors.domain.feed_events import DeferredEnded, EventDeferred, FeedReceived, FeedSettled
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.feed_watch import heard
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutcome, RejectReason
-from actors.domain.state import Entry, ShardState
+from actors.domain.state import Books, Entry, ShardState
 from actors.domain.turn import Turn
-from actors.domain.warehouse import Decided, cannot_be_understood, decide, rejected
+from actors.domain.warehouse import Decided, as_of, cannot_be_understood, decide, rejected
 
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
@@ -101,6 +102,8 @@ def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
 
 def place_awaited(command: Ingest) -> int:
     """The sequence up to which everything must have been received before this may be decided; 0: it commutes with the rest."""
+    if command.fact == STOCK_COUNT and not command.details[3]:
+        return as_of(command) or 0
     if command.fact == SHIPMENT and command.details[3] and command.source_sequence:
         return command.source_sequence - 1
     return 0
@@ -212,6 +215,17 @@ def _defer(turn: Turn, shard: ShardState, feed: Feed | None, command: Ingest, ke
     return ok(view)
 
 
+def placed(books: Books) -> list[Deferred]:
+    """What waited and whose place was reached: it is decided at the beginning of the next turn."""
+    ready = []
+    for feed_key in books.feeds_moved:
+        for place, _, event_key in books.waiting.get(feed_key, ()):
+            shard, waiting = _waiting(books, event_key)
+            if shard is not None and waiting is not None and place <= shard.feeds[feed_key].sequences.watermark:
+                ready.append(waiting)
+    return ready
+
+
 def decide_waiting(turn: Turn) -> None:
     """Decide what waited and whose place was reached, in order of place; then what waited too long."""
     books = turn.books
@@ -236,7 +250,7 @@ def _decide_placed(turn: Turn, feed_key: str, room: int) -> int:
     count = 0
     while heap and count < room:
         place, _, event_key = heap[0]
-        shard, waiting = _waiting(turn, event_key)
+        shard, waiting = _waiting(books, event_key)
         if shard is None or waiting is None:
             heappop(heap)
             continue
@@ -252,8 +266,8 @@ def _decide_placed(turn: Turn, feed_key: str, room: int) -> int:
     return count
 
 
-def _waiting(turn: Turn, event_key: str) -> tuple[ShardState | None, Deferred | None]:
-    for shard in turn.books.shards.values():
+def _waiting(books: Books, event_key: str) -> tuple[ShardState | None, Deferred | None]:
+    for shard in books.shards.values():
         waiting = shard.deferred.get(event_key)
         if waiting is not None:
             return shard, waiting

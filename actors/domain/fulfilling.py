@@ -1,4 +1,4 @@
-"""Units that leave: shipments by either door, and picks. Decided at the stock actor alone; the home is told.
+"""Units that leave: shipments by either door. Decided at the stock actor alone; the home is told.
 
 Both doors write the same events, identified by (warehouse, shipment id, stock key, document line or line id): told again with
 the same quantity it is a duplicate, with another quantity it is not booked and becomes an exception.
@@ -13,10 +13,9 @@ from typing import Any
 from actors.domain.alarms import raise_alarm, watch_shortage
 from actors.domain.answers import Reply, error, ok
 from actors.domain.commands import Fulfill
+from actors.domain.counting import note_fact
 from actors.domain.events import (
-    AdriftPicked,
     ClaimFulfilled,
-    ClaimPicked,
     ClaimReleased,
     EntrySpent,
     OnHandChanged,
@@ -24,7 +23,8 @@ from actors.domain.events import (
     ReservationUnitsEnded,
     VerbSpent,
 )
-from actors.domain.identity import ANSWER_SHIPMENT, order_key, promise_text, shipment_key
+from actors.domain.history import Place
+from actors.domain.identity import ANSWER_SHIPMENT, shipment_key
 from actors.domain.keys import split_stock_key
 from actors.domain.lifecycle import ENDED_REFUSALS, claims_of, ended_refusal, expire_if_due, final_state, not_found
 from actors.domain.outcomes import (
@@ -37,6 +37,7 @@ from actors.domain.outcomes import (
     ReleaseReason,
     ReservationState,
 )
+from actors.domain.picking import claim_pile, move_to_claim, pick_adrift, pile_of, promised_claims
 from actors.domain.rules import ON_HAND_MAX
 from actors.domain.state import Claim, ShardState, StockActor
 from actors.domain.turn import Turn
@@ -69,28 +70,13 @@ def door_of(turn: Turn, key: str) -> Door:
     return turn.books.rules.doors.get(split_stock_key(key).warehouse_id, Door.WAREHOUSE)
 
 
-def promised_claims(actor: StockActor, promise: Sequence[Any]) -> list[Claim]:
-    """The claims here that a promise means, oldest first; empty when none is known."""
-    if not promise:
-        return []
-    reservation_id, channel_id, order_reference, line_id = promise
-    ids = [reservation_id] if reservation_id else (actor.orders or {}).get(order_key(channel_id, order_reference), ())
-    return [
-        claim
-        for promised in ids
-        if promised in actor.claims
-        for claim in actor.claims[promised].chain()
-        if not line_id or claim.line_id == line_id
-    ]
-
-
 def booked_before(turn: Turn, actor: StockActor, shipment: Shipment) -> int | None:
     """The quantity this shipment's identity was booked with, or None for a new one."""
     entry = turn.entry(actor.shard, shipment_key(actor.key, shipment.shipment_id, shipment.document_line))
     return None if entry is None else int(entry.answer[1])
 
 
-def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipment: Shipment) -> str:
+def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipment: Shipment, place: Place) -> str:
     """Book what left: it is applied even when it is inconvenient. The id of the exception it opened, or empty.
 
     The caller has checked the identity and the door.
@@ -98,23 +84,22 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
     shard = actor.shard
     claims = promised_claims(actor, promise)
     left = shipment.quantity
-    unpicked = shipment.quantity  # of it, what was not picked for one of the claims
     told: dict[str, list[int]] = {}  # reservation id → [fulfilled, released]
+    picks: dict[str, int] = {}
+    pile = pile_of(turn, promise)  # picked under it before a claim was known, or without a promise at all
     for position, claim in enumerate(claims):
         units = min(left, claim.open)
         last = position == len(claims) - 1
         # what is shipped beyond the open units was picked adrift for one of these claims, or is an excess of the last
         gone = min(left, max(units, claim.picked)) if not last else left
         if gone:
-            unpicked -= min(gone, claim.picked)
-            turn.emit(shard, ClaimFulfilled(actor.key, claim.reservation_id, claim.line_id, units, gone))
+            move_to_claim(turn, actor, pile, claim, gone - max(0, claim.picked), picks)
+            turn.emit(shard, ClaimFulfilled(actor.key, claim.reservation_id, claim.line_id, units, gone, signed=True))
+            picks[claim_pile(claim.reservation_id)] = picks.get(claim_pile(claim.reservation_id), 0) - gone
             told.setdefault(claim.reservation_id, [0, 0])[0] += units
             left -= gone
     fulfilled = sum(counts[0] for counts in told.values())
-    text = promise_text(promise)  # picked under it before a claim was known, or without a promise at all
-    adrift = min(unpicked, (actor.adrift or {}).get(text, 0))
-    if adrift:
-        turn.emit(shard, AdriftPicked(actor.key, text, -adrift))
+    pick_adrift(turn, actor, pile, -left, picks)
     turn.emit(
         shard,
         OnHandChanged(
@@ -131,6 +116,7 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
             shipment.attributes,
         ),
     )
+    note_fact(turn, actor, place, shipment.disposition, -shipment.quantity, picks)
     if shipment.close_remainder:
         for claim in claims:
             if claim.open:
@@ -182,36 +168,6 @@ def mismatch(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> 
     )
     kind = ExceptionKind.SHIPMENT_MISMATCH
     return raise_alarm(turn, actor.shard, kind, actor.key, message, shipment.quantity - booked, [])
-
-
-def pick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int) -> None:
-    """Mark units of a claim as off the shelf; without a known claim they count wholly as adrift under the promise."""
-    claims = promised_claims(actor, promise)
-    if not claims:
-        turn.emit(actor.shard, AdriftPicked(actor.key, promise_text(promise), quantity))
-    left = quantity
-    for position, claim in enumerate(claims):
-        units = left if position == len(claims) - 1 else min(left, max(0, claim.open - claim.picked))
-        if units:
-            turn.emit(actor.shard, ClaimPicked(actor.key, claim.reservation_id, claim.line_id, units))
-            left -= units
-    watch_shortage(turn, actor)
-
-
-def unpick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int) -> None:
-    """Back on the shelf; never below what was picked."""
-    claims = promised_claims(actor, promise)
-    left = quantity
-    for claim in claims:
-        units = min(left, claim.picked)
-        if units:
-            turn.emit(actor.shard, ClaimPicked(actor.key, claim.reservation_id, claim.line_id, -units))
-            left -= units
-    text = promise_text(promise)
-    adrift = min(left, (actor.adrift or {}).get(text, 0))
-    if adrift:
-        turn.emit(actor.shard, AdriftPicked(actor.key, text, -adrift))
-    watch_shortage(turn, actor)
 
 
 def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
@@ -268,8 +224,9 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
         return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
     if exceeding:
         return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, exceeding)
+    place = Place("", 0, command.occur_time_ms or turn.now_ms)
     for actor, shipment, line_id in fresh:
-        book_shipment(turn, actor, (reservation.id, "", "", line_id), shipment)
+        book_shipment(turn, actor, (reservation.id, "", "", line_id), shipment, place)
     for actor, shipment, booked in mismatched:
         mismatch(turn, actor, shipment, booked)
     if command.close_remainder and not mismatched:

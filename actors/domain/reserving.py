@@ -202,7 +202,7 @@ def _plans(turn: Turn, command: Reserve, replaced: Reservation | None) -> dict[s
                 for claim in _chain(plan.actor, replaced.id):
                     plan.own += claim.open
                     plan.own_imposed += min(claim.imposed, claim.open)
-                    plan.own_picked += min(claim.picked, claim.open)
+                    plan.own_picked += max(0, min(claim.picked, claim.open))
                     plan.own_uncovered += min(claim.uncovered, claim.open)
         plan.lines.append(index)
         plan.requested += line[2]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from actors.domain.feed_state import Deferred, Feed
+from actors.domain.history import History
 from actors.domain.outcomes import Disposition, SellingState
 from actors.domain.rules import Rules
 
@@ -48,7 +49,7 @@ class Claim:
         self.fulfilled = 0
         self.released = 0
         self.expired = 0
-        self.picked = 0
+        self.picked = 0  # the net: picks less unpicks less shipped
         self.imposed = 0
         self.uncovered = 0
         self.confirmed = False
@@ -85,6 +86,7 @@ class StockActor:
         "claims",
         "confirmed",
         "held",
+        "history",
         "key",
         "max_quantity_per_order",
         "on_hand",
@@ -114,7 +116,8 @@ class StockActor:
         self.picked = 0
         self.picked_adrift = 0
         self.claims: dict[str, Claim] = {}  # by reservation id, in the order granted
-        self.adrift: dict[str, int] | None = None  # promise text → units picked for no known claim
+        self.adrift: dict[str, int] | None = None  # promise text → net of units picked for no known claim
+        self.history: History | None = None
         self.orders: dict[str, list[str]] | None = None  # channel US order reference → reservation ids
         self.shortage_exception_id = ""
 

@@ -57,7 +57,7 @@ def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[An
                     claim.fulfilled,
                     claim.released,
                     claim.expired,
-                    claim.picked,
+                    max(0, claim.picked),
                     claim.uncovered,
                     claim.imposed > 0,
                 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from actors.domain.alarms import watch_shortage
 from actors.domain.commands import Ingest
+from actors.domain.counting import book_count, is_remembered, note_fact
 from actors.domain.events import OnHandChanged, StockKeyRegistered
 from actors.domain.fulfilling import (
     Shipment,
@@ -19,10 +20,10 @@ from actors.domain.fulfilling import (
     door_of,
     in_bounds,
     mismatch,
-    pick,
-    unpick,
 )
+from actors.domain.history import Place
 from actors.domain.outcomes import Disposition, Door, Fact, IngestOutcome, RejectReason
+from actors.domain.picking import pick, unpick
 from actors.domain.quantities import shortage
 from actors.domain.state import ShardState, StockActor
 from actors.domain.turn import Turn
@@ -55,6 +56,8 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
     """Decide one fact and book it in ``shard``, the stock key's; ``actor`` None: nobody registered it yet."""
     if actor is None and not turn.books.rules.catalog_open:
         return rejected(RejectReason.UNKNOWN_STOCK_KEY)
+    if command.fact == STOCK_COUNT and not command.details[3] and not is_remembered(turn, actor, command.occur_time_ms):
+        return rejected(RejectReason.BEFORE_HISTORY)
     if not _fits(actor, command):
         return rejected(RejectReason.QUANTITY_OUT_OF_RANGE)
     if command.fact == SHIPMENT and actor is not None:
@@ -88,7 +91,7 @@ def cannot_be_understood(turn: Turn, command: Ingest) -> RejectReason | None:
         return RejectReason.UNKNOWN_FACT
     if not command.source_sequence and command.occur_time_ms < turn.now_ms - turn.books.rules.dedupe_window_ms:
         return RejectReason.TOO_OLD
-    if fact == STOCK_COUNT and not details[3]:
+    if fact == STOCK_COUNT and not details[3] and as_of(command) is None:
         return RejectReason.AS_OF_MISSING
     if fact == SHIPMENT and details[2] and door_of(turn, command.stock_key) == Door.ORDER_MANAGEMENT:
         return RejectReason.FULFILLED_BY_ORDER_MANAGEMENT
@@ -118,9 +121,19 @@ def _shipment(command: Ingest) -> Shipment:
     )
 
 
-def _move(
+def place_of(command: Ingest) -> Place:
+    """Where in its source's order of things an event stands."""
+    return Place(f"{command.source_id}\x1f{command.stream_id}", command.source_sequence, command.occur_time_ms)
+
+
+def as_of(command: Ingest) -> int | None:
+    """The sequence as of which a count was taken: what it says, else that before its own; None: it has neither."""
+    return command.details[2] or (command.source_sequence - 1 if command.source_sequence else None)
+
+
+def _change(
     turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
-) -> str:
+) -> None:
     turn.emit(
         actor.shard,
         OnHandChanged(
@@ -137,6 +150,13 @@ def _move(
             command.attributes,
         ),
     )
+
+
+def _move(
+    turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
+) -> str:
+    _change(turn, actor, command, disposition, delta, reference, note)
+    note_fact(turn, actor, place_of(command), disposition, delta)
     return ""
 
 
@@ -147,18 +167,18 @@ def _receipt(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 def _pick(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, promise = command.details
-    pick(turn, actor, promise, quantity)
+    pick(turn, actor, promise, quantity, place_of(command))
     return ""
 
 
 def _unpick(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, promise = command.details
-    unpick(turn, actor, promise, quantity)
+    unpick(turn, actor, promise, quantity, place_of(command))
     return ""
 
 
 def _shipped(turn: Turn, actor: StockActor, command: Ingest) -> str:
-    return book_shipment(turn, actor, command.details[2], _shipment(command))
+    return book_shipment(turn, actor, command.details[2], _shipment(command), place_of(command))
 
 
 def _adjustment(turn: Turn, actor: StockActor, command: Ingest) -> str:
@@ -167,12 +187,20 @@ def _adjustment(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 
 def _stock_count(turn: Turn, actor: StockActor, command: Ingest) -> str:
-    """Counted now: on hand becomes what was counted, plus what is picked where the count says it left that out."""
-    quantity, disposition, _, _, includes_picked = command.details
-    target = quantity
-    if disposition == SELLABLE and not includes_picked:
-        target += actor.picked
-    return _move(turn, actor, command, disposition, target - actor.on_hand_of(disposition), command.document_id)
+    quantity, disposition, _, take_as_now, includes_picked = command.details
+    if take_as_now:
+        # On hand becomes what was counted, plus what is picked where the count says it left that out.
+        target = quantity
+        if disposition == SELLABLE and not includes_picked:
+            target += actor.picked
+        _change(turn, actor, command, disposition, target - actor.on_hand_of(disposition), command.document_id)
+        return ""
+    place = place_of(command)._replace(sequence=as_of(command) or 0)
+    book_count(
+        turn, actor, place, disposition, quantity, includes_picked=includes_picked, sequence=command.source_sequence,
+        event_id=command.event_id, reference=command.event_id,
+    )  # fmt: skip
+    return ""
 
 
 def _disposition_change(turn: Turn, actor: StockActor, command: Ingest) -> str:

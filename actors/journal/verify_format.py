@@ -29,8 +29,13 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             "stock_key fact disposition delta reference document_id document_line lot_id lot_expire_time_ms note "
             "attributes",
         ),
-        (13, "AdriftPicked", 3, "stock_key promise delta"),
-        (14, "FactNoted", 7, "stock_key stream_key sequence occur_time_ms disposition on_hand_delta picked_delta"),
+        (13, "AdriftPicked", 3, "stock_key promise delta was"),
+        (
+            14,
+            "FactNoted",
+            7,
+            "stock_key stream_key sequence occur_time_ms disposition on_hand_delta picked_delta promise",
+        ),
         (15, "HistoryForgotten", 2, "stock_key before_ms"),
         (
             20,
@@ -42,7 +47,7 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         (21, "ClaimConfirmed", 3, "stock_key reservation_id order_reference"),
         (22, "ClaimReleased", 5, "stock_key reservation_id line_id quantity reason"),
         (23, "ClaimExpired", 2, "stock_key reservation_id"),
-        (24, "ClaimFulfilled", 5, "stock_key reservation_id line_id quantity shipped"),
+        (24, "ClaimFulfilled", 5, "stock_key reservation_id line_id quantity shipped signed"),
         (25, "ClaimPicked", 4, "stock_key reservation_id line_id delta"),
         (26, "ClaimsForgotten", 2, "stock_key reservation_id"),
         (
@@ -84,6 +89,12 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         (65, "FeedSettled", 3, "feed_key warehouse_id outcome"),
         (66, "FeedGapSet", 2, "feed_key exception_id"),
         (67, "FeedHeard", 3, "feed_key warehouse_id last_source_sequence"),
+        (
+            68,
+            "CountPlaced",
+            8,
+            "stock_key stream_key place occur_time_ms disposition includes_picked sequence event_id",
+        ),
     )
 }
 VERBS = {

@@ -20,7 +20,7 @@ from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
 CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67)
-DEFERRED = (61, 62)  # kinds about a waiting event, whose tag is 7
+TAGS = {61: 7, 62: 7, 68: 1}  # of kinds whose entity's tag is not their tens
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
@@ -62,7 +62,7 @@ class ShardWalk(HomeRules):
             51: self.exception_changed,
             52: self.exception_healed,
             53: self.exception_retired,
-            **dict.fromkeys((14, 15, *range(60, 68)), self._read_only),
+            **dict.fromkeys((14, 15, *range(60, 69)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class ShardWalk(HomeRules):
 
     def _is_wanted(self, event: Event, sequence: int) -> bool:
         """Of the events before a snapshot's highest sequence, only those that its entities have not seen."""
-        tag = 7 if event[0] in DEFERRED else event[0] // 10
+        tag = TAGS.get(event[0], event[0] // 10)
         identity = (tag, event[1] if tag else "", event[2] if tag == 2 else "")
         stands_at = self.placed.get(identity)
         if stands_at is None:

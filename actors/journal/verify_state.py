@@ -101,7 +101,7 @@ class Stock:
         """Make the sums anew."""
         claims = [claim for first in self.claims.values() for claim in first.lines()]
         self.open_units = sum(claim.open for claim in claims)
-        self.adrift_units = sum(claim.adrift for claim in claims) + sum(self.adrift.values())
+        self.adrift_units = sum(claim.adrift for claim in claims) + sum(max(0, units) for units in self.adrift.values())
 
 
 class Reservation:

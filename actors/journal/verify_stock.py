@@ -189,17 +189,14 @@ class StockRules:
             self.due = True
 
     def adrift_picked(self, event: Event) -> None:
-        """[stock_key, promise, delta]"""
-        _, key, promise, delta = event
+        """[stock_key, promise, delta, was]: the net, which is below 0 while a pick is still to come"""
+        _, key, promise, delta, *_ = event
         stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
-        units = stock.adrift.get(promise, 0) + delta
-        if units < 0 and self.strict:
-            text = f"{units} units adrift under a promise"
-            self.fault(event, "picked", key, text, expected="0 or more", found=units)
-        stock.adrift[promise] = units
+        before = stock.adrift.get(promise, 0)
+        units = stock.adrift[promise] = before + delta
         if not units:
             del stock.adrift[promise]
-        stock.adrift_units += delta
+        stock.adrift_units += max(0, units) - max(0, before)
 
     # --- claims -------------------------------------------------------------------------------------------------------
 
@@ -339,8 +336,8 @@ class StockRules:
                 self.suspect(event, reservation_id, ALL_LINES, (0, 0, 0, ended))
 
     def fulfilled(self, event: Event) -> None:
-        """[stock_key, reservation_id, line_id, quantity, shipped]"""
-        _, key, reservation_id, line_id, quantity, shipped = event
+        """[stock_key, reservation_id, line_id, quantity, shipped, signed]"""
+        _, key, reservation_id, line_id, quantity, shipped, *signed = event
         stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
         if shipped < quantity:
             text = f"line {line_id!r}: {quantity} units fulfilled of {shipped} shipped"
@@ -350,7 +347,9 @@ class StockRules:
         claim = self._claim(event, stock, key, reservation_id, line_id)
         if claim is not None:
             adrift = claim.adrift
-            claim.picked = max(0, claim.picked - shipped)
+            claim.picked -= shipped
+            if not any(signed):  # as an older version meant it
+                claim.picked = max(0, claim.picked)
             stock.adrift_units += claim.adrift - adrift
             claim.fulfilled += quantity
             self._end(event, stock, claim, quantity)
@@ -370,9 +369,6 @@ class StockRules:
             return
         before = claim.adrift
         claim.picked += delta
-        if claim.picked < 0 and self.strict:
-            text = f"line {line_id!r} of {reservation_id}: {claim.picked} units picked"
-            self.fault(event, "picked", key, text, expected="0 or more", found=claim.picked)
         stock.adrift_units += claim.adrift - before
 
     def forgotten(self, event: Event) -> None:
@@ -382,7 +378,7 @@ class StockRules:
         first = stock.claims.pop(reservation_id, None)
         if first is None:
             self._no_claim(event, key, reservation_id)
-        elif self.strict and any(claim.open or claim.picked for claim in first.lines()):
+        elif self.strict and any(claim.open or claim.picked > 0 for claim in first.lines()):
             text = f"claims of {reservation_id} with open or picked units were forgotten"
             self.fault(event, "units end once", key, text, expected="nothing open or picked")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from actors.domain.history import decode_history, encode_history
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
 from actors.journal.port import EntryRow, JournalDamaged
@@ -80,6 +81,7 @@ def encode_stock(actor: StockActor) -> tuple[Any, ...]:
         actor.base_unit,
         actor.policy_version,
         sorted((actor.adrift or {}).items()),
+        encode_history(actor.history),
     )
 
 
@@ -94,6 +96,7 @@ def decode_stock(shard: ShardState, fields: Sequence[Any]) -> StockActor:
     actor.base_unit = fields[6]
     actor.policy_version = fields[7]
     actor.adrift = dict(fields[8]) or None
+    actor.history = decode_history(fields[9]) if len(fields) > 9 else None  # noqa: PLR2004  an older snapshot has none
     return actor
 
 

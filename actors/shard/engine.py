@@ -18,11 +18,12 @@ from actors.domain.availability_pages import list_availability
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
 from actors.domain.feed_watch import get_feed_status, heartbeat
-from actors.domain.feeds import decide_waiting, ingest
+from actors.domain.feeds import decide_waiting, ingest, placed
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
 from actors.domain.lifecycle import CAUSE_RETIRE, confirm, expire_due, extend, release
 from actors.domain.outcomes import ErrorReason, Fact
+from actors.domain.picking import leave_net
 from actors.domain.policies import register_stock, set_selling, set_stock_policy
 from actors.domain.reading import (
     explain_availability,
@@ -51,6 +52,7 @@ DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked 
 RESERVE = int(Verb.RESERVE)
 RESERVE_FIELDS = len(Reserve._fields)
 FED = frozenset((int(Verb.INGEST), int(Verb.HEARTBEAT)))  # verbs whose shard is their source's feed shard
+_PROMISE_AT = {int(Fact.PICK): 1, int(Fact.UNPICK): 1, int(Fact.SHIPMENT): 2}  # where in an event's details
 NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
@@ -113,12 +115,16 @@ class Engine:
         The shell looks them up, puts absent ones into ``found`` as None, and asks again until there are none; then it
         steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter.
         """
-        wanted: list[str] = []
+        wanted: dict[str, None] = {}
         for item in items:
             for key in self._keys(item):
-                if key not in found and key not in self._leaving and key in may_be_stored and key not in wanted:
-                    wanted.append(key)
-        return wanted
+                if key not in found and key not in self._leaving and key in may_be_stored:
+                    wanted[key] = None
+        for waiting in placed(self.books) if self.books.feeds_moved else ():
+            for key in self._event_keys(waiting.body):
+                if key not in found and key not in self._leaving and key in may_be_stored:
+                    wanted[key] = None
+        return list(wanted)
 
     def _keys(self, item: Item) -> list[str]:
         verb, body = item[0], item[5]
@@ -129,17 +135,7 @@ class Engine:
                 keys.append(reservation_row_key(body[10]))
             return [key for key in keys if key not in books.request_ids and key[2:] not in books.reservations]
         if verb == Verb.INGEST:
-            key = event_key(body[0], body[2])
-            keys = [key]
-            keys.append(f"{key}\x1f{body[6].hex()}")
-            if body[7] == Fact.SHIPMENT:
-                details = body[8]
-                line = (body[10] if len(body) > 10 else "") or (details[2][3] if details[2] else "")
-                keys.append(shipment_key(body[5], details[1], line))
-                there = books.stock.get(body[5])
-                if there is not None and keys[-1] in there.shard.entries:
-                    keys.pop()
-            return [key for key in keys if key not in books.request_ids]
+            return self._event_keys(body)
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
         if verb == Verb.GET_RESERVATION:
@@ -147,6 +143,23 @@ class Engine:
         if verb in (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL):
             return self._verb_keys(verb, body)
         return []
+
+    def _event_keys(self, body: Sequence[Any]) -> list[str]:
+        books = self.books
+        key, fact, details = event_key(body[0], body[2]), body[7], body[8]
+        keys = [key, f"{key}\x1f{body[6].hex()}"]
+        keys = [key for key in keys if key not in books.request_ids]
+        promise = details[_PROMISE_AT[fact]] if fact in _PROMISE_AT else ()
+        if promise and promise[0] and promise[0] not in books.reservations:
+            keys.append(reservation_row_key(promise[0]))
+        if fact == Fact.SHIPMENT:
+            identity = shipment_key(
+                body[5], details[1], (body[10] if len(body) > 10 else "") or (promise[3] if promise else "")
+            )
+            there = books.stock.get(body[5])
+            if there is None or identity not in there.shard.entries:
+                keys.append(identity)
+        return keys
 
     def _verb_keys(self, verb: int, body: Sequence[Any]) -> list[str]:
         request_id, reservation_id = body[0], body[2]
@@ -174,8 +187,8 @@ class Engine:
         known: Mapping[str, Any] = ChainMap(self._leaving, dict(found)) if self._leaving else found
         turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
-        replies = [self._decide(turn, item, accept_claims) for item in items]
         decide_waiting(turn)
+        replies = [self._decide(turn, item, accept_claims) for item in items]
         entries = self._retire(turn)
         return self._result(turn, replies, entries, expired)
 
@@ -308,13 +321,14 @@ class Engine:
         if reservation is None:
             return []
         actors = self._actors_with_claims(reservation)
-        if any(claim.picked for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
+        if any(claim.picked > 0 for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
             # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
             books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
             return []
         home = books.home_of(reservation)
         rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
         for actor in actors.values():
+            leave_net(turn, actor, actor.claims[reservation_id])
             turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
         turn.emit(home, ReservationRetired(reservation_id))
         return rows

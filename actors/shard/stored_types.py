@@ -30,12 +30,12 @@ _NUMBERED = (30, 50)  # ReservationOpened, ExceptionOpened: their ids end with t
 _LINE: Types = (str, str, int, int)
 
 # kind of event → tag (``encoding.Tag``) of the entity that it names
-TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {61: 7, 62: 7}  # noqa: PLR2004
+TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {61: 7, 62: 7, 68: 1}  # noqa: PLR2004
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
     0: (int, str, int, int, int, int),
-    1: (str, int, list, int, int, int, str, int, list),
+    1: (str, int, list, int, int, int, str, int, list, list),
     2: (str, str, str, str, bool, list),
     3: (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
     4: (str, bytes, list, int, int, int, int),
@@ -43,6 +43,7 @@ ENTITY_TYPES: dict[int, Types] = {
     6: (str, int, list, int, int, str, list, list),
     7: (str, str, int, int, list, str, str, str),
 }
+FIELDS_MIN = {1: 9}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
 _PAIR: Types = (int, int)
 _ADRIFT: Types = (str, int)
@@ -51,6 +52,9 @@ _CONSTANT: Types = (int, str, str, str, str, str, str, int)  # of an exception, 
 _STOCK, _CLAIMS, _RESERVATION, _EXCEPTION, _FEED, _DEFERRED = 1, 2, 3, 5, 6, 7
 _INTERVAL: Types = (int, int, int)
 _SILENT: Types = (str, str)
+_HISTORY: Types = (int, list, list, bytes, list)
+_MARKER: Types = (int, str, int, int, bool, int, str)
+_FACT_BYTES = 48
 _PART: Types = (str, int, int, int, int, int, int, int)  # of a feed, about one warehouse
 _INGEST: Types = _types_of(Ingest)  # a waiting event
 
@@ -72,9 +76,10 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
     """Raises ValueError unless an entity's fields are of its tag's types."""
     if tag not in ENTITY_TYPES:
         raise ValueError(f"an entity of unknown tag {tag}")
-    good = tuple(map(type, fields)) == ENTITY_TYPES[tag]
+    types = ENTITY_TYPES[tag]
+    good = tuple(map(type, fields)) == types[: len(fields)] and len(fields) >= FIELDS_MIN.get(tag, len(types))
     if good and tag == _STOCK:
-        good = _all_of(fields[2], _PAIR) and _all_of(fields[8], _ADRIFT)
+        good = _all_of(fields[2], _PAIR) and _all_of(fields[8], _ADRIFT) and _is_history(fields[9:10])
     elif good and tag == _CLAIMS:
         good = bool(fields[5]) and _all_of(fields[5], _CLAIM)
     elif good and tag == _RESERVATION:
@@ -94,6 +99,18 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
 
 def _ends_with(identifier: str, number: int) -> bool:
     return identifier.rpartition("-")[2] == str(number)
+
+
+def _is_history(fields: Sequence[Any]) -> bool:
+    if not fields or not fields[0]:
+        return True  # an older version has none, a new stock key neither
+    history = fields[0]
+    return (
+        tuple(map(type, history)) == _HISTORY
+        and all(type(name) is str for name in (*history[1], *history[2]))
+        and len(history[3]) % _FACT_BYTES == 0
+        and _all_of(history[4], _MARKER)
+    )
 
 
 def _is_ingest(body: Sequence[Any]) -> bool:

@@ -164,8 +164,8 @@ class TestCounts:
         assert (world.exceptions(1), world.ats("A")) == ([], 4)
         world.check_replay()
 
-    def test_of_the_past_needs_another_release(self, world):
-        told = world.tell(Fact.STOCK_COUNT, "A", 5, 1, 17, False, False)
+    def test_of_no_place_cannot_be_understood(self, world):
+        told = world.tell(Fact.STOCK_COUNT, "A", 5, 1, 0, False, False)
         assert (told.outcome, told.reason) == ("REJECTED", "AS_OF_MISSING")
         assert world.on_hand("A") == 10
 

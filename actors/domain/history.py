@@ -1,0 +1,196 @@
+"""A stock actor's memory of what moved its units lately, for counts that were taken in the past. Data and arithmetic, no rules.
+
+Compact: six machine words a fact (48 bytes), in the order in which they were booked; stream keys and promises are kept once.
+Facts of one event may be several: one for each promise whose picked units it changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+WORDS = 6  # occur time, sequence, on hand delta, picked delta, stream × 256 + disposition, promise
+FACTS_MAX = 10_000  # of one stock actor: half a megabyte; beyond it the older half is forgotten
+FACTS_BEFORE_FORGETTING = 16  # fewer are not worth an event
+
+
+class Place(NamedTuple):
+    """Where in the order of things a fact or a count stands. ``sequence`` 0: unsequenced; ``stream_key`` "": order management."""
+
+    stream_key: str
+    sequence: int
+    occur_time_ms: int
+
+
+class Marker(NamedTuple):
+    """A count that was booked as of ``place``. ``sequence``: its event's own."""
+
+    place: Place
+    includes_picked: bool
+    sequence: int
+    event_id: str
+
+    def rank_in_stream(self) -> tuple[int, int, int, str]:
+        """The greatest of one stream's counts is its newest."""
+        return (self.place.sequence, self.place.occur_time_ms, self.sequence, self.event_id)
+
+    def rank(self) -> tuple[int, str, int, int, str]:
+        """The greatest of the streams' newest counts is the newest of all."""
+        place = self.place
+        return (place.occur_time_ms, place.stream_key, place.sequence, self.sequence, self.event_id)
+
+
+class Moved(NamedTuple):
+    """What facts after some place moved: by disposition, and picked units by promise."""
+
+    on_hand: dict[int, int]
+    picked: dict[str, int]
+
+
+class History:
+    """``from_ms``: facts that occurred before it may be forgotten. ``markers``: by disposition, the newest count of each stream."""
+
+    __slots__ = ("check_at", "facts", "from_ms", "markers", "promises", "streams")
+
+    def __init__(self) -> None:
+        self.facts = array("q")
+        self.streams: dict[str, int] = {}
+        self.promises: dict[str, int] = {"": 0}
+        self.from_ms = 0
+        self.markers: dict[int, dict[str, Marker]] = {}
+        self.check_at = FACTS_BEFORE_FORGETTING  # so many facts: look for old ones; no state, only spares looking
+
+    def __len__(self) -> int:
+        return len(self.facts) // WORDS
+
+    def note(self, place: Place, disposition: int, on_hand_delta: int, picked_delta: int, promise: str) -> None:
+        """Remember one fact."""
+        stream_key, sequence, occur_time_ms = place
+        stream = self.streams.get(stream_key)
+        if stream is None:
+            stream = self.streams[stream_key] = len(self.streams)
+        name = self.promises.setdefault(promise, len(self.promises)) if promise else 0
+        self.facts.extend((occur_time_ms, sequence, on_hand_delta, picked_delta, stream << 8 | disposition, name))
+
+    def moved_after(self, place: Place) -> Moved:
+        """The sums of what counts as after a count at ``place``: of its own stream what has a higher sequence, of everything
+        else what occurred later."""
+        facts = self.facts
+        same = self.streams.get(place.stream_key, -1)
+        sequence, occur_time_ms = place.sequence, place.occur_time_ms
+        on_hand: dict[int, int] = {}
+        picked: dict[int, int] = {}
+        for at in range(0, len(facts), WORDS):
+            where = facts[at + 4]
+            if facts[at + 1] and where >> 8 == same:
+                if facts[at + 1] <= sequence:
+                    continue
+            elif facts[at] <= occur_time_ms:
+                continue
+            disposition = where & 255
+            on_hand[disposition] = on_hand.get(disposition, 0) + facts[at + 2]
+            if facts[at + 3]:
+                picked[facts[at + 5]] = picked.get(facts[at + 5], 0) + facts[at + 3]
+        if not picked:
+            return Moved(on_hand, {})
+        names = list(self.promises)
+        return Moved(on_hand, {names[name]: units for name, units in picked.items()})
+
+    def picked_by_promise(self) -> dict[str, int]:
+        """The sum of what is remembered of each promise's picked units."""
+        names = list(self.promises)
+        picked: dict[str, int] = {}
+        for at in range(0, len(self.facts), WORDS):
+            if self.facts[at + 3]:
+                name = names[self.facts[at + 5]]
+                picked[name] = picked.get(name, 0) + self.facts[at + 3]
+        return picked
+
+    def place_count(self, disposition: int, marker: Marker) -> None:
+        """Remember a count, unless its stream has a newer one."""
+        streams = self.markers.setdefault(disposition, {})
+        known = streams.get(marker.place.stream_key)
+        if known is None or marker.rank_in_stream() > known.rank_in_stream():
+            streams[marker.place.stream_key] = marker
+
+    def newest_count(self, disposition: int) -> Marker | None:
+        """The count that says what is on hand of that disposition."""
+        streams = self.markers.get(disposition)
+        return max(streams.values(), key=Marker.rank) if streams else None
+
+    def old_facts(self, before_ms: int) -> int:
+        """How many facts occurred before that."""
+        return sum(occur_time_ms < before_ms for occur_time_ms in self.facts[::WORDS])
+
+    def forget(self, before_ms: int) -> None:
+        """Let go of facts that occurred before that, and of names that nothing refers to any more. Counts stay."""
+        self.from_ms = max(self.from_ms, before_ms)
+        facts, streams, promises = self.facts, list(self.streams), list(self.promises)
+        kept = array("q")
+        self.streams, self.promises = {}, {"": 0}
+        for at in range(0, len(facts), WORDS):
+            if facts[at] < before_ms:
+                continue
+            where, name = facts[at + 4], facts[at + 5]
+            stream = self.streams.setdefault(streams[where >> 8], len(self.streams))
+            promise = self.promises.setdefault(promises[name], len(self.promises)) if name else 0
+            kept.extend((*facts[at : at + 4], stream << 8 | where & 255, promise))
+        self.facts = kept
+        self.check_at = max(FACTS_BEFORE_FORGETTING, 2 * len(self))
+
+    def rename(self, promise: str, other: str) -> None:
+        """What was kept under ``promise`` is kept under ``other`` from now on."""
+        name = self.promises.get(promise)
+        if name is None or promise == other:
+            return
+        known = self.promises.get(other)
+        if known is None:
+            self.promises = {other if one == promise else one: number for one, number in self.promises.items()}
+            return
+        for at in range(5, len(self.facts), WORDS):
+            if self.facts[at] == name:
+                self.facts[at] = known
+
+    def median_time_ms(self) -> int:
+        """Half of the facts occurred before it."""
+        return int(sorted(self.facts[::WORDS])[len(self) // 2])
+
+
+def encode_history(history: History | None) -> Sequence[Any]:
+    """Plain values, canonical; nothing for none."""
+    if history is None:
+        return ()
+    markers = [
+        (disposition, *marker.place, marker.includes_picked, marker.sequence, marker.event_id)
+        for disposition, streams in sorted(history.markers.items())
+        for _, marker in sorted(streams.items())
+    ]
+    facts = _little_endian(history.facts).tobytes()
+    return (history.from_ms, list(history.streams), list(history.promises), facts, markers)
+
+
+def decode_history(fields: Sequence[Any]) -> History | None:
+    """From ``encode_history``."""
+    if not fields:
+        return None
+    history = History()
+    history.from_ms, streams, promises, facts, markers = fields
+    history.streams = {key: number for number, key in enumerate(streams)}
+    history.promises = {promise: number for number, promise in enumerate(promises)}
+    words = array("q")
+    words.frombytes(facts)
+    history.facts = _little_endian(words)
+    for disposition, stream_key, sequence, occur_time_ms, includes_picked, own, event_id in markers:
+        marker = Marker(Place(stream_key, sequence, occur_time_ms), includes_picked, own, event_id)
+        history.place_count(disposition, marker)
+    return history
+
+
+def _little_endian(words: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        return words
+    swapped = array("q", words)
+    swapped.byteswap()
+    return swapped
