@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.domain.outcomes import Disposition, Fact
+from actors.domain import counting
+from actors.domain.outcomes import Disposition, Door, Fact
 from actors.domain.rules import Rules
 from tests.unit.world import START_MS, World
 
@@ -156,8 +157,6 @@ class TestACountOfThePast:
         assert (stock.confirmed_quantity, stock.shortage_quantity, world.ats("A")) == (8, 3, 0)
 
     def test_knows_what_order_management_shipped_since(self):
-        from actors.domain.outcomes import Door
-
         world = World(Rules(doors={"main": Door.ORDER_MANAGEMENT}))
         world.receive("A", 10, sequence=1, age_ms=10_000)
         order = world.reserve(("A", 4), confirm=True)
@@ -195,6 +194,7 @@ class TestHistory:
             world.receive("A", 1, sequence=sequence)
             world.now_ms += 2_000
         history = world.engine.books.stock["\x1fmain\x1fA"].history
+        assert history is not None
         assert len(history) < 40
         world.tell(Fact.STOCK_COUNT, "A", 100, SELLABLE, 0, False, True, sequence=42)
         world.receive("A", 1, sequence=41)
@@ -203,14 +203,13 @@ class TestHistory:
         world.restart()
 
     def test_is_bounded_however_much_happens(self, monkeypatch):
-        from actors.domain import counting
-
         monkeypatch.setattr(counting, "FACTS_MAX", 50)
         world = World()
         for sequence in range(1, 201):
             world.receive("A", 1, sequence=sequence)
             world.now_ms += 1
         history = world.engine.books.stock["\x1fmain\x1fA"].history
+        assert history is not None
         assert len(history) <= 51
         assert len(history.facts) * history.facts.itemsize == 48 * len(history)
         told = world.tell(Fact.STOCK_COUNT, "A", 1, SELLABLE, 3, False, True, age_ms=190)
