@@ -122,6 +122,7 @@ class GatewayConfig:
     cluster_token: str  # what hosts want in the hello
     channels: Mapping[str, ChannelConfig]
     warehouses: Mapping[str, WarehouseConfig]
+    consumers: Mapping[str, str] = field(default_factory=dict)  # of changes: id → who may read as it besides operators
     name: str = "gateway"  # in hellos, logs and status
     bind_host: str = "127.0.0.1"
     bind_port: int = 0

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from actors.domain.keys import parse_reservation_id, stock_key
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
-from actors.shard.placement import feed_shard_of, shard_of
+from actors.shard.placement import consumer_shard_of, feed_shard_of, shard_of
 from gateway.config import (
     ID_BYTES_MAX,
     LABEL_KEY_BYTES_MAX,
@@ -230,6 +230,10 @@ class KnownNames:
         placed = self.placed[warehouse_id][sku] = (spelled, shard_of(spelled, self.shard_count))
         self._cached += 1
         return placed
+
+    def consumer_shard(self, consumer_id: str) -> int:
+        """Where a consumer's place is kept."""
+        return consumer_shard_of(consumer_id, self.shard_count)
 
     def place_anywhere(self, key: stock_key_pb2.StockKey, field: str, findings: Findings) -> tuple[str, int]:
         """As ``place``, of a warehouse that need not be known: events of an unknown one are rejected by its shard, on

@@ -117,6 +117,31 @@ class AvailabilityView(NamedTuple):
     position: Sequence[int]
 
 
+class ConsumerView(NamedTuple):
+    """ATTACH_CONSUMER, LIST_CONSUMERS. ``positions`` empty: it never acknowledged. ``resync``: why it must begin anew, or 0."""
+
+    consumer_id: str
+    timeline: str
+    cursor_time_ms: int
+    positions: Sequence[Sequence[int]]
+    lag_events: int
+    lag_ms: int
+    lagging: bool
+    acknowledge_time_ms: int
+    last_error: str
+    rejected: int
+    resync: int
+    lag_events_max: int
+    lag_ms_max: int
+
+
+class AcknowledgedView(NamedTuple):
+    """ACKNOWLEDGE_CHANGES. ``exception_ids``: one for each rejection, in order."""
+
+    consumer: Sequence[Any]
+    exception_ids: Sequence[str]
+
+
 class AvailabilityPage(NamedTuple):
     """LIST_AVAILABILITY: [[stock_key, available_quantity, stale], …]; ``next_start`` 0 at the end."""
 

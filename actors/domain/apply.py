@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any
 
+from actors.domain.apply_consumers import APPLY_CONSUMERS, rebuild_consumers
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
 from actors.domain.events import (
@@ -531,6 +532,7 @@ APPLY: dict[type[Any], Apply] = {
     ExceptionRetired: _exception_retired,
     **APPLY_FEEDS,
     **APPLY_HISTORY,
+    **APPLY_CONSUMERS,
 }
 
 
@@ -598,5 +600,6 @@ def rebuild_indices(books: Books) -> None:
     books.entries_spent.clear()
     books.entries_spent.extend(sorted(spent_entries))
     rebuild_feeds(books)
+    rebuild_consumers(books)
     books.exceptions_healed.clear()
     books.exceptions_healed.extend(sorted(healed))

@@ -19,7 +19,7 @@ SCANNED_PER_PAGE_MAX = 20_000
 
 def list_availability(turn: Turn, shard: ShardState, command: ListAvailability) -> Reply:
     """OK payload: ``AvailabilityPage``."""
-    stale_warehouses = getattr(turn.books, "stale_warehouses", ())
+    stale_warehouses = turn.books.stale_warehouses
     wanted = command.warehouse_id
     items: list[tuple[str, int, bool]] = []
     scanned = 0

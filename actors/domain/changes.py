@@ -28,6 +28,7 @@ WAREHOUSE = int(ChangeKind.WAREHOUSE)
 TOUCHING_KINDS = frozenset((10, 11, 12, 13, 20, 22, 23, 24, 25))
 OPENED_KIND, ENDED_KIND = 30, 35
 FEED_STALE_KIND = 63  # feed_key, warehouse_id, stale, …
+CHANGE_KINDS = TOUCHING_KINDS | set(range(OPENED_KIND, ENDED_KIND + 1)) | {FEED_STALE_KIND}
 
 
 def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: int) -> list[tuple[Any, ...]]:
@@ -50,6 +51,17 @@ def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: in
     if len(rows) > 1:
         rows.sort(key=_sequence_of)
     return rows
+
+
+def last_change(groups: Sequence[Sequence[Any]], last_sequence: int) -> int:
+    """The sequence of the last change among a record's events; 0 when none is one. Looks no further back than it must."""
+    sequence = last_sequence
+    for group in reversed(groups):
+        for event in reversed(group[1]):
+            if event[0] in CHANGE_KINDS:
+                return sequence
+            sequence -= 1
+    return 0
 
 
 def _sequence_of(row: tuple[Any, ...]) -> int:
@@ -81,7 +93,7 @@ def with_values(books: Books, shard: ShardState, rows: Iterable[tuple[Any, ...]]
     """The rows with what may be promised now: the shard as it stands, which has seen all of these changes."""
     stock = shard.stock
     seen = shard.sequence
-    stale_warehouses = getattr(books, "stale_warehouses", ())
+    stale_warehouses = books.stale_warehouses
     finished = []
     for row in rows:
         if row[0] == AVAILABILITY:
@@ -89,6 +101,8 @@ def with_values(books: Books, shard: ShardState, rows: Iterable[tuple[Any, ...]]
             actor = stock.get(key)
             stale = bool(stale_warehouses) and split_stock_key(key).warehouse_id in stale_warehouses
             row = (*row, 0 if actor is None else available_to_sell(actor), stale, seen)
+        elif row[0] == WAREHOUSE:
+            row = (*row[:4], row[3] in stale_warehouses)  # another of its feeds may be silent still
         finished.append(row)
     return finished
 

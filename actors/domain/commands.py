@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from actors.domain.consumer_commands import AcknowledgeChanges, AttachConsumer, ListConsumers
+
 # [line_id, stock_key, quantity, minimum_quantity]
 LineItem = Sequence[Any]
 # [] or [reservation_id, channel_id, order_reference, line_id]; reservation_id or (channel_id + order_reference) is filled
@@ -42,7 +44,10 @@ class Verb(IntEnum):
     GET_FEED_STATUS = 42
     GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
     READ_CHANGES = 51  # the same, as a long poll: [timeline, [[shard, after sequence], …], weight_max, wait_ms]
+    ACKNOWLEDGE_CHANGES = 70
+    LIST_CONSUMERS = 71
     LIST_AVAILABILITY = 72
+    ATTACH_CONSUMER = 73
 
 
 class Cause(NamedTuple):
@@ -298,4 +303,7 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.INGEST: Ingest,
     Verb.HEARTBEAT: Heartbeat,
     Verb.GET_FEED_STATUS: GetFeedStatus,
+    Verb.ACKNOWLEDGE_CHANGES: AcknowledgeChanges,
+    Verb.LIST_CONSUMERS: ListConsumers,
+    Verb.ATTACH_CONSUMER: AttachConsumer,
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from actors.domain.consumer_events import CONSUMER_KINDS
 from actors.domain.feed_events import (
     CountPlaced,
     DeferredEnded,
@@ -366,5 +367,6 @@ EVENT_KINDS: dict[int, type[Any]] = {
     66: FeedGapSet,
     67: FeedHeard,
     68: CountPlaced,
+    **CONSUMER_KINDS,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

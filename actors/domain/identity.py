@@ -20,6 +20,7 @@ ANSWER_INGEST = 3
 ANSWER_DONE = 4  # [4]: an operator call; its repeat shows the stock as it is now
 ANSWER_SHIPMENT = 5  # [5, quantity]: a shipment's identity was booked with that quantity
 ANSWER_TOMBSTONE_RELEASE = 6  # [6]: the release by request id that found nothing; its repeat answers the same
+ANSWER_CHANGE_REJECTED = 7  # [7, exception id]: a consumer did not take a change
 
 
 def request_key(channel_id: str, request_id: str) -> str:
@@ -51,6 +52,11 @@ def split_feed_key(key: str) -> tuple[str, str]:
 def shipment_key(stock_key: str, shipment_id: str, document_line: str) -> str:
     """(warehouse, shipment id, stock key, document line or line id): one shipment, whichever door told it."""
     return f"s\x1f{stock_key}\x1f{shipment_id}\x1f{document_line}"
+
+
+def rejection_key(consumer_id: str, change_id: str) -> str:
+    """A change that a consumer did not take."""
+    return f"x\x1f{consumer_id}\x1f{change_id}"
 
 
 def reservation_row_key(reservation_id: str) -> str:

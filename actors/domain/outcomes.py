@@ -155,6 +155,8 @@ class ExceptionKind(IntEnum):
     FEED_GAP = 6
     FEED_STALE = 7
     EVENT_NOT_PLACED = 8
+    CHANGE_REJECTED = 15
+    CONSUMER_LAGGING = 16
 
 
 class ExceptionState(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from actors.domain.consumer_state import ConsumerLimits
 from actors.domain.outcomes import Door
 
 QUANTITY_PER_LINE_MAX = 10**9
@@ -28,6 +29,7 @@ class Rules:
     deferral_ms_max: int = 15 * 60 * 1000  # how long an event may wait for those before it
     gap_patience_ms: int = 5 * 60 * 1000  # how long a hole in a stream may stay before somebody is told
     history_ms: int = 72 * 3600 * 1000  # how far back a count may be taken
+    consumers: Mapping[str, ConsumerLimits] = field(default_factory=dict)  # of changes, by id
     healed_memory_ms: int = 24 * 3600 * 1000  # how long a healed exception is listed; the journal keeps it
     healed_in_memory_max: int = 20_000  # per host: beyond it the oldest healed ones leave earlier
     exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one

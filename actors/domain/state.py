@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from actors.domain.consumer_state import Consumer
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.history import History
 from actors.domain.outcomes import Disposition, SellingState
@@ -267,6 +268,7 @@ class ShardState:
     """One shard: the unit of ownership, ordering and journaling. ``sequence``: of the last event applied."""
 
     __slots__ = (
+        "consumers",
         "deferred",
         "entries",
         "epoch",
@@ -307,6 +309,7 @@ class ShardState:
         self.entries: dict[str, Entry] = {}
         self.exceptions: dict[str, StockException] = {}
         self.feeds: dict[str, Feed] = {}  # by identity.feed_key
+        self.consumers: dict[str, Consumer] = {}
         self.deferred: dict[str, Deferred] = {}  # by identity.event_key, in the order they came
 
 
@@ -314,6 +317,9 @@ class Books:
     """All shards of one host, and what is derived from them."""
 
     __slots__ = (
+        "changed",
+        "consumers",
+        "consumers_due_ms",
         "deadlines",
         "ended",
         "entries_spent",
@@ -360,6 +366,9 @@ class Books:
         self.feeds_moved: dict[str, None] = {}  # feeds with waiting events whose watermark moved
         self.gaps: list[tuple[int, int, str]] = []  # heap: (missing since ms, shard, feed key), lazily cleaned
         self.gaps_watched: set[str] = set()  # the feeds in it
+        self.changed: dict[int, int] = {}  # shard → sequence of its last change
+        self.consumers: dict[str, Consumer] = {}  # of all shards
+        self.consumers_due_ms = 0  # when their lag is looked at next
         self.stale_feeds: set[tuple[str, str]] = set()  # (source, warehouse) that fell silent
         self.stale_warehouses: dict[str, int] = {}  # warehouse → how many of its sources fell silent
 

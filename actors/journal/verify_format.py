@@ -95,6 +95,10 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             8,
             "stock_key stream_key place occur_time_ms disposition includes_picked sequence event_id",
         ),
+        (80, "ConsumerStarted", 3, "consumer_id timeline positions"),
+        (81, "ChangesAcknowledged", 4, "consumer_id timeline cursor_time_ms positions error rejected"),
+        (82, "ConsumerLagSet", 2, "consumer_id exception_id"),
+        (83, "ConsumerForgotten", 1, "consumer_id"),
     )
 }
 VERBS = {
@@ -112,7 +116,10 @@ VERBS = {
     41: "heartbeat",
     100: "expiry",
     101: "housekeeping",
+    70: "acknowledge changes",
+    73: "attach consumer",
     102: "feed watch",
+    103: "consumer watch",
 }
 # What each rule says, in a sentence: the word of a violation's ``rule`` → what did not hold
 RULES = {

@@ -27,6 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from actors.domain.outcomes import Door, Fact
 from actors.domain.rules import Rules
+from actors.runtime.consumer_settings import ConsumerSettings
 from actors.runtime.setting_values import (
     DAY_MS,
     HOUR_MS,
@@ -162,6 +163,9 @@ class Settings(BaseModel):
     warehouses: Annotated[dict[Identifier, Warehouse], BeforeValidator(parse_named_tables)] = Field(
         default_factory=default_warehouses, min_length=1, description="warehouses; any other is refused by name"
     )
+    consumers: Annotated[dict[Identifier, ConsumerSettings], BeforeValidator(parse_named_tables)] = Field(
+        default_factory=dict, description="named readers of the change feed, whose place is kept"
+    )
     catalog: Literal["open", "closed"] = Field(
         "open", description="open: the first fact or registration creates a stock key"
     )
@@ -240,6 +244,7 @@ class Settings(BaseModel):
         """What the domain may depend on."""
         return Rules(
             catalog_open=self.catalog == "open",
+            consumers={consumer_id: consumer.limits() for consumer_id, consumer in self.consumers.items()},
             doors={warehouse_id: warehouse.door for warehouse_id, warehouse in self.warehouses.items()},
             lifetime_ms_max=self.lifetime_ms_max,
             dedupe_window_ms=self.dedupe_window_ms,

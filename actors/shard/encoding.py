@@ -17,6 +17,7 @@ from actors.domain.history import decode_history, encode_history
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
 from actors.journal.port import EntryRow, JournalDamaged
+from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.stored_types import UNREADABLE, check_entity
 
@@ -32,6 +33,7 @@ class Tag(IntEnum):
     EXCEPTION = 5
     FEED = 6
     DEFERRED = 7
+    CONSUMER = 9
 
 
 def pack(value: Any) -> bytes:
@@ -315,6 +317,8 @@ def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         yield int(Tag.FEED), encode_feed(shard.feeds[key])
     for key in sorted(shard.deferred):
         yield int(Tag.DEFERRED), encode_deferred(shard.deferred[key])
+    for key in sorted(shard.consumers):
+        yield int(Tag.CONSUMER), encode_consumer(shard.consumers[key])
 
 
 def canonical_state(books: Books, shard_id: int) -> bytes:

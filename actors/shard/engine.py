@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
 from actors.domain.availability_pages import list_availability
+from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
+from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
+from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
 from actors.domain.feed_watch import get_feed_status, heartbeat
 from actors.domain.feeds import decide_waiting, ingest, placed
@@ -71,6 +74,8 @@ HANDLERS: dict[int, Handler] = {
     Verb.GET_STOCK: get_stock,
     Verb.REGISTER_STOCK: register_stock,
     Verb.LIST_AVAILABILITY: list_availability,
+    Verb.ACKNOWLEDGE_CHANGES: acknowledge,
+    Verb.ATTACH_CONSUMER: attach,
     Verb.SET_STOCK_POLICY: set_stock_policy,
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
@@ -80,6 +85,7 @@ LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_RESERVATIONS: list_reservations,
     Verb.LIST_STOCK: list_stock,
     Verb.LIST_EXCEPTIONS: list_exceptions,
+    Verb.LIST_CONSUMERS: list_consumers,
     Verb.GET_FEED_STATUS: get_feed_status,
 }
 
@@ -138,6 +144,9 @@ class Engine:
             return self._event_keys(body)
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
+        if verb == Verb.ACKNOWLEDGE_CHANGES:
+            known = books.shards[item[1]].entries if item[1] in books.shards else {}
+            return [key for key in entry_keys(body) if key not in known]
         if verb == Verb.GET_RESERVATION:
             return [] if body[0] in books.reservations else [reservation_row_key(body[0])]
         if verb in (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL):
@@ -189,6 +198,8 @@ class Engine:
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
         decide_waiting(turn)
         replies = [self._decide(turn, item, accept_claims) for item in items]
+        if self.books.consumers:
+            watch_consumers(turn)
         entries = self._retire(turn)
         return self._result(turn, replies, entries, expired)
 
@@ -243,6 +254,9 @@ class Engine:
             shard.time_ms = turn.now_ms
             first = shard.sequence - count + 1
             payload = encode_groups(groups)
+            changed = last_change(groups, shard.sequence)
+            if changed:
+                self.books.changed[shard_id] = changed
             records.append(Record(shard_id, shard.record_number, shard.epoch, first, count, turn.now_ms, payload))
         read_heads = [
             self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards
@@ -353,6 +367,10 @@ class Engine:
             times.append(books.entries_spent[0][0] + memory_ms)
         if books.waiting_until:
             times.append(books.waiting_until[0][0])
+        if books.consumers:
+            look_ms = next_look_ms(books)
+            if look_ms is not None:
+                times.append(look_ms)
         if books.feeds_moved:
             times.append(self.now_ms)
         if books.exceptions_healed:

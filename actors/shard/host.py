@@ -20,6 +20,7 @@ from typing import Any
 
 from actors.domain.answers import OK, ExplanationView, Reply, error, ok
 from actors.domain.commands import Verb
+from actors.domain.consumers import kept_for_ms
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import Rules
 from actors.journal.codec import decode_groups
@@ -200,6 +201,7 @@ class ShardHost:
             self._filter,
             self.statistics,
             now_ms=self._now,
+            records_before_ms=lambda before_ms: kept_for_ms(self._engine.books, self._now(), before_ms),
             quiet=lambda: self.quiet,
             ended=lambda: self.ended,
             own_process=self._own_process,

@@ -25,7 +25,10 @@ GC_OBJECTS_MAX = 100_000  # about 10 ms of collecting
 
 
 class HostHousekeeping:
-    """One host's rounds. ``quiet``: nothing waits and nothing commits; ``ended``: the host is over."""
+    """One host's rounds. ``records_before_ms``: the time before which records may go, given the one by retention alone.
+
+    ``quiet``: nothing waits and nothing commits; ``ended``: the host is over.
+    """
 
     def __init__(  # noqa: PLR0913  the parts of a host
         self,
@@ -38,6 +41,7 @@ class HostHousekeeping:
         statistics: HostStatistics,
         *,
         now_ms: Callable[[], int],
+        records_before_ms: Callable[[int], int],
         quiet: Callable[[], bool],
         ended: Callable[[], bool],
         own_process: bool,
@@ -51,6 +55,7 @@ class HostHousekeeping:
         self._filter = entry_filter
         self._statistics = statistics
         self._now_ms = now_ms
+        self._records_before_ms = records_before_ms
         self._quiet = quiet
         self._ended = ended
         self._own_process = own_process
@@ -120,7 +125,7 @@ class HostHousekeeping:
 
     async def _compact(self, now_ms: int) -> None:
         """Drop what retention allows, a few rows at a time: turns are committed in between."""
-        records_before_ms = now_ms - self._config.records_retention_ms
+        records_before_ms = self._records_before_ms(now_ms - self._config.records_retention_ms)
         entries_before_ms = now_ms - self._rules.dedupe_window_ms
         while not self._ended():
             dropped = await self._thread.call(

@@ -36,6 +36,12 @@ def shard_of(key: str, shard_count: int = SHARD_COUNT_DEFAULT) -> int:
 
 
 @lru_cache(maxsize=4096)
+def consumer_shard_of(consumer_id: str, shard_count: int = SHARD_COUNT_DEFAULT) -> int:
+    """The shard of a consumer of changes: where its place is kept."""
+    return placement_hash(consumer_id) % shard_count
+
+
+@lru_cache(maxsize=4096)
 def feed_shard_of(source_id: str, shard_count: int = SHARD_COUNT_DEFAULT) -> int:
     """The shard of a source's feeds: where its events are deduplicated and its sequences are kept."""
     return placement_hash(source_id) % shard_count

@@ -17,6 +17,7 @@ from actors.domain.rules import Rules
 from actors.domain.state import Books, ShardState
 from actors.journal.codec import decode_groups
 from actors.journal.port import Journal, JournalDamaged, Snapshot
+from actors.shard.change_recovery import find_last_changes
 from actors.shard.encoding import (
     Tag,
     decode_claims,
@@ -27,6 +28,7 @@ from actors.shard.encoding import (
     decode_stock,
     unpack,
 )
+from actors.shard.encoding_consumers import decode_consumer
 from actors.shard.encoding_feeds import decode_deferred, decode_feed
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, check_event
@@ -34,7 +36,7 @@ from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, che
 log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
-CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67))  # that may make their entity
+CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80))  # that may make their entity
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
 
@@ -65,6 +67,7 @@ def recover(
             )
         if progress is not None:
             progress(done + 1, len(shards), events)
+    find_last_changes(journal, engine.books)
     rebuild_indices(engine.books)
     return Recovered(engine, engine.own(heads, now_ms), events)
 
@@ -140,6 +143,9 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
     elif tag == Tag.DEFERRED:
         waiting = decode_deferred(fields)
         shard.deferred[waiting.event_key] = waiting
+    elif tag == Tag.CONSUMER:
+        consumer = decode_consumer(fields)
+        shard.consumers[consumer.id] = consumer
     else:
         raise JournalDamaged(f"shard {shard.id}: a snapshot holds an entity of unknown tag {tag}")
 

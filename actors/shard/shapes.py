@@ -220,6 +220,12 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.GET_STOCK: (_key,),
     Verb.LIST_STOCK: (_no_or_identifier, _flag, _page_size, _text),
     Verb.LIST_EXCEPTIONS: (_numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
+    Verb.ACKNOWLEDGE_CHANGES: (
+        _identifier, _text, _time, _list_of(_tuple_of(_within(0, 4_095), _count)),
+        _list_of(_tuple_of(_identifier, _text)), _text,
+    ),
+    Verb.LIST_CONSUMERS: (),
+    Verb.ATTACH_CONSUMER: (_identifier,),
     Verb.LIST_AVAILABILITY: (_no_or_identifier, _page_size, _count),
     Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text),
     Verb.SET_STOCK_POLICY: (*_REQUEST, _key, _policy, _policy, _text, _count, _selling),

@@ -26,6 +26,7 @@ from actors.shard.encoding import (
     encode_stock,
     pack,
 )
+from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.engine import Engine
 
@@ -89,6 +90,7 @@ def _identities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         (Tag.EXCEPTION, list(shard.exceptions)),
         (Tag.FEED, list(shard.feeds)),
         (Tag.DEFERRED, list(shard.deferred)),
+        (Tag.CONSUMER, list(shard.consumers)),
     )
     return chain(
         ((int(Tag.SHARD), ""),),
@@ -127,6 +129,11 @@ def _feed(shard: ShardState, key: Any) -> Any:
     return None if feed is None else encode_feed(feed)
 
 
+def _consumer(shard: ShardState, key: Any) -> Any:
+    consumer = shard.consumers.get(key)
+    return None if consumer is None else encode_consumer(consumer)
+
+
 def _deferred(shard: ShardState, key: Any) -> Any:
     waiting = shard.deferred.get(key)
     return None if waiting is None else encode_deferred(waiting)
@@ -142,4 +149,5 @@ _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.EXCEPTION: _exception,
     Tag.FEED: _feed,
     Tag.DEFERRED: _deferred,
+    Tag.CONSUMER: _consumer,
 }

@@ -26,11 +26,14 @@ def _types_of(event: type[Any]) -> Types:
 
 EVENT_TYPES: dict[int, Types] = {kind: _types_of(event) for kind, event in EVENT_KINDS.items()}
 _LINES_AT = {30: 7, 33: 1}  # ReservationOpened, ReservationAmended
+_PLACES_AT = {80: 2, 81: 3}  # ConsumerStarted, ChangesAcknowledged
 _NUMBERED = (30, 50)  # ReservationOpened, ExceptionOpened: their ids end with their numbers
 _LINE: Types = (str, str, int, int)
 
 # kind of event → tag (``encoding.Tag``) of the entity that it names
-TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {61: 7, 62: 7, 68: 1}  # noqa: PLR2004
+TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
+    61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9,
+}  # fmt: skip
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
@@ -42,6 +45,7 @@ ENTITY_TYPES: dict[int, Types] = {
     5: (str, list, int, list, int, int, int),
     6: (str, int, list, int, int, str, list, list),
     7: (str, str, int, int, list, str, str, str),
+    9: (str, str, list, int, int, int, str, int, str),
 }
 FIELDS_MIN = {1: 9}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
@@ -49,7 +53,7 @@ _PAIR: Types = (int, int)
 _ADRIFT: Types = (str, int)
 _OPENED: tuple[Types, ...] = ((int, int, int, list), (int, int, int, type(None)))
 _CONSTANT: Types = (int, str, str, str, str, str, str, int)  # of an exception, what never changes
-_STOCK, _CLAIMS, _RESERVATION, _EXCEPTION, _FEED, _DEFERRED = 1, 2, 3, 5, 6, 7
+_STOCK, _CLAIMS, _RESERVATION, _EXCEPTION, _FEED, _DEFERRED, _CONSUMER = 1, 2, 3, 5, 6, 7, 9
 _INTERVAL: Types = (int, int, int)
 _SILENT: Types = (str, str)
 _HISTORY: Types = (int, list, list, bytes, list)
@@ -68,6 +72,8 @@ def check_event(kind: int, fields: Sequence[Any]) -> None:
         raise ValueError(f"an event of kind {kind} whose id is not that of its number: {_shown(fields)}")
     if kind == 61 and not _is_ingest(fields[4]):  # noqa: PLR2004  EventDeferred
         raise ValueError(f"a waiting event that is none: {_shown(fields)}")
+    if kind in _PLACES_AT and not _all_of(fields[_PLACES_AT[kind]], _PAIR):
+        raise ValueError(f"an event of kind {kind} with places that are none: {_shown(fields)}")
     if kind in _LINES_AT and not _all_of(fields[_LINES_AT[kind]], _LINE):
         raise ValueError(f"an event of kind {kind} with lines that are none: {_shown(fields)}")
 
@@ -91,6 +97,8 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
         good = tuple(map(type, fields[1])) == _CONSTANT and number.isascii() and number.isdigit()
     elif good and tag == _FEED:
         good = _all_of(fields[2], _INTERVAL) and _all_of(fields[6], _SILENT) and _all_of(fields[7], _PART)
+    elif good and tag == _CONSUMER:
+        good = _all_of(fields[2], _PAIR)
     elif good and tag == _DEFERRED:
         good = _is_ingest(fields[4])
     if not good:

@@ -5,7 +5,7 @@ the hosts. It pulls, so nothing is kept for it: a reader that does not come is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gateway.changes.cursors import cursor_text
 from gateway.changes.hub import FOLLOW_WEIGHT_MAX, FROM_OLDEST, RESYNC_TIMELINE, WHOLE, ChangeHub
@@ -52,6 +52,8 @@ class ChangeReader:
         self.time_ms = time_ms
         self._hub = hub
         self._filter = row_filter
+        self._times: dict[int, int] = {}  # of the last change taken, by shards that lag
+        self._believed = False  # a host knows places as new as these: another gateway was ahead of this one
         self._loop = asyncio.get_running_loop()
 
     def cursor(self) -> str:
@@ -71,9 +73,13 @@ class ChangeReader:
                 result, found, answered = await hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
                 if result != WHOLE:
                     return Batch(result)
+                self._believed = self._believed or answered
                 for shard, upto, chunks in found:
                     self._take(batch, shard, chunks)
                     self.places[shard] = upto
+                    if chunks:
+                        self._times[shard] = chunks[-1].rows[-1][2]
+                self._note_time(lagging)
                 if not answered and not batch.count:
                     await asyncio.sleep(HOST_AWAY_PAUSE_S)
             left_s = end_s - self._loop.time()
@@ -89,7 +95,7 @@ class ChangeReader:
         whole = True
         for shard, sequence in self.places.items():
             tail = tails.get(shard)
-            if tail is None or sequence < tail.floor:
+            if tail is None or sequence < tail.floor or (sequence > tail.upto and not self._believed):
                 lagging[shard] = sequence
                 continue
             if tail.upto <= sequence:
@@ -110,6 +116,14 @@ class ChangeReader:
             batch.as_of_ms = self._hub.as_of()[1]
             self.time_ms = max(self.time_ms, batch.as_of_ms)
         return lagging
+
+    def _note_time(self, lagging: Iterable[int]) -> None:
+        """While catching up: what happened before the oldest of the last changes that came of each shard is taken in."""
+        tails = self._hub.tails.by_shard
+        behind = [shard for shard in lagging if shard not in tails or self.places[shard] < tails[shard].floor]
+        times = [self._times.get(shard, 0) for shard in behind]
+        if times:
+            self.time_ms = max(self.time_ms, min(times))
 
     def _take(self, batch: Batch, shard: int, chunks: list[Chunk]) -> None:
         after = self.places[shard]

@@ -77,6 +77,15 @@ def encoded(timeline: str, shard: int, rows: Iterable[Row]) -> bytes:
     return response.SerializeToString()
 
 
+def encoded_snapshot(timeline: str, shard: int, rows: Iterable[Row], first: int) -> bytes:
+    """Rows of a snapshot, which is no event: their ids are those of the place and, in it, of the row (from ``first``)."""
+    response = pb.ReadChangesResponse()
+    for number, row in enumerate(rows, first):
+        add_change(response.changes, f"{timeline}-{shard}-", shard, row)
+        response.changes[-1].change_id += f".{number}"
+    return response.SerializeToString()
+
+
 class RowFilter:
     """Which rows somebody wants; empty sets let everything through."""
 

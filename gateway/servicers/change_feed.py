@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
+from actors.shard.messages import ANY_SHARD
+from gateway.access import Principal
 from gateway.changes.reader import Batch, ChangeReader, from_oldest
-from gateway.changes.rows import AVAILABILITY, RowFilter, encoded
-from gateway.errors import CallFailed
+from gateway.changes.rows import AVAILABILITY, RowFilter, encoded_snapshot
+from gateway.errors import CallFailed, Violation, invalid
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
 from gateway.streams import Stream
 from gateway.translate.answers import timestamp
-from gateway.translate.changes import ChangeRequests, Reading, require_channels
+from gateway.translate.changes import (
+    ChangeRequests,
+    Reading,
+    acknowledged_cursor,
+    consumer_message,
+    require_channels,
+)
 from gateway.validation import Findings
 from stockade.v1 import change_feed_service_pb2 as pb
 
@@ -29,6 +38,7 @@ class ChangeFeedService:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._requests = ChangeRequests(desk.names)
+        self._connected: Counter[str] = Counter()  # streams by consumer
 
     async def ReadChanges(self, request: pb.ReadChangesRequest, stream: Stream, rpc: Rpc) -> None:
         self._desk.open()
@@ -36,16 +46,66 @@ class ChangeFeedService:
         reading = self._requests.read(request, findings)
         check(findings)
         require_channels(reading.row_filter, rpc.principal)
-        hub = self._desk.changes
-        with hub.used():
+        consumer_id = request.consumer_id
+        if consumer_id:
+            self._require_consumer(consumer_id, rpc.principal)
+        with self._desk.changes.used():
             await self._desk.changes_ready()
-            await _Delivery(self._desk, stream, reading, rpc).run()
+            if consumer_id:
+                reading = await self._attach(reading, consumer_id, rpc)
+                self._connected[consumer_id] += 1
+            try:
+                await _Delivery(self._desk, stream, reading, rpc).run()
+            finally:
+                if consumer_id:
+                    self._connected[consumer_id] -= 1
 
-    async def AcknowledgeChanges(self, request: Any, rpc: Rpc) -> Any:
-        raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "not yet")
+    async def AcknowledgeChanges(
+        self, request: pb.AcknowledgeChangesRequest, rpc: Rpc
+    ) -> pb.AcknowledgeChangesResponse:
+        self._desk.open()
+        findings = Findings()
+        item = self._requests.acknowledge(request, rpc.cause, findings)
+        check(findings)
+        self._require_consumer(request.consumer_id, rpc.principal)
+        reply = await self._desk.change(item, rpc, request.ByteSize())
+        view, exception_ids = reply[2][:2]
+        return pb.AcknowledgeChangesResponse(consumer=self._consumer(view), exception_ids=exception_ids)
 
-    async def ListConsumers(self, request: Any, rpc: Rpc) -> Any:
-        raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "not yet")
+    async def ListConsumers(self, _request: pb.ListConsumersRequest, rpc: Rpc) -> pb.ListConsumersResponse:
+        self._desk.open()
+        rpc.principal.require_operator()
+        found: dict[str, pb.Consumer] = {
+            consumer_id: pb.Consumer(consumer_id=consumer_id, connected_streams=self._connected[consumer_id])
+            for consumer_id in self._desk.config.consumers
+        }
+        for host_id in self._desk.hosts.host_ids():
+            item = [int(Verb.LIST_CONSUMERS), ANY_SHARD, 0, 1, rpc.cause, []]
+            (page,) = await self._desk.read([item], rpc, 64, host_id=host_id)
+            found.update((view[0], self._consumer(view)) for view in page[0])
+        return pb.ListConsumersResponse(consumers=[found[consumer_id] for consumer_id in sorted(found)])
+
+    def _require_consumer(self, consumer_id: str, principal: Principal) -> None:
+        """Raises CallFailed unless the caller may read and acknowledge as that consumer."""
+        owner = self._desk.config.consumers.get(consumer_id)
+        if owner is None:
+            raise invalid([Violation("consumer_id", f"{consumer_id!r} is not declared in the settings")])
+        if not (principal.operator or (owner and owner == principal.name)):
+            raise CallFailed(
+                ErrorReason.PERMISSION_DENIED, f"{principal.name} may not read changes as consumer {consumer_id!r}"
+            )
+
+    def _consumer(self, view: Sequence[Any]) -> pb.Consumer:
+        return consumer_message(view, self._connected[view[0]])
+
+    async def _attach(self, reading: Reading, consumer_id: str, rpc: Rpc) -> Reading:
+        """Where to begin, when the caller leaves it to what the consumer acknowledged."""
+        item = self._requests.attach(consumer_id, rpc.cause)
+        (view,) = await self._desk.ask_now([item])
+        if reading.start:
+            return reading
+        acknowledged = acknowledged_cursor(view)
+        return reading._replace(start="cursor", cursor=acknowledged) if acknowledged is not None else reading
 
 
 class _Delivery:
@@ -111,6 +171,7 @@ class _Delivery:
         for shard in self._hub.shards:
             start = 0
             while True:
+                first = start
                 (page,) = await self._desk.ask_now(
                     [
                         [
@@ -131,7 +192,7 @@ class _Delivery:
                 rows = [row for row in rows if row_filter.lets(row)]
                 if rows:
                     batch = Batch()
-                    batch.add(encoded(self._hub.timeline, shard, rows), len(rows))
+                    batch.add(encoded_snapshot(self._hub.timeline, shard, rows, first), len(rows))
                     yield batch
                 if not start:
                     break

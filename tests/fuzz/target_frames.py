@@ -116,6 +116,16 @@ GOOD_BODIES: dict[int, list[Any]] = {
     Verb.GET_FEED_STATUS: ["wms", "", "main", 10, ""],
     Verb.GET_HOST_STATUS: [],
     Verb.LIST_AVAILABILITY: ["main", 10, 0],
+    Verb.ACKNOWLEDGE_CHANGES: [
+        "erp",
+        TIMELINE,
+        NOW_MS,
+        [[HOME, 1]],
+        [[f"{TIMELINE}-{HOME}-1", "unknown SKU"]],
+        "stuck",
+    ],
+    Verb.LIST_CONSUMERS: [],
+    Verb.ATTACH_CONSUMER: ["erp"],
     Verb.READ_CHANGES: [TIMELINE, [[HOME, -1]], 100, 0],
 }
 assert set(COMMANDS) < set(GOOD_BODIES)

@@ -12,7 +12,7 @@ import grpc
 
 from actors.journal.memory import MemoryJournal
 from actors.runtime.settings import Settings, load_settings
-from actors.runtime.wiring import InProcessNode, new_memory_store, start_in_process
+from actors.runtime.wiring import InProcessNode, gateway_config, new_memory_store, start_gateway, start_in_process
 from stockade import AsyncClient, Reservation
 from stockade.client import facts
 from stockade.v1 import change_feed_service_pb2 as pb
@@ -54,6 +54,17 @@ class ChangeWorld:
         message = pb.ReadChangesRequest(**request)
         message.heartbeat_interval.FromMilliseconds(200)
         return Reader(self.feed.ReadChanges(message))
+
+    async def restart_gateway(self) -> None:
+        """The gateway goes, and another one comes at the same port."""
+        (gateway,) = self.node.gateways
+        await gateway.stop(0.5)
+        port = int(self.node.target.rpartition(":")[2])
+        config = gateway_config(self.node.settings, self.node._cluster_token, name="gateway-1", grpc_port=port)
+        self.node.gateways[0] = successor = await start_gateway(config, self.node.directory)
+        async with asyncio.timeout(PATIENCE_S):
+            while not successor.ready:
+                await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """Hang up."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 
+from gateway.changes.cursors import cursor_text, read_cursor
 from stockade.v1 import change_feed_service_pb2 as pb
 from tests.integration.change_world import change_world
 
@@ -101,3 +103,55 @@ async def test_readers_go_on_by_themselves_over_the_death_of_the_host() -> None:
         assert (await reader.caught_up()).latest() == {("A", "main"): 7}
         assert len(set(reader.ids)) == len(reader.ids)
         assert sorted(reader.ids) == sorted((await world.read(from_oldest=True).caught_up()).ids)
+
+
+async def test_a_consumer_goes_on_where_it_acknowledged_and_what_it_refused_is_an_exception() -> None:
+    async with change_world(consumers={"erp": {}}) as world:
+        await world.receive("A", 9)
+        reader = (await world.read(consumer_id="erp").caught_up()).stop()
+        assert reader.latest() == {("A", "main"): 9}, "one that never acknowledged begins with the oldest"
+        refused = pb.ChangeRejection(change_id=reader.ids[-1], reason="unknown SKU")
+        answer = await world.feed.AcknowledgeChanges(
+            pb.AcknowledgeChangesRequest(consumer_id="erp", cursor=reader.cursor, rejections=[refused])
+        )
+        await world.reserve("A")
+        again = (await world.read(consumer_id="erp").caught_up()).stop()
+        exceptions, _ = await world.client.list_exceptions(kinds=["CHANGE_REJECTED"])
+        listed = (await world.feed.ListConsumers(pb.ListConsumersRequest())).consumers
+
+        assert again.reservations() == ["OPENED"]
+        assert not set(again.ids) & set(reader.ids)
+        assert [one.exception_id for one in exceptions] == list(answer.exception_ids)
+        assert [(one.consumer_id, one.rejected_count, one.lag_events > 0) for one in listed] == [("erp", 1, True)]
+        assert listed[0].cursor == answer.consumer.cursor
+
+
+async def test_a_consumer_nobody_declared_is_refused_by_name() -> None:
+    async with change_world(consumers={"erp": {}}) as world:
+        with pytest.raises(grpc.aio.AioRpcError, match="'epr' is not declared in the settings"):
+            await world.feed.AcknowledgeChanges(pb.AcknowledgeChangesRequest(consumer_id="epr"))
+
+        assert await world.read(consumer_id="epr").ended() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "lAGoMjYzYzkyYmMA3ABA"])
+async def test_a_cursor_that_is_none_of_ours_is_refused(cursor: str) -> None:
+    async with change_world() as world:
+        assert await world.read(cursor=cursor).ended() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_cursor_of_another_history_or_from_ahead_is_told_to_begin_anew() -> None:
+    async with change_world() as world:
+        await world.receive("A", 9)
+        reader = (await world.read(from_oldest=True).caught_up()).stop()
+        known = read_cursor(reader.cursor)
+        assert known is not None
+        ahead = {shard: sequence + 5 for shard, sequence in known.sequences.items()}
+        other = world.read(cursor=cursor_text("another1", known.time_ms, known.sequences))
+        later = world.read(cursor=cursor_text(known.timeline, known.time_ms, ahead))
+        await other.message()
+        await later.message()
+
+        assert other.resync == pb.RESYNC_REASON_OTHER_TIMELINE
+        assert later.resync == pb.RESYNC_REASON_AHEAD_OF_JOURNAL
+        assert await other.ended() == await later.ended() == grpc.StatusCode.OK

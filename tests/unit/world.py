@@ -110,7 +110,7 @@ class World:
         """Snapshot every shard that has anything; ``between`` is called after each slice, as other turns would come."""
         for shard in range(SHARDS):
             state = self.engine.books.shards[shard]
-            if not (state.stock or state.feeds):
+            if not (state.stock or state.feeds or state.consumers):
                 continue
             snapshotter = Snapshotter(self.engine, shard, self.now_ms)
             while (part := snapshotter.next_slice()) is not None:

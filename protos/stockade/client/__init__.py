@@ -1,6 +1,16 @@
 """The typed client: what it sends, what comes back, how it retries. ``stockade.Client`` and ``stockade.AsyncClient``."""
 
 from stockade.client.asynchronous import AsyncClient
+from stockade.client.change_results import (
+    Acknowledged,
+    AvailabilityChanged,
+    ChangeBatch,
+    Consumer,
+    ReservationChanged,
+    ResyncNeeded,
+    WarehouseChanged,
+    WatchUpdate,
+)
 from stockade.client.errors import RequestIdReused, StockadeError
 from stockade.client.event_stream import AsyncEventStream, EventStream
 from stockade.client.ids import new_request_id
@@ -26,11 +36,15 @@ from stockade.client.results import (
 from stockade.client.synchronous import Client
 
 __all__ = [
+    "Acknowledged",
     "AsyncClient",
     "AsyncEventStream",
     "Availability",
+    "AvailabilityChanged",
     "BatchResult",
+    "ChangeBatch",
     "Client",
+    "Consumer",
     "EventStream",
     "Failed",
     "Feed",
@@ -43,11 +57,15 @@ __all__ = [
     "Refused",
     "RequestIdReused",
     "Reservation",
+    "ReservationChanged",
+    "ResyncNeeded",
     "Shortage",
     "Stock",
     "StockException",
     "StockKey",
     "StockadeError",
+    "WarehouseChanged",
     "WarehouseFeed",
+    "WatchUpdate",
     "new_request_id",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,6 +12,15 @@ import grpc
 import grpc.aio
 
 from stockade.client.calls import Call, Calls, Key, Wanted
+from stockade.client.change_feed import (
+    ChangeCourse,
+    Course,
+    WatchCourse,
+    acknowledge_call,
+    consumers_call,
+    follow_async,
+)
+from stockade.client.change_results import Acknowledged, ChangeBatch, Consumer, WatchUpdate
 from stockade.client.errors import from_call_error
 from stockade.client.event_stream import PATIENCE_S, STREAM_EVENTS, AsyncEventStream, OnResult, course_of
 from stockade.client.outbox import UNSETTLED_MAX
@@ -241,6 +250,45 @@ class AsyncClient:
     ) -> tuple[list[StockException], str]:
         """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""
         return await self.run(self.calls.list_exceptions(**filters), timeout_s=timeout_s)
+
+    async def acknowledge_changes(
+        self,
+        consumer_id: str,
+        cursor: str = "",
+        *,
+        rejections: Iterable[tuple[str, str]] = (),
+        error: str = "",
+        timeout_s: float | None = None,
+    ) -> Acknowledged:
+        """AcknowledgeChanges: all up to the cursor is taken in, but for the rejections (change id, reason). ``error``: what keeps
+        the consumer from going on."""
+        return await self.run(
+            acknowledge_call(consumer_id, cursor, rejections=rejections, error=error), timeout_s=timeout_s
+        )
+
+    async def list_consumers(self, *, timeout_s: float | None = None) -> list[Consumer]:
+        """ListConsumers."""
+        return await self.run(consumers_call(), timeout_s=timeout_s)
+
+    def changes(self, **wanted: Any) -> AsyncIterator[ChangeBatch]:
+        """ReadChanges for ever, over broken connections. Options: cursor, start ("oldest", "now", "snapshot"), consumer_id,
+        kinds, channel_ids, warehouse_ids, skus, changes_per_message_max, heartbeat_s, patience_s, and on_resync: "raise"
+        (``ResyncNeeded``) or "snapshot" (begin anew)."""
+        return self._follow(ChangeCourse(**wanted))
+
+    def watch(self, keys: Iterable[Key] = (), **wanted: Any) -> AsyncIterator[WatchUpdate]:
+        """WatchAvailability for ever, over broken connections. Options: warehouse_id instead of keys, channel_id, cursor,
+        heartbeat_s, patience_s."""
+        wanted["channel_id"] = wanted.get("channel_id") or self.calls.channel_id
+        return self._follow(WatchCourse(keys, **wanted))
+
+    def _follow(self, course: Course[T]) -> AsyncIterator[T]:
+        method: Any = self._channel.unary_stream(
+            course.method,
+            request_serializer=_serialize,
+            response_deserializer=course.response_type.FromString,
+        )
+        return follow_async(lambda request: method(request, metadata=call_metadata(self._token)), course)
 
     async def cluster_status(self, *, timeout_s: float | None = None) -> Any:
         """GetClusterStatus: the ``ClusterStatus`` message."""

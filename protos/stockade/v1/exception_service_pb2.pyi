@@ -46,6 +46,10 @@ class _ExceptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excepti
     """A source is silent about a warehouse for too long."""
     EXCEPTION_KIND_EVENT_NOT_PLACED: _ExceptionKind.ValueType  # 8
     """An event waited too long for what its source sent before it."""
+    EXCEPTION_KIND_CHANGE_REJECTED: _ExceptionKind.ValueType  # 15
+    """A consumer of the change feed did not take a change."""
+    EXCEPTION_KIND_CONSUMER_LAGGING: _ExceptionKind.ValueType  # 16
+    """A consumer of the change feed is too far behind. Heals by itself."""
 
 class ExceptionKind(_ExceptionKind, metaclass=_ExceptionKindEnumTypeWrapper):
     """What an exception is about."""
@@ -68,6 +72,10 @@ EXCEPTION_KIND_FEED_STALE: ExceptionKind.ValueType  # 7
 """A source is silent about a warehouse for too long."""
 EXCEPTION_KIND_EVENT_NOT_PLACED: ExceptionKind.ValueType  # 8
 """An event waited too long for what its source sent before it."""
+EXCEPTION_KIND_CHANGE_REJECTED: ExceptionKind.ValueType  # 15
+"""A consumer of the change feed did not take a change."""
+EXCEPTION_KIND_CONSUMER_LAGGING: ExceptionKind.ValueType  # 16
+"""A consumer of the change feed is too far behind. Heals by itself."""
 Global___ExceptionKind: _TypeAlias = ExceptionKind  # noqa: Y015
 
 class _ExceptionState:
