@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import client_commands as client
-from gateway.cli import events_command, feeds_command
+from gateway.cli import events_command, feeds_command, webhooks_command
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
 from gateway.cli import verify_command as verifying
@@ -83,6 +83,11 @@ events = typer.Typer(no_args_is_help=True, help="Warehouse events from files.")
 events.command("push")(events_command.push_events)
 events.callback()(lambda: None)
 app.add_typer(events, name="events", rich_help_panel=STOCK)
+
+webhooks = typer.Typer(no_args_is_help=True, help="Endpoints that changes are posted to.")
+webhooks.command("status")(webhooks_command.status)
+webhooks.command("test")(webhooks_command.ping)
+app.add_typer(webhooks, name="webhooks", rich_help_panel=SERVICE)
 
 journal = typer.Typer(no_args_is_help=True, help="Look at the journal, or compact it.")
 journal.command("info")(server.journal_info)
