@@ -51,6 +51,17 @@ STREAM_EVENTS_MAX = 4_000  # of one stream without a result: ten batches; beyond
 STREAM_BYTES_MAX = 4 * 1024 * 1024  # … and their bytes; one message more may come
 STREAM_BATCH_EVENTS_MAX = 400  # 4 ms of the gateway's loop: other callers wait no longer
 STREAM_BATCHES_MAX = 4  # under way to the hosts; half as many while little has arrived
+RECONCILIATION_CHUNK_LINES_MAX = 1_000  # a message of some 60 KB
+RECONCILIATION_LINES_PER_ITEM = 64  # half a millisecond of a shard: claims wait no longer behind one
+RECONCILIATION_LINES_UNDER_WAY_MAX = 256  # of one list; the next go when these are answered
+RECONCILIATION_LINES_MAX = 5_000_000  # of one list: 128 MB of hashes
+RECONCILIATION_RETRY_MS = 100  # between two tries of lines that a shard did not take for now,
+RECONCILIATION_PATIENCE_MS = 60_000  # and so long: an owner's restart takes seconds
+DIFFERENCES_DEFAULT_MAX = 10_000  # of one list, then it is given up: it may be the wrong one
+DIFFERENCES_MAX = 100_000  # each is journaled, and kept in memory for a week
+RESPONSE_FINDINGS_MAX = 1_000  # in the answer; the others by pages
+DRY_RUN_FINDINGS_MAX = 10_000  # in the answer, and nowhere else: 3 MB
+FAILED_LINES_KEPT_MAX = 10_000  # in the answer: 1 MB
 STOCK_KEY_CACHE_MAX = 200_000  # ~350 bytes each: 70 MiB at most; emptied when full
 RESERVATION_CHANNEL_CACHE_MAX = 100_000  # only with credentials: whose reservation it is
 

@@ -46,6 +46,7 @@ from gateway.servicers.availability import AvailabilityService
 from gateway.servicers.change_feed import ChangeFeedService
 from gateway.servicers.desk import Desk
 from gateway.servicers.exceptions import ExceptionService
+from gateway.servicers.reconciliation import ReconciliationService
 from gateway.servicers.reservation import ReservationService
 from gateway.servicers.stock import StockService
 from gateway.servicers.warehouse_events import WarehouseEventService
@@ -56,6 +57,7 @@ from stockade.v1 import (
     availability_service_pb2,
     change_feed_service_pb2,
     exception_service_pb2,
+    reconciliation_service_pb2,
     reservation_service_pb2,
     stock_service_pb2,
     warehouse_event_service_pb2,
@@ -78,6 +80,7 @@ SERVICES: tuple[tuple[Any, str, MakeServicer], ...] = (
     (stock_service_pb2, "StockService", StockService),
     (warehouse_event_service_pb2, "WarehouseEventService", WarehouseEventService),
     (exception_service_pb2, "ExceptionService", ExceptionService),
+    (reconciliation_service_pb2, "ReconciliationService", ReconciliationService),
     (change_feed_service_pb2, "ChangeFeedService", ChangeFeedService),
     (admin_service_pb2, "AdminService", AdminService),
 )

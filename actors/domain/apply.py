@@ -14,6 +14,7 @@ from typing import Any
 from actors.domain.apply_consumers import APPLY_CONSUMERS, rebuild_consumers
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
+from actors.domain.apply_reconciliation import APPLY_RECONCILIATION, rebuild_reconciliations
 from actors.domain.events import (
     AdriftPicked,
     ClaimConfirmed,
@@ -533,6 +534,7 @@ APPLY: dict[type[Any], Apply] = {
     **APPLY_FEEDS,
     **APPLY_HISTORY,
     **APPLY_CONSUMERS,
+    **APPLY_RECONCILIATION,
 }
 
 
@@ -601,5 +603,6 @@ def rebuild_indices(books: Books) -> None:
     books.entries_spent.extend(sorted(spent_entries))
     rebuild_feeds(books)
     rebuild_consumers(books)
+    rebuild_reconciliations(books)
     books.exceptions_healed.clear()
     books.exceptions_healed.extend(sorted(healed))

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from actors.domain.consumer_commands import AcknowledgeChanges, AttachConsumer, ListConsumers
+from actors.domain.reconciliation_commands import RECONCILIATION_COMMANDS
 
 # [line_id, stock_key, quantity, minimum_quantity]
 LineItem = Sequence[Any]
@@ -46,6 +47,13 @@ class Verb(IntEnum):
     READ_CHANGES = 51  # the same, as a long poll: [timeline, [[shard, after sequence], …], weight_max, wait_ms]
     ACKNOWLEDGE_CHANGES = 70
     LIST_CONSUMERS = 71
+    BEGIN_RECONCILIATION = 60
+    RECONCILE_LINES = 61
+    FINISH_RECONCILIATION = 62
+    GET_RECONCILIATION = 63
+    LIST_RECONCILIATIONS = 64
+    LIST_FINDINGS = 65
+    LIST_COMPARABLE = 66
     LIST_AVAILABILITY = 72
     ATTACH_CONSUMER = 73
 
@@ -306,4 +314,5 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.ACKNOWLEDGE_CHANGES: AcknowledgeChanges,
     Verb.LIST_CONSUMERS: ListConsumers,
     Verb.ATTACH_CONSUMER: AttachConsumer,
+    **{Verb(number): command for number, command in RECONCILIATION_COMMANDS.items()},
 }

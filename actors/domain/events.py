@@ -27,6 +27,7 @@ from actors.domain.feed_events import (
     FeedStaleSet,
     HistoryForgotten,
 )
+from actors.domain.reconciliation_events import RECONCILIATION_KINDS, ReconciliationEvent
 
 
 class ShardOwned(NamedTuple):
@@ -327,6 +328,7 @@ Event = (
     | FeedSettled
     | FeedGapSet
     | FeedHeard
+    | ReconciliationEvent
 )
 
 EVENT_KINDS: dict[int, type[Any]] = {
@@ -368,5 +370,6 @@ EVENT_KINDS: dict[int, type[Any]] = {
     67: FeedHeard,
     68: CountPlaced,
     **CONSUMER_KINDS,
+    **RECONCILIATION_KINDS,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

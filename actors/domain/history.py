@@ -98,6 +98,21 @@ class History:
         names = list(self.promises)
         return Moved(on_hand, {names[name]: units for name, units in picked.items()})
 
+    def facts_after(self, place: Place, disposition: int) -> list[tuple[int, int, int, int]]:
+        """What ``moved_after`` sums up of one disposition, one by one: (occur time, sequence, on hand delta, picked delta)."""
+        facts = self.facts
+        same = self.streams.get(place.stream_key, -1)
+        found = []
+        for at in range(0, len(facts), WORDS):
+            where = facts[at + 4]
+            if facts[at + 1] and where >> 8 == same:
+                later = facts[at + 1] > place.sequence
+            else:
+                later = facts[at] > place.occur_time_ms
+            if later and where & 255 == disposition:
+                found.append((facts[at], facts[at + 1], facts[at + 2], facts[at + 3]))
+        return found
+
     def picked_by_promise(self) -> dict[str, int]:
         """The sum of what is remembered of each promise's picked units."""
         names = list(self.promises)

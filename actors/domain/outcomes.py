@@ -44,6 +44,7 @@ class ErrorReason(IntEnum):
     INTERNAL = 11
     WRONG_OWNER = 12  # between host and gateway only: the gateway asks the directory again
     STOCK_KEY_NOT_FOUND = 13  # GetStock, SetStockPolicy … of a key that nobody registered
+    RECONCILIATION_NOT_FOUND = 20
 
 
 class ReservationState(IntEnum):
@@ -157,6 +158,8 @@ class ExceptionKind(IntEnum):
     EVENT_NOT_PLACED = 8
     CHANGE_REJECTED = 15
     CONSUMER_LAGGING = 16
+    RECONCILIATION_DRIFT = 20
+    RECONCILIATION_REQUESTED = 21
 
 
 class ExceptionState(IntEnum):

@@ -59,6 +59,11 @@ def _set(  # noqa: PLR0913  the parts of a policy
         watch_shortage(turn, actor)
 
 
+def change_selling(turn: Turn, actor: StockActor, selling_state: int) -> None:
+    """Suspend or resume selling because a rule says so."""
+    _set(turn, actor, selling_state=selling_state)
+
+
 def register_stock(turn: Turn, shard: ShardState, command: RegisterStock) -> Reply:
     """Create the stock actor when absent, and set what is given of its policy. OK payload: ``StockView``."""
     again = _again(turn, shard, command.request_id, command.digest, command.stock_key)

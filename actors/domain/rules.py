@@ -30,6 +30,10 @@ class Rules:
     gap_patience_ms: int = 5 * 60 * 1000  # how long a hole in a stream may stay before somebody is told
     history_ms: int = 72 * 3600 * 1000  # how far back a count may be taken
     consumers: Mapping[str, ConsumerLimits] = field(default_factory=dict)  # of changes, by id
+    # warehouse → how often a reconciliation of it is asked for
+    reconciliation_intervals_ms: Mapping[str, int] = field(default_factory=dict)
+    reconciliation_answer_ms_max: int = 4 * 3600 * 1000  # beyond it somebody is told that nobody answered
+    reconciliation_memory_ms: int = 7 * 24 * 3600 * 1000  # runs and findings are listed so long; the journal keeps them
     healed_memory_ms: int = 24 * 3600 * 1000  # how long a healed exception is listed; the journal keeps it
     healed_in_memory_max: int = 20_000  # per host: beyond it the oldest healed ones leave earlier
     exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one

@@ -14,6 +14,7 @@ from actors.domain.consumer_state import Consumer
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.history import History
 from actors.domain.outcomes import Disposition, SellingState
+from actors.domain.reconciliation_state import Finding, Reconciliation, ReconciliationIndex
 from actors.domain.rules import Rules
 
 SELLABLE = int(Disposition.SELLABLE)
@@ -275,12 +276,14 @@ class ShardState:
         "exceptions",
         "exceptions_open",
         "feeds",
+        "findings",
         "grace_until_ms",
         "id",
         "id_prefix",
         "next_exception_number",
         "next_reservation_number",
         "owned_time_ms",
+        "reconciliations",
         "record_number",
         "reservations",
         "sequence",
@@ -311,6 +314,8 @@ class ShardState:
         self.feeds: dict[str, Feed] = {}  # by identity.feed_key
         self.consumers: dict[str, Consumer] = {}
         self.deferred: dict[str, Deferred] = {}  # by identity.event_key, in the order they came
+        self.reconciliations: dict[str, Reconciliation] = {}
+        self.findings: dict[str, Finding] = {}  # by finding_key, in the order they were made
 
 
 class Books:
@@ -331,6 +336,7 @@ class Books:
         "imposed_uncovered_units",
         "orders",
         "oversells",
+        "reconciliations",
         "request_ids",
         "reservations",
         "rules",
@@ -360,6 +366,7 @@ class Books:
         self.oversells = 0
         self.imposed_uncovered_units = 0
         self.shortage_units = 0
+        self.reconciliations = ReconciliationIndex()
 
         self.waiting: dict[str, list[tuple[int, int, str]]] = {}  # feed key → heap of (place, sequence, event key)
         self.waiting_until: list[tuple[int, int, str]] = []  # heap: (until ms, shard, event key), lazily cleaned

@@ -99,6 +99,19 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         (81, "ChangesAcknowledged", 4, "consumer_id timeline cursor_time_ms positions error rejected"),
         (82, "ConsumerLagSet", 2, "consumer_id exception_id"),
         (83, "ConsumerForgotten", 1, "consumer_id"),
+        (90, "ReconciliationRequested", 3, "reconciliation_id warehouse_id reason source_id stream_id"),
+        (91, "ReconciliationAlerted", 2, "reconciliation_id exception_id"),
+        (92, "ReconciliationBegun", 6, "reconciliation_id request_id digest warehouse_id kind header"),
+        (93, "ReconciliationEnded", 3, "reconciliation_id state counts note"),
+        (94, "ReconciliationForgotten", 1, "reconciliation_id"),
+        (
+            95,
+            "FindingMade",
+            10,
+            "finding_key kind state found expected booked includes_picked suspends exception_id place suspects",
+        ),
+        (96, "FindingResolved", 3, "finding_key state booked"),
+        (97, "FindingForgotten", 1, "finding_key"),
     )
 }
 VERBS = {
@@ -114,6 +127,9 @@ VERBS = {
     32: "set selling",
     40: "warehouse event",
     41: "heartbeat",
+    60: "begin reconciliation",
+    61: "reconcile",
+    62: "finish reconciliation",
     100: "expiry",
     101: "housekeeping",
     70: "acknowledge changes",

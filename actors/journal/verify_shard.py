@@ -19,8 +19,9 @@ from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67)
-TAGS = {61: 7, 62: 7, 68: 1}  # of kinds whose entity's tag is not their tens
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 90, 92, 95)
+# of kinds whose entity's tag is not their tens
+TAGS = {61: 7, 62: 7, 68: 1} | dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
@@ -62,7 +63,7 @@ class ShardWalk(HomeRules):
             51: self.exception_changed,
             52: self.exception_healed,
             53: self.exception_retired,
-            **dict.fromkeys((14, 15, *range(60, 69)), self._read_only),
+            **dict.fromkeys((14, 15, *range(60, 69), *range(90, 98)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

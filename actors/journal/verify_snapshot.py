@@ -22,6 +22,7 @@ from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
+RECONCILIATION, FINDING = 10, 11
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
 
@@ -275,6 +276,8 @@ READERS: dict[int, Callable[[Any], Any]] = {
     EXCEPTION: _exception,
     FEED: lambda _fields: None,
     DEFERRED: lambda _fields: None,
+    RECONCILIATION: lambda _fields: None,
+    FINDING: lambda _fields: None,
 }
 OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     SHARD: _own_shard,
@@ -285,6 +288,8 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     EXCEPTION: lambda walk, key: walk.exceptions.get(key),
     FEED: lambda _walk, _key: None,
     DEFERRED: lambda _walk, _key: None,
+    RECONCILIATION: lambda _walk, _key: None,
+    FINDING: lambda _walk, _key: None,
 }
 DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     SHARD: _of_shard,

@@ -19,6 +19,7 @@ from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Sp
 from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
+from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.stored_types import UNREADABLE, check_entity
 
 
@@ -34,6 +35,8 @@ class Tag(IntEnum):
     FEED = 6
     DEFERRED = 7
     CONSUMER = 9
+    RECONCILIATION = 10
+    FINDING = 11
 
 
 def pack(value: Any) -> bytes:
@@ -319,6 +322,10 @@ def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         yield int(Tag.DEFERRED), encode_deferred(shard.deferred[key])
     for key in sorted(shard.consumers):
         yield int(Tag.CONSUMER), encode_consumer(shard.consumers[key])
+    for key in sorted(shard.reconciliations):
+        yield int(Tag.RECONCILIATION), encode_reconciliation(shard.reconciliations[key])
+    for key in sorted(shard.findings):
+        yield int(Tag.FINDING), encode_finding(shard.findings[key])
 
 
 def canonical_state(books: Books, shard_id: int) -> bytes:

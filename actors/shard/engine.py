@@ -17,6 +17,7 @@ from actors.domain.answers import Reply, error
 from actors.domain.availability_pages import list_availability
 from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
+from actors.domain.comparing import reconcile_lines
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
@@ -36,6 +37,16 @@ from actors.domain.reading import (
     list_exceptions,
     list_reservations,
     list_stock,
+)
+from actors.domain.reconciliation_state import FAR_MS
+from actors.domain.reconciliation_watch import watch as watch_reconciliations
+from actors.domain.reconciling import (
+    begin_reconciliation,
+    finish_reconciliation,
+    get_reconciliation,
+    list_comparable,
+    list_findings,
+    list_reconciliations,
 )
 from actors.domain.reserving import reserve
 from actors.domain.rules import Rules
@@ -80,6 +91,11 @@ HANDLERS: dict[int, Handler] = {
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
     Verb.HEARTBEAT: heartbeat,
+    Verb.BEGIN_RECONCILIATION: begin_reconciliation,
+    Verb.RECONCILE_LINES: reconcile_lines,
+    Verb.FINISH_RECONCILIATION: finish_reconciliation,
+    Verb.GET_RECONCILIATION: get_reconciliation,
+    Verb.LIST_COMPARABLE: list_comparable,
 }
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_RESERVATIONS: list_reservations,
@@ -87,6 +103,8 @@ LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_EXCEPTIONS: list_exceptions,
     Verb.LIST_CONSUMERS: list_consumers,
     Verb.GET_FEED_STATUS: get_feed_status,
+    Verb.LIST_RECONCILIATIONS: list_reconciliations,
+    Verb.LIST_FINDINGS: list_findings,
 }
 
 
@@ -200,6 +218,7 @@ class Engine:
         replies = [self._decide(turn, item, accept_claims) for item in items]
         if self.books.consumers:
             watch_consumers(turn)
+        watch_reconciliations(turn)
         entries = self._retire(turn)
         return self._result(turn, replies, entries, expired)
 
@@ -373,6 +392,8 @@ class Engine:
                 times.append(look_ms)
         if books.feeds_moved:
             times.append(self.now_ms)
+        if books.reconciliations.look_ms < FAR_MS:
+            times.append(books.reconciliations.look_ms)
         if books.exceptions_healed:
             times.append(books.exceptions_healed[0][0] + books.rules.healed_memory_ms)
         return min(times) if times else None

@@ -30,13 +30,14 @@ from actors.shard.encoding import (
 )
 from actors.shard.encoding_consumers import decode_consumer
 from actors.shard.encoding_feeds import decode_deferred, decode_feed
+from actors.shard.encoding_reconciliation import decode_finding, decode_reconciliation
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, check_event
 
 log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
-CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80))  # that may make their entity
+CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95))  # that may make their entity
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
 
@@ -146,6 +147,12 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
     elif tag == Tag.CONSUMER:
         consumer = decode_consumer(fields)
         shard.consumers[consumer.id] = consumer
+    elif tag == Tag.RECONCILIATION:
+        run = decode_reconciliation(fields)
+        shard.reconciliations[run.id] = run
+    elif tag == Tag.FINDING:
+        finding = decode_finding(fields)
+        shard.findings[finding.key] = finding
     else:
         raise JournalDamaged(f"shard {shard.id}: a snapshot holds an entity of unknown tag {tag}")
 

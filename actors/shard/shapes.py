@@ -23,6 +23,7 @@ DURATION_MS_MAX = 315_576_000_000_000  # 10,000 years
 DISPOSITIONS = frozenset(map(int, Disposition))
 
 _LINE = (str, str, int, int)
+RECONCILE_LINES = int(Verb.RECONCILE_LINES)
 RESERVE, INGEST = int(Verb.RESERVE), int(Verb.INGEST)  # compared a million times: plain numbers
 US = UNIT_SEPARATOR
 _RESERVE = (str, bytes, str, list, int, bool, int, int, str, str, str, list)
@@ -42,7 +43,8 @@ def fits(item: Sequence[Any]) -> bool:
     fields = _FIELDS.get(verb)
     if fields is None or not _REQUIRED[verb] <= len(body) <= len(fields):
         return False
-    return all(check(value) for check, value in zip(fields, body, strict=False))
+    fit = all(check(value) for check, value in zip(fields, body, strict=False))
+    return fit and (verb != RECONCILE_LINES or _reconcile_lines(body))
 
 
 def _reserve(body: Sequence[Any]) -> bool:
@@ -199,9 +201,39 @@ def fits_read_changes(body: Sequence[Any]) -> bool:
 _places = _list_of(_tuple_of(_within(0, 4_095), _within(-2, WHOLE_MAX)))
 
 
+def _any_list(value: Any) -> bool:
+    return type(value) is list
+
+
+_reconciliation_header = _tuple_of(
+    _no_or_identifier, _no_or_identifier, _count, _time, _stock_units_or_none, _within(0, 1_000), _within(1, 2),
+    _within(1, 2), _no_or_identifier,
+)  # fmt: skip
+_RECONCILIATION_LINES: dict[int, Check] = {
+    1: _list_of(_tuple_of(_key, _disposition, _stock_units_or_none, _flag)),
+    2: _list_of(_tuple_of(_key, _identifier, _identifier, _stock_units_or_none)),
+    3: _list_of(_tuple_of(_key, _stock_units_or_none)),
+}
+
+
+def _reconcile_lines(body: Sequence[Any]) -> bool:
+    """Lines fit the kind of their reconciliation."""
+    return _RECONCILIATION_LINES[body[2]](body[5])
+
+
 # --- whole bodies -----------------------------------------------------------------------------------------------------------
 
 _REQUEST = (_identifier, _digest)
+_kind = _within(1, 3)
+RECONCILIATION_FIELDS: dict[int, tuple[Check, ...]] = {
+    Verb.BEGIN_RECONCILIATION: (*_REQUEST, _identifier, _identifier, _kind, _reconciliation_header),
+    Verb.RECONCILE_LINES: (_identifier, _identifier, _kind, _reconciliation_header, _flag, _any_list),
+    Verb.FINISH_RECONCILIATION: (_identifier, _identifier, _within(3, 4), _list_of(_count), _text),
+    Verb.GET_RECONCILIATION: (_identifier,),
+    Verb.LIST_RECONCILIATIONS: (_no_or_identifier, _numbers, _page_size, _text),
+    Verb.LIST_FINDINGS: (_identifier, _numbers, _page_size, _text),
+    Verb.LIST_COMPARABLE: (_identifier, _kind, _count, _within(1, 100_000), _time),
+}
 _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.CONFIRM: (*_REQUEST, _identifier, _no_or_identifier, _count),
     Verb.RELEASE: (
@@ -232,6 +264,7 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
     Verb.HEARTBEAT: (_identifier, _no_or_identifier, _no_or_identifier, _count),
     Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
+    **RECONCILIATION_FIELDS,
 }  # fmt: skip
 _INGEST_REST = (_no_or_identifier, _no_or_identifier, _no_or_identifier, _time, _pairs, _within(0, 1_000))
 _REQUIRED = {verb: len(command._fields) - len(command._field_defaults) for verb, command in COMMANDS.items()}

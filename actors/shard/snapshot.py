@@ -28,6 +28,7 @@ from actors.shard.encoding import (
 )
 from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
+from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.engine import Engine
 
 ENTITIES_PER_SLICE = 250
@@ -91,6 +92,8 @@ def _identities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         (Tag.FEED, list(shard.feeds)),
         (Tag.DEFERRED, list(shard.deferred)),
         (Tag.CONSUMER, list(shard.consumers)),
+        (Tag.RECONCILIATION, list(shard.reconciliations)),
+        (Tag.FINDING, list(shard.findings)),
     )
     return chain(
         ((int(Tag.SHARD), ""),),
@@ -139,6 +142,16 @@ def _deferred(shard: ShardState, key: Any) -> Any:
     return None if waiting is None else encode_deferred(waiting)
 
 
+def _reconciliation(shard: ShardState, key: Any) -> Any:
+    run = shard.reconciliations.get(key)
+    return None if run is None else encode_reconciliation(run)
+
+
+def _finding(shard: ShardState, key: Any) -> Any:
+    finding = shard.findings.get(key)
+    return None if finding is None else encode_finding(finding)
+
+
 # tag → an entity's encoding, or None when it is gone
 _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.SHARD: lambda shard, _key: encode_shard(shard),
@@ -150,4 +163,6 @@ _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.FEED: _feed,
     Tag.DEFERRED: _deferred,
     Tag.CONSUMER: _consumer,
+    Tag.RECONCILIATION: _reconciliation,
+    Tag.FINDING: _finding,
 }

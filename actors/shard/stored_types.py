@@ -34,6 +34,7 @@ _LINE: Types = (str, str, int, int)
 TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
     61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9,
 }  # fmt: skip
+TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
@@ -46,6 +47,8 @@ ENTITY_TYPES: dict[int, Types] = {
     6: (str, int, list, int, int, str, list, list),
     7: (str, str, int, int, list, str, str, str),
     9: (str, str, list, int, int, int, str, int, str),
+    10: (str, str, int, int, int, str, str, str, bytes, list, list, str, str, int, int, int),
+    11: (str, int, int, int, int, int, bool, bool, str, list, list, int, int),
 }
 FIELDS_MIN = {1: 9}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)

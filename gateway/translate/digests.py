@@ -49,4 +49,5 @@ REGISTER = Digest("RegisterStock", id_field="")  # of one registration; its batc
 SET_POLICY = Digest("SetStockPolicy")
 SUSPEND = Digest("SuspendSelling")
 RESUME = Digest("ResumeSelling")
+RECONCILE = Digest("Reconcile")  # of its header
 EVENT = Digest("WarehouseEvent", id_field="event_id")

@@ -94,6 +94,16 @@ def _decoded(parts: Sequence[bytes]) -> tuple[list[str], str]:
 KEY = stock_key("main", "A")
 HOME = shard_of(KEY, SHARDS)
 FEED_SHARD = feed_shard_of("wms", SHARDS)
+HEADER = ["wms", "", 7, NOW_MS, 2, 10, 1, 1, ""]
+RECONCILIATION_BODIES: dict[int, list[Any]] = {
+    Verb.BEGIN_RECONCILIATION: ["q1", b"d" * 16, f"rc-1-{HOME}-1", "main", 1, HEADER],
+    Verb.RECONCILE_LINES: ["q1", f"rc-1-{HOME}-1", 1, HEADER, False, [[KEY, 1, 5, True]]],
+    Verb.FINISH_RECONCILIATION: ["q1", f"rc-1-{HOME}-1", 3, [1, 1, 0, 0, 0, 0, 0, 0, 0], ""],
+    Verb.GET_RECONCILIATION: [f"rc-1-{HOME}-1"],
+    Verb.LIST_RECONCILIATIONS: ["main", [1], 10, ""],
+    Verb.LIST_FINDINGS: [f"rc-1-{HOME}-1", [], 10, ""],
+    Verb.LIST_COMPARABLE: ["main", 1, 0, 10, 0],
+}
 GOOD_BODIES: dict[int, list[Any]] = {
     Verb.RESERVE: ["r1", b"d" * 16, "web", [["0", KEY, 1, 0]], 60_000, False, 1, 1, "o1", "", "", []],
     Verb.CONFIRM: ["r2", b"d" * 16, f"1-{TIMELINE}-{HOME}-1", "o1", 0],
@@ -115,6 +125,7 @@ GOOD_BODIES: dict[int, list[Any]] = {
     Verb.HEARTBEAT: ["wms", "", "main", 7],
     Verb.GET_FEED_STATUS: ["wms", "", "main", 10, ""],
     Verb.GET_HOST_STATUS: [],
+    **RECONCILIATION_BODIES,
     Verb.LIST_AVAILABILITY: ["main", 10, 0],
     Verb.ACKNOWLEDGE_CHANGES: [
         "erp",
@@ -155,6 +166,8 @@ def _item(random: Random) -> Any:
         Verb.LIST_STOCK,
         Verb.LIST_EXCEPTIONS,
         Verb.GET_FEED_STATUS,
+        Verb.LIST_RECONCILIATIONS,
+        Verb.LIST_FINDINGS,
         Verb.GET_HOST_STATUS,
     )
     shard = FEED_SHARD if verb in (Verb.INGEST, Verb.HEARTBEAT) else HOME

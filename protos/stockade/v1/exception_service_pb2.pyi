@@ -50,6 +50,10 @@ class _ExceptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excepti
     """A consumer of the change feed did not take a change."""
     EXCEPTION_KIND_CONSUMER_LAGGING: _ExceptionKind.ValueType  # 16
     """A consumer of the change feed is too far behind. Heals by itself."""
+    EXCEPTION_KIND_RECONCILIATION_DRIFT: _ExceptionKind.ValueType  # 20
+    """A reconciliation differs beyond its tolerance: selling is suspended until somebody accepts the count or discards it."""
+    EXCEPTION_KIND_RECONCILIATION_REQUESTED: _ExceptionKind.ValueType  # 21
+    """The service asked for a reconciliation and nobody answered. Heals when one is done."""
 
 class ExceptionKind(_ExceptionKind, metaclass=_ExceptionKindEnumTypeWrapper):
     """What an exception is about."""
@@ -76,6 +80,10 @@ EXCEPTION_KIND_CHANGE_REJECTED: ExceptionKind.ValueType  # 15
 """A consumer of the change feed did not take a change."""
 EXCEPTION_KIND_CONSUMER_LAGGING: ExceptionKind.ValueType  # 16
 """A consumer of the change feed is too far behind. Heals by itself."""
+EXCEPTION_KIND_RECONCILIATION_DRIFT: ExceptionKind.ValueType  # 20
+"""A reconciliation differs beyond its tolerance: selling is suspended until somebody accepts the count or discards it."""
+EXCEPTION_KIND_RECONCILIATION_REQUESTED: ExceptionKind.ValueType  # 21
+"""The service asked for a reconciliation and nobody answered. Heals when one is done."""
 Global___ExceptionKind: _TypeAlias = ExceptionKind  # noqa: Y015
 
 class _ExceptionState:
