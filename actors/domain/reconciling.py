@@ -7,10 +7,13 @@ needs an entry of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 from actors.domain.answers import Page, Reply, error, ok
+from actors.domain.commands import Verb
+from actors.domain.comparing import reconcile_lines
 from actors.domain.events import ExceptionHealed
 from actors.domain.keys import split_stock_key
 from actors.domain.outcomes import ErrorReason, ExceptionState
@@ -174,3 +177,16 @@ def _comparable(actor: StockActor, kind: int) -> list[tuple[object, ...]]:
         }
         return [(actor.key, channel_id, order) for channel_id, order in orders]
     return [(actor.key,)] if available_to_sell(actor) else []
+
+
+RECONCILIATION_HANDLERS: dict[int, Callable[[Turn, ShardState, Any], Reply]] = {
+    Verb.BEGIN_RECONCILIATION: begin_reconciliation,
+    Verb.RECONCILE_LINES: reconcile_lines,
+    Verb.FINISH_RECONCILIATION: finish_reconciliation,
+    Verb.GET_RECONCILIATION: get_reconciliation,
+    Verb.LIST_COMPARABLE: list_comparable,
+}
+RECONCILIATION_LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
+    Verb.LIST_RECONCILIATIONS: list_reconciliations,
+    Verb.LIST_FINDINGS: list_findings,
+}

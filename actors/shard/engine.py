@@ -17,7 +17,6 @@ from actors.domain.answers import Reply, error
 from actors.domain.availability_pages import list_availability
 from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
-from actors.domain.comparing import reconcile_lines
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
@@ -40,14 +39,7 @@ from actors.domain.reading import (
 )
 from actors.domain.reconciliation_state import FAR_MS
 from actors.domain.reconciliation_watch import watch as watch_reconciliations
-from actors.domain.reconciling import (
-    begin_reconciliation,
-    finish_reconciliation,
-    get_reconciliation,
-    list_comparable,
-    list_findings,
-    list_reconciliations,
-)
+from actors.domain.reconciling import RECONCILIATION_HANDLERS, RECONCILIATION_LISTS
 from actors.domain.reserving import reserve
 from actors.domain.rules import Rules
 from actors.domain.state import Books, Reservation, ShardState, StockActor
@@ -91,11 +83,7 @@ HANDLERS: dict[int, Handler] = {
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
     Verb.HEARTBEAT: heartbeat,
-    Verb.BEGIN_RECONCILIATION: begin_reconciliation,
-    Verb.RECONCILE_LINES: reconcile_lines,
-    Verb.FINISH_RECONCILIATION: finish_reconciliation,
-    Verb.GET_RECONCILIATION: get_reconciliation,
-    Verb.LIST_COMPARABLE: list_comparable,
+    **RECONCILIATION_HANDLERS,
 }
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_RESERVATIONS: list_reservations,
@@ -103,8 +91,7 @@ LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_EXCEPTIONS: list_exceptions,
     Verb.LIST_CONSUMERS: list_consumers,
     Verb.GET_FEED_STATUS: get_feed_status,
-    Verb.LIST_RECONCILIATIONS: list_reconciliations,
-    Verb.LIST_FINDINGS: list_findings,
+    **RECONCILIATION_LISTS,
 }
 
 
