@@ -24,6 +24,19 @@ from stockade.client.change_results import Acknowledged, ChangeBatch, Consumer, 
 from stockade.client.errors import from_call_error
 from stockade.client.event_stream import PATIENCE_S, STREAM_EVENTS, AsyncEventStream, OnResult, course_of
 from stockade.client.outbox import UNSETTLED_MAX
+from stockade.client.reconciliation_results import Finding, Reconciled, Reconciliation
+from stockade.client.reconciling import (
+    RECONCILE,
+    RECONCILE_TIMEOUT_S,
+    Lines,
+    List,
+    ReconcileResponse,
+    Sending,
+    get_call,
+    header_message,
+    list_call,
+    send_asynchronously,
+)
 from stockade.client.results import (
     Availability,
     BatchResult,
@@ -250,6 +263,34 @@ class AsyncClient:
     ) -> tuple[list[StockException], str]:
         """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""
         return await self.run(self.calls.list_exceptions(**filters), timeout_s=timeout_s)
+
+    async def reconcile(
+        self, warehouse_id: str, lines: Lines, *, timeout_s: float = RECONCILE_TIMEOUT_S, **options: Any
+    ) -> Reconciled:
+        """Reconcile a list with the books. ``lines``: messages of ``stockade.client.reconciling``; a sequence, or a function that
+        begins them anew, is sent again when it breaks off. Options: kind ("STOCK", "OPEN_ORDERS", "CHANNEL_AVAILABILITY"),
+        request_id, reconciliation_id, source_id, stream_id, as_of_source_sequence, as_of_time_ms, tolerance_units,
+        tolerance_permille, beyond_tolerance, unlisted_keys, dry_run, differences_max."""
+        method: Any = self._channel.stream_unary(
+            RECONCILE, request_serializer=_serialize, response_deserializer=ReconcileResponse.FromString
+        )
+        wanted = List(header_message(warehouse_id, **options), lines)
+        return await send_asynchronously(
+            method, wanted, Sending(wanted, self._retry, timeout_s), call_metadata(self._token)
+        )
+
+    async def get_reconciliation(
+        self, reconciliation_id: str = "", *, timeout_s: float | None = None, **options: Any
+    ) -> tuple[Reconciliation, list[Finding], str]:
+        """GetReconciliation: it, a page of its findings, and the next one's token. Options: request_id (instead of its id),
+        finding_kinds, page_size, page_token."""
+        return await self.run(get_call(reconciliation_id, **options), timeout_s=timeout_s)
+
+    async def list_reconciliations(
+        self, *, timeout_s: float | None = None, **filters: Any
+    ) -> tuple[list[Reconciliation], str]:
+        """ListReconciliations: a page and the next one's token. Filters: warehouse_id, states, page_size, page_token."""
+        return await self.run(list_call(**filters), timeout_s=timeout_s)
 
     async def acknowledge_changes(
         self,
