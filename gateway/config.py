@@ -63,6 +63,7 @@ RESPONSE_FINDINGS_MAX = 1_000  # in the answer; the others by pages
 DRY_RUN_FINDINGS_MAX = 10_000  # in the answer, and nowhere else: 3 MB
 FAILED_LINES_KEPT_MAX = 10_000  # in the answer: 1 MB
 STOCK_KEY_CACHE_MAX = 200_000  # ~350 bytes each: 70 MiB at most; emptied when full
+SOURCE_CACHE_MAX = 10_000  # a cluster has dozens of sources; emptied when full
 RESERVATION_CHANNEL_CACHE_MAX = 100_000  # only with credentials: whose reservation it is
 
 # --- durations in milliseconds ----------------------------------------------------------------------------------------

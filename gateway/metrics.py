@@ -42,6 +42,11 @@ class Metrics:
             "stockade_events", "Warehouse events answered, by source and outcome", ["source", "outcome"],
             registry=self.registry,
         )  # fmt: skip
+        self._received = Counter(
+            "stockade_events_received",
+            "Warehouse events that came in, by source; as many as are answered, by stockade_events_total",
+            ["source"], registry=self.registry,
+        )  # fmt: skip
         self._feed_age = Gauge(
             "stockade_feed_age_seconds",
             "Age of the newest event this gateway took, by when it occurred; of several gateways the least is true",
@@ -94,6 +99,10 @@ class Metrics:
         if child is None:
             child = self._event_children[source, outcome] = self._events.labels(source, outcome)
         child.inc(count)
+
+    def received(self, source_id: str, count: int) -> None:
+        """Warehouse events of one source came in; each is going to be answered."""
+        self._received.labels(source_id if source_id in self._sources else _OTHER_SOURCE).inc(count)
 
     def heard(self, source_id: str, warehouse_id: str, occur_time_s: int) -> None:
         """An event of this time was applied, or had been before."""

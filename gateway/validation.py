@@ -27,6 +27,7 @@ from gateway.config import (
     NOTE_BYTES_MAX,
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
+    SOURCE_CACHE_MAX,
     STOCK_KEY_CACHE_MAX,
     GatewayConfig,
 )
@@ -34,6 +35,7 @@ from gateway.errors import CallFailed, Violation
 from stockade.v1 import stock_key_pb2
 
 TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999: what a Timestamp can say
+TIME_SECONDS_MAX = TIME_MS_MAX // 1000
 NANOS_PER_SECOND = 1_000_000_000
 DURATION_SECONDS_MAX = 315_576_000_000  # what a Duration can say
 VERSION_MAX = 2**63 - 1
@@ -184,6 +186,7 @@ class KnownNames:
         self.shard_count = 0
         # warehouse → SKU → (stock key, shard); hot paths look in it directly
         self.placed: dict[str, dict[str, tuple[str, int]]] = {warehouse: {} for warehouse in config.warehouses}
+        self.feeds: dict[str, int] = {}  # well-formed source → its feed shard
         self._cached = 0
 
     def set_shard_count(self, shard_count: int) -> None:
@@ -254,6 +257,16 @@ class KnownNames:
         """The shard where a source's events are told apart."""
         return feed_shard_of(source_id, self.shard_count)
 
+    def feed(self, field: str, source_id: str, findings: Findings) -> int:
+        """The same of a required id, which is remembered when it is well formed."""
+        if not valid_id(source_id):
+            findings.id(field, source_id)
+            return 0
+        if len(self.feeds) >= SOURCE_CACHE_MAX:
+            self.feeds.clear()
+        shard = self.feeds[source_id] = self.feed_shard(source_id)
+        return shard
+
     def home(self, reservation_id: str) -> int:
         """The home shard that a well-formed id names. Raises CallFailed RESERVATION_NOT_FOUND when it is not one of
         ours.
@@ -266,6 +279,7 @@ class KnownNames:
     def _forget(self) -> None:
         for skus in self.placed.values():
             skus.clear()
+        self.feeds.clear()
         self._cached = 0
 
 

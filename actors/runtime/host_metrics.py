@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from actors.domain.state import Books
+from actors.runtime.feed_metrics import feed_metrics, feed_views
 from actors.shard.statistics import COMMIT_BUCKETS_S
 
 __all__ = ["host_metrics_text"]
@@ -41,18 +43,22 @@ COUNTERS = {
 }
 
 
-def host_metrics_text(status: Callable[[], Mapping[str, Any]]) -> bytes:
-    """The exposition text of a host whose ``status`` is as ``ShardHost.status`` gives it."""
+def host_metrics_text(status: Callable[[], Mapping[str, Any]], books: Books | None = None, now_ms: int = 0) -> bytes:
+    """The exposition text of a host whose ``status`` is as ``ShardHost.status`` gives it. ``books``: what feeds are told from,
+    at shard time ``now_ms``.
+    """
     registry = CollectorRegistry()
-    registry.register(HostCollector(status))
+    registry.register(HostCollector(status, books, now_ms))
     return generate_latest(registry)
 
 
 class HostCollector(Collector):
     """Asks the host once a scrape."""
 
-    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], Mapping[str, Any]], books: Books | None, now_ms: int) -> None:
         self._status = status
+        self._books = books
+        self._now_ms = now_ms
 
     def describe(self) -> list[Metric]:
         return []
@@ -73,6 +79,8 @@ class HostCollector(Collector):
         for shard in status.get("shards", ()):
             depth.add_metric([str(shard["shard"])], float(shard["queue_depth"]))
         yield depth
+        if self._books is not None:
+            yield from feed_metrics(feed_views(self._books), self._now_ms)
 
 
 def commit_histogram(status: Mapping[str, Any]) -> HistogramMetricFamily:

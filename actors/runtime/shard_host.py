@@ -81,7 +81,7 @@ async def start_service(start: Start) -> ShardHostService:
         raise FatalFault(str(error)) from error
 
     async def metrics_page() -> Answer:
-        return Answer(200, METRICS_CONTENT_TYPE, host_metrics_text(host.status))
+        return Answer(200, METRICS_CONTENT_TYPE, host_metrics_text(host.status, host.engine.books, host.engine.now_ms))
 
     metrics = OperationsServer({"/metrics": metrics_page})
     metrics_port = await metrics.start("127.0.0.1", 0)

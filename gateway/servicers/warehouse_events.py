@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 from actors.domain.answers import OK
@@ -13,14 +12,11 @@ from gateway.errors import CallFailed, failure_of, invalid, status_of
 from gateway.rpc import Rpc
 from gateway.servicers.desk import FAILED, Desk, check, failed_check, with_failures
 from gateway.servicers.event_stream import EventStream
+from gateway.servicers.ingestion import Ingestion
 from gateway.streams import Stream
-from gateway.translate.events import EventRequests, fill_result
 from gateway.translate.feeds import feed_filters, feed_status, fill_heartbeat, heartbeat_item
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
-
-HEARD = ("applied", "duplicate")  # outcomes that say how far the source's feed has come
-OTHER_SOURCE = "is not that of the stream's opening: open a stream for it"
 
 
 class WarehouseEventService:
@@ -28,7 +24,7 @@ class WarehouseEventService:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._requests = EventRequests(desk.config, desk.names)
+        self._ingestion = Ingestion(desk)
         self._clock = asyncio.get_running_loop().time
 
     async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> pb.IngestEventsResponse:
@@ -37,7 +33,7 @@ class WarehouseEventService:
         findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
         check(findings)
         response = pb.IngestEventsResponse()
-        await self._ingest(request.events, size, rpc, response)
+        await self._ingestion.ingest(request.events, size, rpc, response)
         return response
 
     async def StreamEvents(self, stream: Stream, rpc: Rpc) -> None:
@@ -49,7 +45,7 @@ class WarehouseEventService:
         async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> pb.StreamEventsResponse:
             response = pb.StreamEventsResponse()
             now_ms = int(self._clock() * 1000)
-            response.watermark = await self._ingest(events, size, rpc.at(now_ms), response, opening)
+            response.watermark = await self._ingestion.ingest(events, size, rpc.at(now_ms), response, opening)
             return response
 
         await EventStream(stream, ingest, _check_message, self._desk.closing).run()
@@ -120,62 +116,6 @@ class WarehouseEventService:
             if not token:
                 return opened
 
-    async def _ingest(  # noqa: PLR0913  the parts of one batch
-        self,
-        events: Sequence[pb.WarehouseEvent],
-        size: int,
-        rpc: Rpc,
-        response: pb.IngestEventsResponse | pb.StreamEventsResponse,
-        opening: pb.StreamOpening | None = None,
-    ) -> int:
-        """Ask the shards; one result each, in their order, into ``response``. ``opening``: of the stream that the events come
-        by. Returns the last watermark that a result told of.
-        """
-        desk = self._desk
-        items = []
-        failed: dict[int, CallFailed] = {}
-        # the digest takes the id out
-        told = [(event.source_id, event.event_id, event) for event in events]
-        for index, event in enumerate(events):
-            found = Findings()
-            if opening is None:
-                try:
-                    rpc.principal.require_source(event.source_id)
-                except CallFailed as failure:
-                    failed[index] = failure
-                    continue
-            else:
-                _check_belongs(event, opening, found)
-            item = self._requests.event(event, rpc.cause, found)
-            if found:
-                failed[index] = failed_check(found, f"events[{index}]." if opening is None else "event.")
-            else:
-                items.append(item)
-        try:
-            answers = await desk.change_many(items, rpc, size)
-        except CallFailed as failure:
-            if opening is None:
-                raise
-            answers = [(FAILED, failure)] * len(items)  # the stream goes on
-        replies = with_failures(answers, failed)
-        watermark = 0
-        outcomes: Counter[tuple[str, str]] = Counter()
-        for (source_id, event_id, event), reply in zip(told, replies, strict=True):
-            result = response.results.add()
-            if reply[0] == OK:
-                watermark = reply[2][10] if len(reply[2]) > 10 else 0  # noqa: PLR2004  an older host says nothing
-                outcome = fill_result(result, desk.hosts.timeline, reply[2])
-                outcomes[source_id, outcome] += 1
-                if outcome in HEARD:
-                    desk.metrics.heard(source_id, event.stock_key.warehouse_id, event.occur_time.seconds)
-                continue
-            result.event_id = event_id
-            result.error.CopyFrom(status_of(reply[1] if reply[0] == FAILED else failure_of(reply)))
-            outcomes[source_id, "error"] += 1
-        for (source_id, outcome), count in outcomes.items():
-            desk.metrics.ingested(source_id, outcome, count)
-        return watermark
-
 
 def _opening(message: pb.StreamEventsRequest | None) -> pb.StreamOpening:
     findings = Findings()
@@ -197,10 +137,3 @@ def _check_message(message: pb.StreamEventsRequest) -> None:
     if len(message.events) > EVENTS_PER_CALL_MAX:
         findings.size("events", len(message.events), 0, EVENTS_PER_CALL_MAX, "events")
     check(findings)
-
-
-def _check_belongs(event: pb.WarehouseEvent, opening: pb.StreamOpening, findings: Findings) -> None:
-    if event.source_id != opening.source_id:
-        findings.add("source_id", OTHER_SOURCE)
-    if event.stream_id != opening.stream_id:
-        findings.add("stream_id", OTHER_SOURCE)

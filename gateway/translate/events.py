@@ -16,7 +16,7 @@ from actors.domain.rules import ON_HAND_MAX
 from gateway.config import GatewayConfig
 from gateway.translate import digests
 from gateway.translate.answers import position
-from gateway.validation import SEQUENCE_MAX, Findings, KnownNames
+from gateway.validation import NANOS_PER_SECOND, SEQUENCE_MAX, TIME_SECONDS_MAX, Findings, KnownNames, valid_id
 from stockade.v1 import stock_key_pb2
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
@@ -25,64 +25,88 @@ DISPOSITIONS = frozenset(map(int, Disposition))
 _INGEST = int(Verb.INGEST)
 _APPLIED, _DUPLICATE = int(IngestOutcome.APPLIED), int(IngestOutcome.DUPLICATE)
 _REJECTED = int(IngestOutcome.REJECTED)
+_UNKNOWN_FACT, _UNKNOWN_WAREHOUSE = int(RejectReason.UNKNOWN_FACT), int(RejectReason.UNKNOWN_WAREHOUSE)
+_SOURCE_NOT_ALLOWED = int(RejectReason.SOURCE_NOT_ALLOWED)
+_SELLABLE = int(Disposition.SELLABLE)
 
 
 class EventRequests:
-    """Reads warehouse events by the settings."""
+    """Reads warehouse events by the settings. The way of a good event is kept short: a warehouse's rush hour is 40,000 a second."""
 
     def __init__(self, config: GatewayConfig, names: KnownNames) -> None:
         self._names = names
-        self._warehouses = config.warehouses
+        self._placed = names.placed
+        self._feeds = names.feeds
+        # warehouse → fact → who may tell it; facts that anybody may tell are absent
+        self._allowed = {
+            warehouse_id: {int(fact): sources for fact, sources in warehouse.sources.items()}
+            for warehouse_id, warehouse in config.warehouses.items()
+        }
 
     def event(self, event: pb.WarehouseEvent, cause: Sequence[str], findings: Findings) -> Item:
-        """The item of one event; not to be used when there are findings."""
-        source_id, event_id = event.source_id, event.event_id
-        findings.id("source_id", source_id)
-        findings.id("event_id", event_id)
-        findings.optional_id("stream_id", event.stream_id)
+        """The item of one event; not to be used when there are findings. The event loses its id."""
+        source_id, event_id, stream_id = event.source_id, event.event_id, event.stream_id
+        shard = self._feeds.get(source_id, -1)
+        if shard < 0:
+            shard = self._names.feed("source_id", source_id, findings)
+        if not valid_id(event_id):
+            findings.id("event_id", event_id)
+        if stream_id and not valid_id(stream_id):
+            findings.id("stream_id", stream_id)
         sequence = event.source_sequence
-        findings.quantity("source_sequence", sequence, 0, SEQUENCE_MAX)
-        occur_time_ms = 0
-        if event.HasField("occur_time"):
-            occur_time_ms = findings.time_ms("occur_time", event.occur_time)
-        else:
-            findings.add("occur_time", "is required")
-        key, _ = self._names.place_anywhere(event.stock_key, "stock_key", findings)
-        findings.optional_id("document_id", event.document_id)
-        findings.optional_id("document_line", event.document_line)
-        findings.optional_id("lot_id", event.lot_id)
-        findings.reserved("unit_code", event.unit_code)
+        if sequence < 0:
+            findings.quantity("source_sequence", sequence, 0, SEQUENCE_MAX)
+        occur_time_ms = self._occur_time_ms(event, findings)
+        stock_key = event.stock_key
+        warehouse_id = stock_key.warehouse_id
+        skus = self._placed.get(warehouse_id)
+        placed = skus.get(stock_key.sku) if skus is not None and not stock_key.owner_id else None
+        key, _ = placed or self._names.place_anywhere(stock_key, "stock_key", findings)
+        document_id, document_line, lot_id = event.document_id, event.document_line, event.lot_id
+        if document_id and not valid_id(document_id):
+            findings.id("document_id", document_id)
+        if document_line and not valid_id(document_line):
+            findings.id("document_line", document_line)
+        if lot_id and not valid_id(lot_id):
+            findings.id("lot_id", lot_id)
+        if event.unit_code:
+            findings.reserved("unit_code", event.unit_code)
         lot_expire_ms = 0
         if event.HasField("lot_expire_time"):
             lot_expire_ms = findings.time_ms("lot_expire_time", event.lot_expire_time)
         attributes = findings.labels("attributes", dict(event.attributes)) if event.attributes else ()
-        fact, details = self._fact(event, findings)
-        reject_reason = self._reject_reason(event.stock_key.warehouse_id, source_id, fact)
+        name = event.WhichOneof("fact")
+        if name is None:  # not given, or one that only a newer version knows
+            fact, details = 0, []
+        else:
+            fact, read = FACTS[name]
+            details = read(getattr(event, name), Path(name, findings))
         body = [
-            source_id, event.stream_id, event_id, sequence, occur_time_ms, key, b"", fact, details, event.document_id,
-            event.document_line, event.lot_id, lot_expire_ms, attributes, reject_reason,
+            source_id, stream_id, event_id, sequence, occur_time_ms, key, b"", fact, details, document_id, document_line,
+            lot_id, lot_expire_ms, attributes, self._reject_reason(warehouse_id, source_id, fact),
         ]  # fmt: skip
         if not findings:
             body[6] = digests.EVENT.of(event, has_map=bool(attributes))
-        return [_INGEST, self._names.feed_shard(source_id), 0, 1, cause, body]
+        return [_INGEST, shard, 0, 1, cause, body]
 
-    def _fact(self, event: pb.WarehouseEvent, findings: Findings) -> tuple[int, list[Any]]:
-        name = event.WhichOneof("fact")
-        if name is None:  # not given, or one that only a newer version knows
-            return 0, []
-        fact, read = FACTS[name]
-        return int(fact), read(getattr(event, name), Path(name, findings))
+    def _occur_time_ms(self, event: pb.WarehouseEvent, findings: Findings) -> int:
+        time = event.occur_time
+        seconds, nanos = time.seconds, time.nanos
+        if 0 < seconds < TIME_SECONDS_MAX and 0 <= nanos < NANOS_PER_SECOND:
+            return int(seconds * 1000 + nanos // 1_000_000)
+        if not event.HasField("occur_time"):
+            findings.add("occur_time", "is required")
+            return 0
+        return findings.time_ms("occur_time", time)
 
     def _reject_reason(self, warehouse_id: str, source_id: str, fact: int) -> int:
         if not fact:
-            return int(RejectReason.UNKNOWN_FACT)
-        warehouse = self._warehouses.get(warehouse_id)
-        if warehouse is None:
-            return int(RejectReason.UNKNOWN_WAREHOUSE)
-        allowed = warehouse.sources.get(Fact(fact))
-        if allowed is not None and source_id not in allowed:
-            return int(RejectReason.SOURCE_NOT_ALLOWED)
-        return 0
+            return _UNKNOWN_FACT
+        allowed_by_fact = self._allowed.get(warehouse_id)
+        if allowed_by_fact is None:
+            return _UNKNOWN_WAREHOUSE
+        allowed = allowed_by_fact.get(fact) if allowed_by_fact else None
+        return _SOURCE_NOT_ALLOWED if allowed is not None and source_id not in allowed else 0
 
 
 class Path:
@@ -95,7 +119,8 @@ class Path:
         self._findings = findings
 
     def units(self, quantity: int, least: int = 1, field: str = "quantity") -> int:
-        self._findings.stock_quantity(f"{self._name}.{field}", quantity, least)
+        if not least <= quantity <= ON_HAND_MAX:
+            self._findings.stock_quantity(f"{self._name}.{field}", quantity, least)
         return quantity
 
     def disposition(
@@ -108,12 +133,13 @@ class Path:
         return number
 
     def id(self, field: str, text: str) -> str:
-        self._findings.id(f"{self._name}.{field}", text)
+        if not valid_id(text):
+            self._findings.id(f"{self._name}.{field}", text)
         return text
 
     def optional_id(self, field: str, text: str) -> str:
-        if text:
-            self._findings.optional_id(f"{self._name}.{field}", text)
+        if text and not valid_id(text):
+            self._findings.id(f"{self._name}.{field}", text)
         return text
 
     def text(self, field: str, text: str) -> str:
@@ -127,25 +153,29 @@ class Path:
         """[] or [reservation_id, channel_id, order_reference, line_id]. A promise of an unknown channel is kept as it
         is.
         """
-        if not fact.HasField("promise"):
-            return []
         promise: stock_key_pb2.Promise = fact.promise
-        line_id = self.optional_id("promise.line_id", promise.line_id)
+        line_id = promise.line_id
+        if line_id and not valid_id(line_id):
+            self.id("promise.line_id", line_id)
         target = promise.WhichOneof("target")
-        if target == "reservation_id":
-            return [self.id("promise.reservation_id", promise.reservation_id), "", "", line_id]
         if target == "order":
             order = promise.order
-            channel_id = self.id("promise.order.channel_id", order.channel_id)
-            return ["", channel_id, self.id("promise.order.order_reference", order.order_reference), line_id]
-        self.add("promise", "give a reservation_id or an order, or no promise")
+            channel_id, order_reference = order.channel_id, order.order_reference
+            if not (valid_id(channel_id) and valid_id(order_reference)):
+                self.id("promise.order.channel_id", channel_id)
+                self.id("promise.order.order_reference", order_reference)
+            return ["", channel_id, order_reference, line_id]
+        if target == "reservation_id":
+            return [self.id("promise.reservation_id", promise.reservation_id), "", "", line_id]
+        if fact.HasField("promise"):
+            self.add("promise", "give a reservation_id or an order, or no promise")
         return []
 
 
 def _receipt(fact: pb.Receipt, at: Path) -> list[Any]:
     return [
         at.units(fact.quantity),
-        at.disposition(fact.disposition),
+        at.disposition(fact.disposition) if fact.disposition else _SELLABLE,
         at.optional_id("inbound_reference", fact.inbound_reference),
         at.optional_id("inbound_line", fact.inbound_line),
     ]
@@ -161,19 +191,19 @@ def _shipment(fact: pb.Shipment, at: Path) -> list[Any]:
         at.id("shipment_id", fact.shipment_id),
         at.promise(fact),
         fact.close_remainder,
-        at.disposition(fact.disposition),
+        at.disposition(fact.disposition) if fact.disposition else _SELLABLE,
     ]
 
 
 def _adjustment(fact: pb.Adjustment, at: Path) -> list[Any]:
-    delta = fact.delta
+    delta, note = fact.delta, fact.note
     if delta == 0 or abs(delta) > ON_HAND_MAX:
         at.add("delta", f"is {delta}; it must not be 0, and at most {ON_HAND_MAX} either way")
     return [
         delta,
-        at.disposition(fact.disposition),
+        at.disposition(fact.disposition) if fact.disposition else _SELLABLE,
         at.optional_id("reason", fact.reason),
-        at.text("note", fact.note),
+        at.text("note", note) if note else "",
     ]
 
 
@@ -231,41 +261,49 @@ def _customer_return(fact: pb.CustomerReturn, at: Path) -> list[Any]:
 
 
 # The name in the oneof → the domain's fact and what reads its details, in the order of ``commands.Ingest``.
-FACTS: dict[str, tuple[Fact, Callable[[Any, Path], list[Any]]]] = {
-    "receipt": (Fact.RECEIPT, _receipt),
-    "pick": (Fact.PICK, _pick),
-    "unpick": (Fact.UNPICK, _pick),
-    "shipment": (Fact.SHIPMENT, _shipment),
-    "adjustment": (Fact.ADJUSTMENT, _adjustment),
-    "stock_count": (Fact.STOCK_COUNT, _stock_count),
-    "disposition_change": (Fact.DISPOSITION_CHANGE, _disposition_change),
-    "transfer_dispatch": (Fact.TRANSFER_DISPATCH, _transfer_dispatch),
-    "transfer_receipt": (Fact.TRANSFER_RECEIPT, _transfer_receipt),
-    "customer_return": (Fact.CUSTOMER_RETURN, _customer_return),
+FACTS: dict[str, tuple[int, Callable[[Any, Path], list[Any]]]] = {
+    "receipt": (int(Fact.RECEIPT), _receipt),
+    "pick": (int(Fact.PICK), _pick),
+    "unpick": (int(Fact.UNPICK), _pick),
+    "shipment": (int(Fact.SHIPMENT), _shipment),
+    "adjustment": (int(Fact.ADJUSTMENT), _adjustment),
+    "stock_count": (int(Fact.STOCK_COUNT), _stock_count),
+    "disposition_change": (int(Fact.DISPOSITION_CHANGE), _disposition_change),
+    "transfer_dispatch": (int(Fact.TRANSFER_DISPATCH), _transfer_dispatch),
+    "transfer_receipt": (int(Fact.TRANSFER_RECEIPT), _transfer_receipt),
+    "customer_return": (int(Fact.CUSTOMER_RETURN), _customer_return),
 }
 
 
-def fill_result(result: pb.IngestResult, timeline: str, view: Sequence[Any]) -> str:
-    """Put an ``IngestView`` into a result; returns the outcome's name for the metrics."""
-    event_id, outcome, place, shortage_quantity, exception_id, reject_reason = view[:6]
-    result.event_id = event_id
-    if outcome == _APPLIED:
-        result.applied.MergeFrom(
-            pb.Applied(
-                position=position(timeline, place), shortage_quantity=shortage_quantity, exception_id=exception_id
-            )
-        )
-    elif outcome == _DUPLICATE:
-        result.duplicate.position.CopyFrom(position(timeline, place))
-    elif outcome == _REJECTED:
-        result.rejected.reason = reject_reason
-        result.rejected.exception_id = exception_id
-    else:
+class Results:
+    """Puts replies into results. Of one record's events the answers are mostly alike: the last one is kept and copied."""
+
+    def __init__(self) -> None:
+        self._like: tuple[Any, ...] | None = None
+        self._applied = pb.Applied()
+
+    def fill(self, result: pb.IngestResult, timeline: str, view: Sequence[Any]) -> str:
+        """Put an ``IngestView`` into a result; returns the outcome's name for the metrics."""
+        event_id, outcome, place, shortage_quantity, exception_id, reject_reason = view[:6]
+        result.event_id = event_id
+        if outcome == _APPLIED:
+            like = (timeline, *place, shortage_quantity, exception_id)
+            if like != self._like:
+                self._like = like
+                self._applied = pb.Applied(
+                    position=position(timeline, place), shortage_quantity=shortage_quantity, exception_id=exception_id
+                )
+            result.applied.CopyFrom(self._applied)
+            return "applied"
+        if outcome == _DUPLICATE:
+            result.duplicate.position.CopyFrom(position(timeline, place))
+            return "duplicate"
+        if outcome == _REJECTED:
+            result.rejected.reason = reject_reason
+            result.rejected.exception_id = exception_id
+            return "rejected"
         place_awaited, until_ms = view[8:10] if len(view) > 9 else (0, 0)  # an older host says nothing  # noqa: PLR2004
         result.deferred.reason = f"waits for all that its source told up to {place_awaited}"
         result.deferred.waits_for_sequence = place_awaited
         result.deferred.until_time.FromMilliseconds(until_ms)
-    return IngestOutcome(outcome).name.lower() if outcome in _OUTCOMES else "deferred"
-
-
-_OUTCOMES = frozenset(map(int, IngestOutcome))
+        return "deferred"

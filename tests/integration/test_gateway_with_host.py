@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from prometheus_client.parser import text_string_to_metric_families
 
 from actors.domain.outcomes import Door, Fact
 from actors.domain.rules import Rules
@@ -301,7 +302,8 @@ async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
             'stockade_feed_age_seconds{source="wms",warehouse="main"}'
         ]
         assert 600 <= float(age_s[0].rpartition(" ")[2]) < 660
-        both = text + host_metrics_text(there.host.status).decode()
+        books, now_ms = there.host.engine.books, there.host.engine.now_ms
+        both = text + host_metrics_text(there.host.status, books, now_ms).decode()
         for name in (
             'stockade_decisions_total{outcome="granted",verb="reserve"} 1.0',
             "stockade_rpc_duration_seconds_bucket{",
@@ -311,6 +313,10 @@ async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
             "stockade_imposed_uncovered_units 0.0",
             "stockade_shortage_units 0.0",
             'stockade_events_total{outcome="applied",source="wms"} 1.0',
+            'stockade_events_received_total{source="wms"} 2.0',
+            'stockade_feed_events_total{outcome="received",source="wms",stream=""} 2.0',
+            'stockade_feed_waiting_events{source="wms",stream=""} 0.0',
+            'stockade_feed_lag_seconds{source="wms",stream="",warehouse="main"} 6',
             "stockade_journal_bytes ",
             "stockade_dedupe_entries ",
             "stockade_recovery_seconds ",
@@ -318,6 +324,43 @@ async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
             "stockade_accepts_claims 1.0",
         ):
             assert name in both, name
+
+
+def metric(text: str, name: str) -> dict[str, float]:
+    """One metric by its labels' outcome."""
+    samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name:
+                samples[sample.labels.get("outcome", "")] = (
+                    samples.get(sample.labels.get("outcome", ""), 0) + sample.value
+                )
+    return samples
+
+
+async def test_every_event_that_came_in_is_accounted_for_at_the_gateway_and_at_the_host():
+    """received = applied + duplicate + waiting + rejected (+ what was never decided), counted where it comes in."""
+    async with node() as (here, there):
+        good = [told(f"e{number}", receipt=event_pb.Receipt(quantity=1)) for number in range(20)]
+        for number, event in enumerate(good):
+            event.source_sequence = number + 1
+        waits = told("w", shipment=event_pb.Shipment(quantity=1, shipment_id="s1", close_remainder=True))
+        waits.source_sequence = 40
+        reused = told("e3", receipt=event_pb.Receipt(quantity=9))
+        lost = told("x", receipt=event_pb.Receipt(quantity=1))
+        lost.stock_key.warehouse_id = "nowhere"
+        malformed = told("m", receipt=event_pb.Receipt(quantity=0))
+        batch = [*good, waits, reused, lost, malformed, *good[:7]]
+        response = await here.call(event_pb.IngestEventsRequest(events=batch))
+        _, text = await here.get("/metrics")
+        received = metric(text, "stockade_events_received_total")[""]
+        answered = metric(text, "stockade_events_total")
+        assert received == len(batch) == len(response.results) == sum(answered.values())
+        assert answered == {"applied": 20, "duplicate": 7, "deferred": 1, "rejected": 2, "error": 1}
+        books = there.host.engine.books
+        feed = metric(host_metrics_text(there.host.status, books, 0).decode(), "stockade_feed_events_total")
+        assert feed == {"received": 30, "applied": 20, "duplicate": 7, "waiting": 1, "rejected": 2}
+        assert received == feed["received"] + answered["error"], "what was not decided is the sender's still"
 
 
 async def test_an_event_of_an_unknown_warehouse_is_rejected_on_record():

@@ -21,7 +21,7 @@ from gateway.access import ANYBODY
 from gateway.config import BYTES_PER_FRAME_MAX, ChannelConfig, GatewayConfig, WarehouseConfig
 from gateway.paging import read_token, write_token
 from gateway.translate import answers, digests
-from gateway.translate.events import FACTS, EventRequests, fill_result
+from gateway.translate.events import FACTS, EventRequests, Results
 from gateway.translate.reservations import ReservationRequests, wire_size
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings, KnownNames
@@ -392,8 +392,24 @@ def test_an_exception_and_an_explanation_show_every_field() -> None:
 @pytest.mark.parametrize("outcome", list(outcomes.IngestOutcome))
 def test_every_outcome_of_an_event_has_its_own_result(outcome: outcomes.IngestOutcome) -> None:
     result = event_pb.IngestResult()
-    name = fill_result(result, "tl", views.IngestView("e", int(outcome), PLACE, 3, "x", 6))
+    name = Results().fill(result, "tl", views.IngestView("e", int(outcome), PLACE, 3, "x", 6))
     assert result.WhichOneof("result") == name == outcome.name.lower()
+
+
+def test_results_of_one_batch_do_not_run_into_each_other() -> None:
+    """What was put into the last result is kept for the next: only where both are alike."""
+    results, filled = Results(), []
+    told = [(PLACE, 3, ""), (PLACE, 3, ""), (PLACE, 0, ""), ((*PLACE[:2], 99, 5), 0, ""), (PLACE, 0, "x")]
+    for number, (place, shortage, exception_id) in enumerate(told):
+        result = event_pb.IngestResult()
+        view = views.IngestView(f"e{number}", int(outcomes.IngestOutcome.APPLIED), place, shortage, exception_id, 0)
+        results.fill(result, "tl", view)
+        filled.append(result)
+    seen = [
+        (each.event_id, each.applied.position.sequence, each.applied.shortage_quantity, each.applied.exception_id)
+        for each in filled
+    ]
+    assert seen == [(f"e{number}", place[2], short, why) for number, (place, short, why) in enumerate(told)]
 
 
 ENUMS = [
