@@ -55,7 +55,7 @@ def host_metrics_text(status: Callable[[], Mapping[str, Any]], books: Books | No
 class HostCollector(Collector):
     """Asks the host once a scrape."""
 
-    def __init__(self, status: Callable[[], Mapping[str, Any]], books: Books | None, now_ms: int) -> None:
+    def __init__(self, status: Callable[[], Mapping[str, Any]], books: Books | None = None, now_ms: int = 0) -> None:
         self._status = status
         self._books = books
         self._now_ms = now_ms

@@ -396,22 +396,6 @@ def test_every_outcome_of_an_event_has_its_own_result(outcome: outcomes.IngestOu
     assert result.WhichOneof("result") == name == outcome.name.lower()
 
 
-def test_results_of_one_batch_do_not_run_into_each_other() -> None:
-    """What was put into the last result is kept for the next: only where both are alike."""
-    results, filled = Results(), []
-    told = [(PLACE, 3, ""), (PLACE, 3, ""), (PLACE, 0, ""), ((*PLACE[:2], 99, 5), 0, ""), (PLACE, 0, "x")]
-    for number, (place, shortage, exception_id) in enumerate(told):
-        result = event_pb.IngestResult()
-        view = views.IngestView(f"e{number}", int(outcomes.IngestOutcome.APPLIED), place, shortage, exception_id, 0)
-        results.fill(result, "tl", view)
-        filled.append(result)
-    seen = [
-        (each.event_id, each.applied.position.sequence, each.applied.shortage_quantity, each.applied.exception_id)
-        for each in filled
-    ]
-    assert seen == [(f"e{number}", place[2], short, why) for number, (place, short, why) in enumerate(told)]
-
-
 ENUMS = [
     (outcomes.RefusalReason, stock_key_pb2.RefusalReason),
     (outcomes.ReservationState, stock_key_pb2.ReservationState),
