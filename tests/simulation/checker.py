@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tests.simulation import model_feeds
 from tests.simulation.history import OK, OPERATOR_VERBS, REFUSED, Effect, History, LineSeen, Operation
 from tests.simulation.model import Model, Settings
+from tests.simulation.model_feeds import Feed
 from tests.simulation.ordering import Step, in_order, places
 
 Identity = tuple[Any, ...]
@@ -61,6 +63,7 @@ class Judge:
         self._views: dict[Identity, list[View]] = {}
         self._watched: dict[str, list[Identity]] = {}  # by reservation: an effect can only change how its own look
         self._waiting: list[tuple[Operation, Identity]] = []
+        self._settled_by: dict[Identity, float] = {}  # events that waited → by when they were decided
         self._lost_track = False
 
     def judge(self) -> list[Violation]:
@@ -98,6 +101,10 @@ class Judge:
                 self._again(step)
         elif effect.kind == "command":
             self._command(step, effect)
+        elif effect.kind == "settled":
+            self._settled(step, effect)
+        elif effect.kind == "gap closed":
+            self.model.feeds.setdefault((effect.feed[0], effect.feed[1]), Feed()).close(effect.up_to)
         elif effect.kind == "expiry":
             self._expiry(effect)
         elif effect.kind == "owned":
@@ -162,6 +169,19 @@ class Judge:
             if step.operation.time_ms not in (0, effect.time_ms):
                 self._add("positions", f"decided at {effect.time_ms}, at {places(effect)}", step.operation)
             self._compare(step.operation, outcome.answer)
+
+    def _settled(self, step: Step, effect: Effect) -> None:
+        """An event that waited was decided, for nobody in particular."""
+        outcome = model_feeds.settle(self.model, effect.identity, effect.time_ms)
+        if outcome.status != OK:
+            self._add("waiting", f"{effect.identity} was decided at {places(effect)}: {outcome.answer['error']}")
+            self._lost_track = True
+            return
+        self._settled_by[effect.identity] = step.known
+        mine = (outcome.answer["outcome"], outcome.answer["shortage"], outcome.answer["reject_reason"])
+        theirs = (effect.answer[0], effect.answer[1], REJECT_REASONS.get(effect.answer[3], effect.answer[3]))
+        if mine != theirs:
+            self._add("answer", f"{effect.identity} waited and became at {places(effect)}", None, mine, theirs)
 
     def _check_due(self, asked: Operation, now_ms: int) -> None:
         """A hold whose deadline has come expires before anything else is decided or said about it."""
@@ -230,6 +250,10 @@ class Judge:
             return
         outcome = self.model.repeat(identity, spent, operation.verb, arguments, operation.digest, operation.home)
         assert outcome is not None
+        if spent.earlier is not None and operation.answer.get("outcome") == "DEFERRED":
+            if self._settled_by[identity] < operation.invoked:
+                self._add("answer", "it waits no more, and the answer says so", operation, outcome.answer)
+            return
         if outcome.changed or outcome.status != operation.status:
             self._add("answer", f"given again: {outcome.status}", operation, outcome.answer, operation.answer)
             self._lost_track = outcome.changed
@@ -273,8 +297,10 @@ class Judge:
     # --- the end ------------------------------------------------------------------------------------------------------------
 
     def _check_totals(self) -> None:
-        """Conservation: what the journal's events add up to is what the model has."""
+        """Conservation: what the journal's events add up to is what the model has. And nothing waits whose place was reached."""
         journal = self._history.journal
+        for waiting in model_feeds.overdue(self.model):
+            self._add("waiting", f"its place was reached and it waits: {waiting}")
         ours = {
             (key, reservation_id, line_id): (
                 claim.granted,
@@ -323,6 +349,11 @@ def fixed_part(answer: dict[str, Any], like: dict[str, Any] | None = None) -> di
     fixed["lines"] = tuple((line.line_id, line.key, line.requested, line.granted) for line in lines)
     return fixed
 
+
+REJECT_REASONS = {
+    0: "", 3: "UNKNOWN_STOCK_KEY", 9: "SHIPMENT_MISMATCH", 10: "QUANTITY_OUT_OF_RANGE", 12: "DEFERRED_TOO_LONG",
+    13: "BEFORE_HISTORY",
+}  # fmt: skip
 
 FIXED = frozenset(
     ("reservation_id", "channel_id", "customer_id", "state", "version", "create_time_ms", "expire_time_ms")

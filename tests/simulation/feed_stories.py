@@ -14,7 +14,7 @@ Nothing of the service is imported; who sends the events spells them as it needs
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tests.simulation.feed_oracle import SELLABLE, Key, Order, Promise, WarehouseEvent, fulfilment
@@ -60,7 +60,7 @@ class Day:
         self._sequences: dict[tuple[str, str], int] = {}
         self._numbers = 0
         self._unsent: list[tuple[int, Any]] = []  # counts that were taken and are told later
-        self._actions = (
+        self._actions: tuple[tuple[int, Callable[[], None]], ...] = (
             (6, self.receive), (5, self.pick), (1, self.put_back), (6, self.ship), (2, self.adjust), (2, self.count),
             (2, self.count_and_tell_later), (2, self.inspect), (2, self.dispatch), (3, self.unload), (1, self.take_back),
             (1 if losses else 0, self.lose),

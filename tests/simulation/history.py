@@ -35,7 +35,7 @@ Answers of status ok (a part that the caller was not told is absent):
     get_availability     items: ((available, known), …)
     get_stock and operator calls   key on_hand held confirmed picked picked_adrift shortage safety_stock selling_state
                          max_quantity_per_order base_unit policy_version available; on_hand: {disposition: units ≠ 0}
-    ingest               outcome shortage exception_id reject_reason
+    ingest               outcome shortage exception_id reject_reason watermark (of its stream, unless replayed)
 
 Answers of status refused: reason state version shortages; shortages: ((line_id, key, requested, available, reason), …).
 Of status not_done and unknown: error, the service's word for it.
@@ -143,7 +143,9 @@ class Effect:
     """One decision that the journal holds, whoever was told of it.
 
     ``kind``: command · expiry (of ``reservation_id``) · owned (``shard``, ``grace_until_ms``) · forgotten (the claims
-    of ``reservation_id`` on ``key`` left memory) · retired (``reservation_id`` did). Only a command has ``identity``:
+    of ``reservation_id`` on ``key`` left memory) · retired (``reservation_id`` did) · settled (a warehouse event that waited
+    was decided) · gap closed (what is missing in ``feed`` up to ``up_to`` is lost). A command and what is settled have
+    ``identity``:
 
         ("request", channel_id, request_id) · ("event", source_id, event_id) · ("operator", request_id, key)
     """
@@ -162,6 +164,16 @@ class Effect:
     grace_until_ms: int = 0
     key: Key = ("", "")
     told: frozenset[str] = frozenset()  # reservations whose claims a warehouse event changed
+    place: tuple[int, ...] = ()  # of an event that touched stock: (shard, epoch, sequence) that its answers name
+    history_forgotten: tuple[tuple[Key, int], ...] = ()  # stock keys whose history before that time was let go of
+    feed: tuple[str, ...] = ()  # (source, stream)
+    up_to: int = 0
+
+    @property
+    def told_at(self) -> tuple[int, ...]:
+        """(shard, epoch, sequence) that its answers name as theirs; empty: it has none."""
+        span = self.spans.get(self.home)
+        return self.place or ((self.home, span.epoch, span.last) if span is not None else ())
 
 
 @dataclass(slots=True)

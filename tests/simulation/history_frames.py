@@ -235,6 +235,8 @@ def answered(operation: Operation, reply: Sequence[Any], timeline: str, returned
             "exception_id": payload[4],
             "reject_reason": RejectReason(payload[5]).name if payload[5] else "",
         }
+        if not replayed:
+            operation.answer["watermark"] = payload[10]
         _at(operation, timeline, payload[2], ())
     elif operation.verb in (
         "confirm",

@@ -18,6 +18,7 @@ RECORDS_PER_READ = 1_000
 
 SHARD_OWNED = 1
 ON_HAND_CHANGED = 12
+HISTORY_FORGOTTEN = 15
 CLAIM_GRANTED, CLAIM_CONFIRMED, CLAIM_RELEASED, CLAIM_EXPIRED, CLAIM_FULFILLED, CLAIM_PICKED = range(20, 26)
 CLAIMS_FORGOTTEN = 26
 ADDED_UP = frozenset((ON_HAND_CHANGED, *range(CLAIM_GRANTED, CLAIMS_FORGOTTEN + 1)))
@@ -26,6 +27,8 @@ RESERVATION_ENDED = 35
 VERB_SPENT = 36
 RESERVATION_RETIRED = 37
 ENTRY_SPENT = 40
+DEFERRED_ENDED = 62
+FEED_GAP_CLOSED = 64
 
 CAUSE_OWNED = 0
 CAUSE_INGEST = 40
@@ -46,6 +49,7 @@ VERBS = {
 }
 DISPOSITIONS = {1: "SELLABLE", 2: "QUALITY_HOLD", 3: "DAMAGED", 4: "EXPIRED", 5: "RECALLED"}
 OUTCOMES = {1: "APPLIED", 2: "DUPLICATE", 3: "DEFERRED", 4: "REJECTED"}
+EVENT_ID_REUSED = 8  # a RejectReason: of an event that touched nothing because another had its id
 
 
 def journal_facts(journal: Journal) -> JournalFacts:
@@ -77,8 +81,10 @@ class FactsReader:
         self._times: dict[int, int] = {}
         self._claims: dict[tuple[Key, str], dict[str, list[int]]] = {}  # (key, reservation id) → line id → units
         self._commands: dict[Any, Effect] = {}  # (cause, time) → the command or expiry whose groups are being joined
-        self._events: dict[Any, list[tuple[Effect, frozenset[str]]]] = {}  # … → warehouse events and whom they name
-        self._homes: list[tuple[Any, int, Span, frozenset[str]]] = []  # groups that such events left at homes
+        self._events: dict[Any, Effect] = {}  # … → the warehouse event that was decided then
+        self._elsewhere: list[
+            tuple[Any, Record, list[Any], Span]
+        ] = []  # groups it left in other shards than its feed's
 
     def record(self, record: Record) -> None:
         """One record."""
@@ -128,10 +134,20 @@ class FactsReader:
             effect = Effect("command", record.time_ms, {record.shard: span}, VERBS[kind])
             self._facts.effects.append(effect)
             self._spent(effect, record, events)
-        else:
+        elif kind in VERBS:
             effect = self._joined(record, cause, span, "command")
             effect.verb = VERBS[kind]
             self._spent(effect, record, events)
+        else:
+            self._gaps_closed(record, events, span)
+
+    def _gaps_closed(self, record: Record, events: list[Any], span: Span) -> None:
+        """Somebody declared that what is missing in a stream is lost."""
+        for event in events:
+            if event[0] == FEED_GAP_CLOSED:
+                closed = Effect("gap closed", record.time_ms, {record.shard: span}, home=record.shard)
+                closed.feed, closed.up_to = tuple(event[1].split("\x1f")), event[2]
+                self._facts.effects.append(closed)
 
     def _add_up(self, event: Sequence[Any]) -> None:
         """Units of claims and on hand."""
@@ -150,7 +166,8 @@ class FactsReader:
             claim = lines.setdefault(event[3], [0, 0, 0, 0, 0])
             if kind == CLAIM_FULFILLED:
                 claim[1] += event[4]
-                claim[4] -= min(claim[4], event[5])
+                signed = len(event) > 6 and event[6]
+                claim[4] -= event[5] if signed else min(claim[4], event[5])
             else:
                 claim[{CLAIM_GRANTED: 0, CLAIM_RELEASED: 2, CLAIM_PICKED: 4}[kind]] += event[4]
 
@@ -178,15 +195,26 @@ class FactsReader:
             self._facts.effects.append(left)
 
     def _event(self, record: Record, cause: Sequence[Any], events: list[Any], span: Span) -> None:
-        """A warehouse event: decided where its id is spent; a home in another shard is only told."""
-        told = frozenset(event[1] if 30 <= event[0] < 40 else event[2] for event in events if 20 <= event[0] < 40)
+        """A warehouse event: decided where its id is spent, its source's feed shard; the stock key's shard and homes of
+        reservations are only told. What waited is decided in a group of its own, under the same cause."""
+        key = (record.time_ms, tuple(cause))
         if not any(event[0] == ENTRY_SPENT and event[1][0] == "e" for event in events):
-            self._homes.append(((record.time_ms, tuple(cause)), record.shard, span, told))
+            self._elsewhere.append((key, record, events, span))
             return
-        effect = Effect("command", record.time_ms, {record.shard: span}, "ingest", told=told)
+        settled = any(event[0] == DEFERRED_ENDED for event in events)
+        effect = Effect("settled" if settled else "command", record.time_ms, {record.shard: span}, "ingest")
         self._facts.effects.append(effect)
-        self._events.setdefault((record.time_ms, tuple(cause)), []).append((effect, told))
         self._spent(effect, record, events)
+        self._tell(effect, events)
+        if effect.answer[0] != "DEFERRED" and effect.answer[3] != EVENT_ID_REUSED:
+            self._events[key] = effect
+
+    @staticmethod
+    def _tell(effect: Effect, events: list[Any]) -> None:
+        """What a group of a warehouse event concerns beside its id."""
+        effect.told |= {event[1] if 30 <= event[0] < 40 else event[2] for event in events if 20 <= event[0] < 40}
+        forgotten = tuple((plain_key(event[1]), event[2]) for event in events if event[0] == HISTORY_FORGOTTEN)
+        effect.history_forgotten += forgotten
 
     def _spent(self, effect: Effect, record: Record, events: list[Any]) -> None:
         """What identity the events spend, if they do."""
@@ -207,6 +235,8 @@ class FactsReader:
                 effect.refused = bool(refusal and refusal[0])
             elif kind == ENTRY_SPENT:
                 self._entry(effect, record, event)
+            elif kind == HISTORY_FORGOTTEN and effect.verb != "ingest":
+                effect.history_forgotten += ((plain_key(event[1]), event[2]),)
 
     @staticmethod
     def _entry(effect: Effect, record: Record, event: Sequence[Any]) -> None:
@@ -218,25 +248,31 @@ class FactsReader:
             effect.identity, effect.digest = ("operator", parts[0], plain_key("\x1f".join(parts[1:]))), event[2]
         elif letter == "e":
             effect.identity, effect.digest = ("event", *parts[:2]), event[2]
-            _, outcome, shortage, exception_id, reason = event[3]
+            _, outcome, shortage, exception_id, reason, *more = event[3]
             effect.answer = (OUTCOMES[outcome], shortage, exception_id, reason)
+            if more and more[0] >= 0:
+                effect.place = (more[0], more[1], more[2])  # it is answered from where the units are
         else:
             return  # a shipment's identity
         effect.home = record.shard
 
     def facts(self) -> JournalFacts:
-        """All of it. Homes that were told by an event are joined to it by the reservations that both name."""
-        for key, shard, span, told in self._homes:
-            for effect, claims in self._events.get(key, ()):
-                if told <= claims and shard not in effect.spans:
-                    effect.spans[shard] = span
-                    break
-            else:
-                self._facts.problems.append(f"shard {shard}: sequence {span.first}: told by an event that is nowhere")
-        self._homes = []
+        """All of it. What an event left in other shards is joined to it by cause and time."""
+        for key, record, events, span in self._elsewhere:
+            effect = self._events.get(key)
+            if effect is None or record.shard in effect.spans:
+                self._facts.problems.append(f"shard {record.shard}: sequence {span.first}: of an event that is nowhere")
+                continue
+            effect.spans[record.shard] = span
+            self._tell(effect, events)
+        self._elsewhere = []
         for (key, reservation_id), lines in self._claims.items():
             self._facts.claims.update({(key, reservation_id, line_id): units for line_id, units in lines.items()})
         for effect in self._facts.effects:
+            placed = effect.spans.get(effect.place[0]) if effect.place else None
+            if placed is not None and not placed.first <= effect.place[2] <= placed.last:
+                problem = f"event {effect.identity} is told at {effect.place}, which is none of its own: {placed}"
+                self._facts.problems.append(problem)
             if effect.kind == "command" and not effect.identity:
                 where = ", ".join(f"{shard}:{span.first}" for shard, span in effect.spans.items())
                 self._facts.problems.append(f"a {effect.verb} changed something and spent no id, at {where}")

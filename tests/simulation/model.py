@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.simulation import model_amending, model_orders, model_warehouse
+from tests.simulation import model_amending, model_feeds, model_orders, model_warehouse
 from tests.simulation.history import Key, LineSeen
 from tests.simulation.model_state import (
     EXPIRED,
@@ -40,6 +40,7 @@ class Model:
         self.other_content: dict[tuple[Any, ...], list[Spent]] = {}  # event ids told again with other content
         self.owned: dict[int, tuple[int, int]] = {}  # shard → (owned since, grace until)
         self.homes: dict[str, int] = {}  # reservation id → shard, where the caller told it
+        self.feeds: dict[tuple[str, str], model_feeds.Feed] = {}  # (source, stream) → what came of it
         self.exceptions = 0
         self.exceptions_open: dict[int, int] = {}  # by shard
 
@@ -76,7 +77,7 @@ class Model:
             self.homes[new_id] = shard
             return model_orders.reserve(self, arguments, now_ms, new_id)
         if verb == "ingest":
-            return model_warehouse.ingest(self, arguments, now_ms, shard)
+            return model_feeds.ingest(self, arguments, now_ms, shard)
         if verb == "amend":
             return model_amending.amend(self, arguments, now_ms)
         if verb == "fulfill":
@@ -131,6 +132,9 @@ class Model:
                 if same_content(other, verb, arguments, digest):
                     return Outcome("ok", other.answer, replayed=True)
             outcome = model_warehouse.reject(self, "EVENT_ID_REUSED", shard)
+            feed = model_feeds.feed_of(self, arguments)
+            feed.receive(arguments["source_sequence"])
+            model_feeds.count(feed, outcome)
             self.other_content.setdefault(identity, []).append(Spent(verb, arguments, digest, "ok", outcome.answer))
             return outcome
         if verb == "ingest":

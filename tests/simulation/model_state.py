@@ -52,6 +52,9 @@ class Settings:
     ttl_ms_default: int = 15 * 60 * 1000
     takeover_grace_ms: int = 2_000
     exceptions_open_max: int = 10_000  # of a shard; beyond it a rejected event opens none
+    deferral_ms_max: int = 15 * 60 * 1000
+    history_ms: int = 72 * 3600 * 1000
+    feeds: bool = True  # False: sequences are not looked at, every event is decided at once (the search knows no order)
 
 
 class Claim:
@@ -195,6 +198,7 @@ class Spent:
     answer: dict[str, Any]
     reservation_id: str = ""
     tombstone: bool = False  # a release by request id came before this reserve
+    earlier: dict[str, Any] | None = None  # of an event that waited: its answer as long as it did
 
 
 @dataclass(slots=True)
@@ -215,6 +219,12 @@ def refused(
     version = reservation.version if reservation is not None else version
     answer = {"reason": reason, "state": state, "version": version, "shortages": tuple(shortages)}
     return Outcome("refused", answer)
+
+
+def told(outcome: str, shortage: int = 0, exception: str = "", reason: str = "") -> Outcome:
+    """What became of an event."""
+    answer = {"outcome": outcome, "shortage": shortage, "exception_id": exception, "reject_reason": reason}
+    return Outcome("ok", answer, changed=True)
 
 
 def failed(reason: str) -> Outcome:

@@ -21,6 +21,7 @@ from tests.simulation.model_state import (
     Stock,
     failed,
     refused,
+    told,
 )
 
 if TYPE_CHECKING:
@@ -36,22 +37,16 @@ INTO = frozenset(("RECEIPT", "TRANSFER_RECEIPT", "CUSTOMER_RETURN"))
 OUT_OF = frozenset(("TRANSFER_DISPATCH",))
 
 
-def told(outcome: str, shortage: int = 0, exception: str = "", reason: str = "") -> Outcome:
-    """What became of an event."""
-    answer = {"outcome": outcome, "shortage": shortage, "exception_id": exception, "reject_reason": reason}
-    return Outcome("ok", answer, changed=True)
-
-
 def reject(model: Model, reason: str, shard: int) -> Outcome:
     """It cannot be understood: somebody must look, unless too many things wait for that already."""
     room = model.exceptions_open.get(shard, 0) < model.settings.exceptions_open_max
     return told("REJECTED", 0, model.new_exception(shard) if room else "", reason)
 
 
-def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
-    """A warehouse fact."""
+def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
+    """A warehouse fact whose time has come."""
     key, fact, details = event["key"], event["fact"], event["details"]
-    reason = event["reject_reason"] or _misunderstood(model, event, now_ms)
+    reason = "" if model.settings.feeds else event["reject_reason"] or misunderstood(model, event, now_ms)
     stock = model.stock.get(key)
     if not reason and stock is None and not model.settings.catalog_open:
         reason = "UNKNOWN_STOCK_KEY"
@@ -83,17 +78,25 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     return told("APPLIED", stock.shortage(), exception or stock.shortage_exception)
 
 
-def _misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
+def misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
+    """Why it cannot be understood, or ""."""
     fact, details = event["fact"], event["details"]
     if fact not in FACTS:
         return "UNKNOWN_FACT"
-    if event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
+    if not event["source_sequence"] and event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
         return "TOO_OLD"
     if fact == "STOCK_COUNT" and not details["take_as_now"]:
         return "AS_OF_MISSING"
     if fact == "SHIPMENT" and details["promise"] and _order_management_ships(model, event["key"]):
         return "FULFILLED_BY_ORDER_MANAGEMENT"
     return ""
+
+
+def awaited(event: Mapping[str, Any]) -> int:
+    """Up to where its stream must be whole before it may be decided; 0: it may be at once."""
+    if event["fact"] == "SHIPMENT" and event["details"]["close_remainder"] and event["source_sequence"]:
+        return int(event["source_sequence"]) - 1
+    return 0
 
 
 def _order_management_ships(model: Model, key: Key) -> bool:

@@ -83,6 +83,8 @@ class Matcher:
         steps: list[Step] = []
         told: dict[int, Step] = {}
         for effect in self._history.journal.effects:
+            if effect.kind == "settled":
+                self._effects.setdefault(effect.identity, []).append(effect)
             step = self._step(effect) if effect.kind == "command" else Step(effect)
             if step.operation is not None:
                 told[id(step.operation)] = step
@@ -149,6 +151,8 @@ class Matcher:
         if operation.verb in READS:
             return step
         effects = [one for one in self._effects.get(self._identity(operation), ()) if may_be(operation, one)]
+        if operation.replayed and not effects and operation.verb == "ingest":
+            return step  # so old that its id is forgotten: its sequence alone tells
         if operation.replayed:
             step.first = False
             of_it = [one for one in effects if is_decision(operation, one)]
@@ -210,11 +214,10 @@ def is_decision(operation: Operation, effect: Effect) -> bool:
     """Whether the answer's own position is the effect's."""
     if operation.verb in OPERATOR_VERBS and operation.replayed:
         return True  # it shows the stock key as it is now
-    span = effect.spans.get(effect.home)
     place = operation.positions.get(operation.home)
     if place is None:
         return operation.home < 0
-    return operation.home == effect.home and span is not None and place.sequence == span.last
+    return (operation.home, place.epoch, place.sequence) == effect.told_at
 
 
 def places(effect: Effect) -> str:
@@ -274,7 +277,8 @@ class Shards:
                 self._add("positions", text, operation)
             given_again = not step.first and shard == operation.home and operation.verb not in OPERATOR_VERBS
             if step.effect is not None and shard in step.effect.spans:
-                if step.effect.spans[shard].last != place.sequence:
+                told_at = step.effect.told_at
+                if (told_at[2] if shard == told_at[0] else step.effect.spans[shard].last) != place.sequence:
                     text = f"it says {place.sequence} of shard {shard}; its events there are {places(step.effect)}"
                     self._add("positions", text, operation)
             elif not given_again:
@@ -347,7 +351,7 @@ class Shards:
                     edge(number, writes[index])
             repeats = self._steps[number].repeats
             if repeats is not None:
-                home = repeats.spans[repeats.home]
+                home = repeats.spans[repeats.home]  # of one that waited: the decision then, or that it waits
                 edge(self._writes[repeats.home][bisect_left(self._lasts[repeats.home], home.last)], number)
         forgotten: dict[str, list[int]] = {}
         for number, step in enumerate(self._steps):

@@ -218,7 +218,7 @@ def test_a_shipment_that_closes_its_order_waits_for_the_parcels_before_it():
 def test_a_truck_that_arrives_before_it_left_is_not_on_the_way():
     wms = Told()
     wms.receives(1, 10)
-    transfer = {"transfer_id": "truck", "transfer_line": "1"}
+    transfer: dict[str, Any] = {"transfer_id": "truck", "transfer_line": "1"}
     left = wms.tell(2, "TRANSFER_DISPATCH", quantity=6, to_warehouse_id="east", **transfer)
     arrived = wms.tell(3, "TRANSFER_RECEIPT", MUGS_EAST, quantity=4, from_warehouse_id="main", final=False, **transfer)
 

@@ -90,11 +90,11 @@ class Witness:
         return [operation for operation in found if operation is not None]
 
     def _lost_answer(self, effect: Effect, attempts: dict[str, list[Attempt]], told: set[Key]) -> Operation | None:
-        span = effect.spans.get(effect.home)
-        if span is None:
+        if not effect.told_at:
             return None
         spent = spent_by(effect)
-        key = (effect.home, span.epoch, span.last, spent)
+        shard, epoch, sequence = effect.told_at
+        key = (shard, epoch, sequence, spent)
         reply = self._seen.get(key)
         if reply is None or key in told:
             return None
