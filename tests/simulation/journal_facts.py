@@ -270,7 +270,7 @@ class FactsReader:
             self._facts.claims.update({(key, reservation_id, line_id): units for line_id, units in lines.items()})
         for effect in self._facts.effects:
             placed = effect.spans.get(effect.place[0]) if effect.place else None
-            if placed is not None and not placed.first <= effect.place[2] <= placed.last:
+            if placed is not None and not placed.first - 1 <= effect.place[2] <= placed.last:
                 problem = f"event {effect.identity} is told at {effect.place}, which is none of its own: {placed}"
                 self._facts.problems.append(problem)
             if effect.kind == "command" and not effect.identity:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tests.simulation import model_feeds
 from tests.simulation.history import OK, OPERATOR_VERBS, READS, REFUSED, UNKNOWN, Operation
 from tests.simulation.model import Model, Settings
 
@@ -23,6 +24,7 @@ STATES_MAX = 20_000  # looked at before a search is given up undecided
 ENDED = ("RESERVATION_EXPIRED", "RESERVATION_RELEASED", "RESERVATION_FULFILLED")
 ENDED_STATES = ("EXPIRED", "RELEASED", "FULFILLED")
 FOREVER_MS = 10**18
+OF_TIME = ("TOO_OLD", "SEQUENCE_REUSED", "DEFERRED_TOO_LONG", "BEFORE_HISTORY")
 ID_ASKED = {"reserve": "request_id", "release_by_request": "reserve_request_id"}  # whose answers tell a reserve's id
 
 
@@ -122,8 +124,8 @@ class Search:
     """One exhaustive search. ``run``: True, False, or None when it was given up."""
 
     def __init__(self, operations: Sequence[Operation], settings: Settings) -> None:
-        self._settings = replace(settings, lifetime_ms_max=FOREVER_MS, dedupe_window_ms=FOREVER_MS)
-        operations = [without_clock(one) for one in operations]
+        self._settings = replace(settings, lifetime_ms_max=FOREVER_MS, dedupe_window_ms=FOREVER_MS, feeds=False)
+        operations = without_clock(operations)
         known = [one for one in operations if explains(one) or (one.verb not in READS and one.status == UNKNOWN)]
         ids = {
             (one.arguments["channel_id"], one.arguments[ID_ASKED[one.verb]]): one.answer["reservation_id"]
@@ -135,7 +137,7 @@ class Search:
             for number, one in enumerate(known)
             if one.verb == "reserve"
         }
-        self.operations = [*known, *expiries(known, self._new_ids)]
+        self.operations = [*known, *expiries(known, self._new_ids), *settlings(known)]
         self._required = sum(1 << number for number, one in enumerate(self.operations) if explains(one))
         self._seen: set[Any] = set()
         self._path: list[int] = []
@@ -211,6 +213,9 @@ class Search:
                 return False, False
             model.expire(reservation.id, 0)
             return True, True
+        if one.verb == "settle":
+            settled = model_feeds.settle(model, one.arguments["identity"], 0)
+            return settled.changed, settled.changed
         outcome = model.call(one.verb, one.arguments, 0, new_id=self._new_ids.get(number, ""), digest=one.digest)
         return not self._required >> number & 1 or fits(one, outcome), outcome.changed
 
@@ -237,11 +242,38 @@ def explains(operation: Operation) -> bool:
     return not (operation.verb == "fulfill" and operation.status == REFUSED and operation.answer["reason"] in ENDED)
 
 
-def without_clock(operation: Operation) -> Operation:
-    """An event that only a clock says is too old comes as one that is."""
-    if operation.answer.get("reject_reason") != "TOO_OLD":
-        return operation
-    return replace(operation, arguments={**operation.arguments, "reject_reason": "TOO_OLD"})
+def without_clock(operations: Sequence[Operation]) -> list[Operation]:
+    """An event that only a clock, or the order of its source's whole stream, says to reject comes as one that is, whoever of
+    its senders was told; one that somebody was told waits comes as one that does."""
+    reasons: dict[Any, str] = {}
+    waiting = set()
+    for one in operations:
+        if one.verb == "ingest":
+            if one.answer.get("reject_reason") in OF_TIME:
+                reasons[_event(one)] = one.answer["reject_reason"]
+            if one.answer.get("outcome") == "DEFERRED":
+                waiting.add(_event(one))
+    return [
+        replace(one, arguments={**one.arguments, "reject_reason": reasons.get(_event(one), ""), "waits": True})
+        if one.verb == "ingest" and _event(one) in waiting
+        else replace(one, arguments={**one.arguments, "reject_reason": reasons[_event(one)]})
+        if one.verb == "ingest" and _event(one) in reasons
+        else one
+        for one in operations
+    ]
+
+
+def _event(operation: Operation) -> Any:
+    return (operation.arguments["source_id"], operation.arguments["event_id"], operation.digest)
+
+
+def settlings(operations: Sequence[Operation]) -> list[Operation]:
+    """What waits is decided at any time after it was told, or not yet."""
+    firsts: dict[Any, Operation] = {}
+    for one in operations:
+        if one.verb == "ingest" and one.arguments.get("waits"):
+            firsts.setdefault(("event", *_event(one)[:2]), one)
+    return [Operation("clock", "settle", {"identity": identity}, one.invoked) for identity, one in firsts.items()]
 
 
 def expiries(operations: Sequence[Operation], new_ids: dict[int, str]) -> list[Operation]:
@@ -264,7 +296,7 @@ def fits(operation: Operation, outcome: Any) -> bool:
     return all(
         _unpicked(outcome.answer, name) == _unpicked(operation.answer, name)
         for name in operation.answer
-        if not name.endswith("_time_ms") and name != "exception_id"
+        if not name.endswith("_time_ms") and name not in ("exception_id", "watermark")
     )
 
 

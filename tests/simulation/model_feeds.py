@@ -66,7 +66,7 @@ def feed_of(model: Model, event: Mapping[str, Any]) -> Feed:
 def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
     """An event whose id is new."""
     if not model.settings.feeds:
-        return model_warehouse.decide(model, event, now_ms, shard)
+        return _without_order(model, event, now_ms, shard)
     feed, sequence = feed_of(model, event), event["source_sequence"]
     if sequence and feed.has(sequence):
         if event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
@@ -84,6 +84,18 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
         feed.waiting[identity] = Waiting(place, now_ms + model.settings.deferral_ms_max, event, shard)
         return _received(feed, event, told("DEFERRED"))
     return _received(feed, event, model_warehouse.decide(model, event, now_ms, shard))
+
+
+def _without_order(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
+    """For a search that knows no order of streams: what waited and what was rejected for its place is told with the event."""
+    if event.get("waits"):
+        identity = ("event", event["source_id"], event["event_id"])
+        feed_of(model, event).waiting[identity] = Waiting(0, 0, event, shard)
+        return told("DEFERRED")
+    reason = event["reject_reason"] or model_warehouse.misunderstood(model, event, now_ms)
+    return (
+        model_warehouse.reject(model, reason, shard) if reason else model_warehouse.decide(model, event, now_ms, shard)
+    )
 
 
 def _received(feed: Feed, event: Mapping[str, Any], outcome: Outcome) -> Outcome:
@@ -109,13 +121,19 @@ def settle(model: Model, identity: Identity, now_ms: int) -> Outcome:
         earlier = [one for one in feed.waiting.values() if one.place < waiting.place]
         if earlier:
             return failed(f"one of place {earlier[0].place} waits longer than it, of {waiting.place}")
-        outcome = model_warehouse.decide(model, waiting.event, now_ms, waiting.shard)
+        reason = "" if model.settings.feeds else waiting.event["reject_reason"]
+        decide = model_warehouse.decide
+        outcome = (
+            model_warehouse.reject(model, reason, waiting.shard)
+            if reason
+            else decide(model, waiting.event, now_ms, waiting.shard)
+        )
     elif now_ms >= waiting.until_ms:
         outcome = model_warehouse.reject(model, "DEFERRED_TOO_LONG", waiting.shard)
     else:
         return failed(f"its place is {waiting.place}, the stream is whole up to {feed.whole_to}")
     del feed.waiting[identity]
-    feed.outcomes["DEFERRED"] -= 1
+    feed.outcomes["DEFERRED"] = feed.outcomes.get("DEFERRED", 0) - 1
     count(feed, outcome)
     spent = model.spent[identity]
     spent.earlier, spent.answer = spent.answer, outcome.answer

@@ -46,7 +46,7 @@ def reject(model: Model, reason: str, shard: int) -> Outcome:
 def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
     """A warehouse fact whose time has come."""
     key, fact, details = event["key"], event["fact"], event["details"]
-    reason = "" if model.settings.feeds else event["reject_reason"] or misunderstood(model, event, now_ms)
+    reason = ""
     stock = model.stock.get(key)
     if not reason and stock is None and not model.settings.catalog_open:
         reason = "UNKNOWN_STOCK_KEY"
