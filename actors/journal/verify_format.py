@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 OWNED = 1
-RESERVE, WAREHOUSE_EVENT, TAKEOVER, HOUSEKEEPING = 1, 40, 0, 101
+RESERVE, WAREHOUSE_EVENT, HEARTBEAT, TAKEOVER, HOUSEKEEPING = 1, 40, 41, 0, 101
 
 # kind → (name, fewest fields, names of all of them): what a record of format 1 may hold
 EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
@@ -157,6 +157,7 @@ RULES = {
     "units match": "what a reservation's home says, its claims say",
     "expiry": "a hold ends at its deadline: not before, and nothing happens to it afterwards",
     "request id": "an id is spent once within its window",
+    "feed": "an event of a source is received once, in its place, and waits only for what is missing before it",
     "exception": "an exception is opened, changed, healed and retired once each, in this order",
     "shortage": "promised units are missing exactly when an open exception says by how much",
     "snapshot": "a snapshot is what the records up to it make",

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
-from actors.journal.verify_format import EVENTS, HOUSEKEEPING, OWNED, TAKEOVER, WAREHOUSE_EVENT
-from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE, HomeRules
+from actors.journal.verify_feeds import FeedRules
+from actors.journal.verify_format import EVENTS, HEARTBEAT, HOUSEKEEPING, OWNED, TAKEOVER, WAREHOUSE_EVENT
+from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
@@ -25,7 +26,7 @@ TAGS = {61: 7, 62: 7, 68: 1} | dict.fromkeys(range(90, 95), 10) | dict.fromkeys(
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-class ShardWalk(HomeRules):
+class ShardWalk(FeedRules):
     """One shard, record after record. ``placed``: from a snapshot, at which sequence each of its entities stands."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger, whole_from_ms: int = 0) -> None:
@@ -63,7 +64,15 @@ class ShardWalk(HomeRules):
             51: self.exception_changed,
             52: self.exception_healed,
             53: self.exception_retired,
-            **dict.fromkeys((14, 15, *range(60, 69), *range(90, 98)), self._read_only),
+            60: self.feed_received,
+            61: self.event_deferred,
+            62: self.deferred_ended,
+            63: self.feed_stale_set,
+            64: self.feed_gap_closed,
+            65: self.feed_settled,
+            66: self.feed_gap_set,
+            67: self.feed_heard,
+            **dict.fromkeys((14, 15, 68, *range(90, 98)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -180,7 +189,7 @@ class ShardWalk(HomeRules):
         verb, _, request_id = cause[:3]
         if verb == TAKEOVER and not (len(events) == 1 and _is_owned(events[0]) and self._epoch_is_new):
             self.fault((), "cause", "", "a takeover's cause without a takeover, or the other way round")
-        if verb not in (TAKEOVER, HOUSEKEEPING) and not request_id:
+        if verb not in (TAKEOVER, HOUSEKEEPING, HEARTBEAT) and not request_id:
             self.fault((), "cause", "", "events without a request id or event id")
         if verb == WAREHOUSE_EVENT and (len(cause) < 7 or not cause[6]):
             self.fault((), "cause", "", "a warehouse fact without its source")
@@ -245,7 +254,7 @@ class ShardWalk(HomeRules):
     # --- the shard ----------------------------------------------------------------------------------------------------
 
     def _read_only(self, event: Event) -> None:
-        """Feeds and histories: read, not judged here."""
+        """Histories: read, not judged here."""
         _, fewest, fields = EVENTS[event[0]]
         if not fewest <= len(event) - 1 <= len(fields):
             raise ValueError("number of fields")

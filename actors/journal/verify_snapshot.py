@@ -15,6 +15,7 @@ import msgpack
 
 from actors.journal.codec import ARRAY_LENGTH_MAX, no_map
 from actors.journal.port import JournalDamaged, SnapshotSlice
+from actors.journal.verify_feeds import Feed, Waiting
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
 from actors.journal.verify_report import Where
@@ -107,6 +108,13 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         walk.entries.add(key)
     elif tag == EXCEPTION:
         walk.exceptions[key] = _exception(fields)
+    elif tag == FEED:
+        feed = walk.feeds[key] = _feed(fields)
+        feed.waiting = {name: one.place for name, one in walk.waiting.items() if one.feed_key == key}
+    elif tag == DEFERRED:
+        waiting = walk.waiting[key] = Waiting(*fields[1:4])
+        if waiting.feed_key in walk.feeds:
+            walk.feeds[waiting.feed_key].waiting[key] = waiting.place
 
 
 def _compare_one(walk: ShardWalk, tag: int, key: Any, fields: Any) -> None:
@@ -261,6 +269,25 @@ def _of_exception(exception: Sequence[Any]) -> dict[str, Any]:
     return {"kind": kind, "stock key": key, "quantity": quantity, "open": state == EXCEPTION_OPEN}
 
 
+def _feed(fields: Sequence[Any]) -> Feed:
+    feed = Feed()
+    _, feed.watermark, intervals, feed.told = fields[:4]
+    for start, end, _ in intervals:
+        feed.above.update(range(start, end + 1))
+    for warehouse_id, _, _, _, applied, rejected, duplicates, waiting, *_ in fields[7]:
+        feed.counts[warehouse_id] = [applied, duplicates, waiting, rejected]
+    return feed
+
+
+def _of_feed(feed: Feed) -> dict[str, Any]:
+    return {
+        "whole up to": feed.watermark,
+        "received above": sorted(feed.above),
+        "told of": feed.told,
+        "applied, duplicate, waiting, rejected": dict(sorted(feed.counts.items())),
+    }
+
+
 def _own_claims(walk: ShardWalk, key: tuple[str, str]) -> Claim | None:
     stock = walk.stocks.get(key[0])
     return stock.claims.get(key[1]) if stock is not None else None
@@ -274,8 +301,8 @@ READERS: dict[int, Callable[[Any], Any]] = {
     RESERVATION: _reservation,
     ENTRY: lambda fields: fields[0],
     EXCEPTION: _exception,
-    FEED: lambda _fields: None,
-    DEFERRED: lambda _fields: None,
+    FEED: _feed,
+    DEFERRED: lambda fields: Waiting(*fields[1:4]),
     RECONCILIATION: lambda _fields: None,
     FINDING: lambda _fields: None,
 }
@@ -286,8 +313,8 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     RESERVATION: lambda walk, key: walk.reservations.get(key),
     ENTRY: lambda walk, key: key if key in walk.entries else None,
     EXCEPTION: lambda walk, key: walk.exceptions.get(key),
-    FEED: lambda _walk, _key: None,
-    DEFERRED: lambda _walk, _key: None,
+    FEED: lambda walk, key: walk.feeds.get(key),
+    DEFERRED: lambda walk, key: walk.waiting.get(key),
     RECONCILIATION: lambda _walk, _key: None,
     FINDING: lambda _walk, _key: None,
 }
@@ -298,4 +325,6 @@ DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     RESERVATION: _of_reservation,
     ENTRY: lambda key: {"id": key},
     EXCEPTION: _of_exception,
+    FEED: _of_feed,
+    DEFERRED: lambda one: {"stream": one.feed_key, "place": one.place, "until": one.until_ms},
 }

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation import model_feeds
+from tests.simulation import model_counts, model_feeds
 from tests.simulation.history import OK, OPERATOR_VERBS, REFUSED, Effect, History, LineSeen, Operation
 from tests.simulation.model import Model, Settings
 from tests.simulation.model_feeds import Feed
@@ -116,8 +116,17 @@ class Judge:
             self.model.forget_claims(effect.key, effect.reservation_id)
         else:
             self.model.retire(effect.reservation_id)
+        if effect is not None:
+            self._history_forgotten(effect)
         if effect is not None and self._views and effect.verb not in OPERATOR_VERBS:
             self._look(step)
+
+    def _history_forgotten(self, effect: Effect) -> None:
+        for key, before_ms in effect.history_forgotten:
+            stock, bound = self.model.stock[key], model_counts.FACTS_MAX
+            if before_ms > effect.time_ms - self.model.settings.history_ms and len(stock.notes) <= bound:
+                self._add("history", f"what happened since {before_ms} on {key} was forgotten at {places(effect)}")
+            model_counts.forget(stock, before_ms)
 
     # --- effects ------------------------------------------------------------------------------------------------------------
 
@@ -307,7 +316,7 @@ class Judge:
                 claim.fulfilled,
                 claim.released,
                 claim.expired,
-                claim.picked,
+                claim.net,
             )
             for key, stock in self.model.stock.items()
             for reservation_id, lines in stock.claims.items()

@@ -103,6 +103,8 @@ def settings_of(rules: Rules) -> Settings:
         lifetime_ms_max=rules.lifetime_ms_max,
         dedupe_window_ms=rules.dedupe_window_ms,
         takeover_grace_ms=rules.takeover_grace_ms,
+        deferral_ms_max=rules.deferral_ms_max,
+        history_ms=rules.history_ms,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.simulation import model_amending, model_feeds, model_orders, model_warehouse
+from tests.simulation import model_amending, model_counts, model_feeds, model_orders, model_warehouse
 from tests.simulation.history import Key, LineSeen
 from tests.simulation.model_state import (
     EXPIRED,
@@ -202,7 +202,13 @@ class Model:
     def forget_claims(self, key: Key, reservation_id: str) -> None:
         """Ended claims left memory: a promise that names them is not known any more."""
         stock = self.stock[key]
-        for claim in stock.claims.pop(reservation_id).values():
+        claims = stock.claims.pop(reservation_id)
+        for claim in claims.values():
+            pile = (reservation_id, "", "")
+            if claim.order_reference:
+                pile = ("", claim.channel_id, claim.order_reference)
+            model_warehouse.Picks(stock).pile(pile, claim.net)
+            model_counts.rename(stock, (reservation_id, "", ""), pile)
             stock.live.pop((claim.reservation_id, claim.line_id), None)
             stock.orders.get((claim.channel_id, claim.order_reference), set()).discard(reservation_id)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.history import Key
+
+if TYPE_CHECKING:
+    from tests.simulation.model_counts import Count, Note
 
 HELD, CONFIRMED, FULFILLED, RELEASED, EXPIRED = "HELD", "CONFIRMED", "FULFILLED", "RELEASED", "EXPIRED"
 SELLABLE = "SELLABLE"
@@ -61,7 +64,7 @@ class Claim:
     """What one line of a reservation has on one stock key."""
 
     __slots__ = (
-        "channel_id", "confirmed", "expired", "fulfilled", "granted", "imposed", "line_id", "order_reference", "picked",
+        "channel_id", "confirmed", "expired", "fulfilled", "granted", "imposed", "line_id", "net", "order_reference",
         "released", "reservation_id", "uncovered",
     )  # fmt: skip
 
@@ -72,7 +75,12 @@ class Claim:
         self.line_id = line_id
         self.confirmed = reservation.state == CONFIRMED
         self.granted = self.fulfilled = self.released = self.expired = 0
-        self.picked = self.imposed = self.uncovered = 0
+        self.net = self.imposed = self.uncovered = 0  # net: picks − unpicks − shipped
+
+    @property
+    def picked(self) -> int:
+        """What is off the shelf for it; a shipment that overtook its pick leaves nothing."""
+        return max(0, self.net)
 
     @property
     def open(self) -> int:
@@ -94,11 +102,16 @@ class Stock:
     policy_version: int = 1
     claims: dict[str, dict[str, Claim]] = field(default_factory=dict)  # reservation id → line id → claim
     live: dict[tuple[str, str], Claim] = field(default_factory=dict)  # those with open or picked units
-    adrift: dict[tuple[str, ...], int] = field(default_factory=dict)  # promise without line → picked for no known claim
+    adrift: dict[tuple[str, ...], int] = field(
+        default_factory=dict
+    )  # promise without line → net picked for no known claim
     orders: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # (channel, order) → reservation ids
     arrivals: dict[str, int] = field(default_factory=dict)  # reservation id → its place among those claimed here
     booked: dict[tuple[str, str], int] = field(default_factory=dict)  # (shipment id, document line) → quantity
     shortage_exception: str = ""
+    notes: list[Note] = field(default_factory=list)  # what moved its units
+    counts: list[Count] = field(default_factory=list)
+    history_from_ms: int = 0  # what moved before it may be forgotten
 
     def on_hand_of(self, disposition: str) -> int:
         """Units there in that condition."""
@@ -125,11 +138,14 @@ class Stock:
         return sum([claim.open for claim in self.live.values()])
 
     def picked(self) -> int:
-        return sum([claim.picked for claim in self.live.values()]) + sum(self.adrift.values())
+        return sum([claim.picked for claim in self.live.values()]) + self._piled()
+
+    def _piled(self) -> int:
+        return sum([max(0, units) for units in self.adrift.values()])
 
     def picked_adrift(self) -> int:
         beyond = sum([max(0, claim.picked - claim.open) for claim in self.live.values() if claim.picked])
-        return beyond + sum(self.adrift.values())
+        return beyond + self._piled()
 
     def headroom(self) -> int:
         """Cover less claims; may be negative."""

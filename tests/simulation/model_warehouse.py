@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation import model_counts
 from tests.simulation.history import Key
+from tests.simulation.model_counts import Pile
 from tests.simulation.model_state import (
     HELD,
     ON_HAND_MAX,
@@ -50,6 +52,9 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     stock = model.stock.get(key)
     if not reason and stock is None and not model.settings.catalog_open:
         reason = "UNKNOWN_STOCK_KEY"
+    as_of = fact == "STOCK_COUNT" and not details["take_as_now"]
+    if not reason and as_of and model_counts.too_old(stock, event, now_ms, model.settings.history_ms):
+        reason = "BEFORE_HISTORY"
     if not reason and stock is not None and not _fits(stock, details):
         reason = "QUANTITY_OUT_OF_RANGE"
     if reason:
@@ -67,13 +72,17 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
                 return told("DUPLICATE", stock.shortage())
             return told("REJECTED", stock.shortage(), model.new_exception(shard), "SHIPMENT_MISMATCH")
         close, disposition = details["close_remainder"], details["disposition"]
-        exception = ship(model, stock, promise, identity, quantity, now_ms, close=close, disposition=disposition)
+        exception = ship(
+            model, stock, promise, identity, quantity, now_ms, _where(event), close=close, disposition=disposition
+        )
     elif fact == "PICK":
-        _pick(stock, details["promise"], details["quantity"])
+        _note(stock, event, SELLABLE, 0, _pick(model, stock, details["promise"], details["quantity"]))
     elif fact == "UNPICK":
-        _unpick(stock, details["promise"], details["quantity"])
+        _note(stock, event, SELLABLE, 0, _unpick(model, stock, details["promise"], details["quantity"]))
+    elif as_of:
+        model_counts.book(stock, event)
     else:
-        _move(stock, fact, details)
+        _move(stock, event)
     model.watch(stock)
     return told("APPLIED", stock.shortage(), exception or stock.shortage_exception)
 
@@ -85,7 +94,7 @@ def misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
         return "UNKNOWN_FACT"
     if not event["source_sequence"] and event["occur_time_ms"] < now_ms - model.settings.dedupe_window_ms:
         return "TOO_OLD"
-    if fact == "STOCK_COUNT" and not details["take_as_now"]:
+    if fact == "STOCK_COUNT" and not details["take_as_now"] and model_counts.as_of(event) is None:
         return "AS_OF_MISSING"
     if fact == "SHIPMENT" and details["promise"] and _order_management_ships(model, event["key"]):
         return "FULFILLED_BY_ORDER_MANAGEMENT"
@@ -94,6 +103,8 @@ def misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:
 
 def awaited(event: Mapping[str, Any]) -> int:
     """Up to where its stream must be whole before it may be decided; 0: it may be at once."""
+    if event["fact"] == "STOCK_COUNT" and not event["details"]["take_as_now"]:
+        return model_counts.as_of(event) or 0
     if event["fact"] == "SHIPMENT" and event["details"]["close_remainder"] and event["source_sequence"]:
         return int(event["source_sequence"]) - 1
     return 0
@@ -113,20 +124,38 @@ def _change(stock: Stock, disposition: str, delta: int) -> None:
     stock.on_hand[disposition] = stock.on_hand_of(disposition) + delta
 
 
-def _move(stock: Stock, fact: str, details: Mapping[str, Any]) -> None:
-    if fact == "ADJUSTMENT":
-        _change(stock, details["disposition"], details["delta"])
-    elif fact == "STOCK_COUNT":
+def _move(stock: Stock, event: Mapping[str, Any]) -> None:
+    fact, details = event["fact"], event["details"]
+    if fact == "STOCK_COUNT":  # taken as now: whatever was, this is there
         counted = details["quantity"]
         if details["disposition"] == SELLABLE and not details["includes_picked"]:
             counted += stock.picked()
         stock.on_hand[details["disposition"]] = counted
+        return
+    if fact == "ADJUSTMENT":
+        moved = [(details["disposition"], details["delta"])]
     elif fact == "DISPOSITION_CHANGE":
-        _change(stock, details["from_disposition"], -details["quantity"])
-        _change(stock, details["to_disposition"], details["quantity"])
+        moved = [
+            (details["from_disposition"], -details["quantity"]),
+            (details["to_disposition"], details["quantity"]),
+        ]
     else:
         sign = 1 if fact in INTO else -1
-        _change(stock, details["disposition"], sign * details["quantity"])
+        moved = [(details["disposition"], sign * details["quantity"])]
+    for disposition, delta in moved:
+        _change(stock, disposition, delta)
+        _note(stock, event, disposition, delta, {})
+
+
+Where = tuple[tuple[str, str], int, int]  # stream, sequence, time of occurrence
+
+
+def _where(event: Mapping[str, Any]) -> Where:
+    return ((event["source_id"], event["stream_id"]), event["source_sequence"], event["occur_time_ms"])
+
+
+def _note(stock: Stock, event: Mapping[str, Any], disposition: str, delta: int, picks: dict[Pile, int]) -> None:
+    model_counts.note(stock, *_where(event), disposition, delta, picks)
 
 
 # --- picks and shipments ----------------------------------------------------------------------------------------------------
@@ -144,40 +173,66 @@ def _promised(stock: Stock, promise: tuple[str, ...]) -> list[Claim]:
     return [claim for claim in claims if not line_id or claim.line_id == line_id]
 
 
-def _pile(promise: tuple[str, ...]) -> tuple[str, ...]:
-    """What is picked for no known claim lies under its promise, whatever the line."""
+def _pile(model: Model, promise: tuple[str, ...]) -> Pile:
+    """What is picked for no known claim lies under its promise, whatever the line: under its order, where it has one."""
+    reservation = model.reservations.get(promise[0]) if promise else None
+    if reservation is not None and reservation.order_reference:
+        return ("", reservation.channel_id, reservation.order_reference)
     return promise[:3]
 
 
-def _take_adrift(stock: Stock, promise: tuple[str, ...], most: int) -> None:
-    pile = _pile(promise)
-    left = stock.adrift.get(pile, 0) - min(most, stock.adrift.get(pile, 0))
-    stock.adrift[pile] = left
-    if not left:
-        del stock.adrift[pile]
+class Picks(dict[Pile, int]):
+    """What one fact changed: nets of claims and piles, by whose they are."""
+
+    def __init__(self, stock: Stock) -> None:
+        super().__init__()
+        self._stock = stock
+
+    def claim(self, claim: Claim, units: int) -> int:
+        """Change the net of a claim; by how much."""
+        claim.net += units
+        self._stock.touched(claim)
+        return self._count((claim.reservation_id, "", ""), units)
+
+    def pile(self, pile: Pile, units: int) -> int:
+        """Change the net of what is adrift; by how much."""
+        left = self._stock.adrift.get(pile, 0) + units
+        self._stock.adrift[pile] = left
+        if not left:
+            del self._stock.adrift[pile]
+        return self._count(pile, units)
+
+    def _count(self, pile: Pile, units: int) -> int:
+        if units:
+            self[pile] = self.get(pile, 0) + units
+        return units
 
 
-def _pick(stock: Stock, promise: tuple[str, ...], quantity: int) -> None:
-    claims = _promised(stock, promise)
-    if not claims:
-        stock.adrift[_pile(promise)] = stock.adrift.get(_pile(promise), 0) + quantity
-        return
-    left = quantity
+def _pick(model: Model, stock: Stock, promise: tuple[str, ...], quantity: int) -> Picks:
+    """First for what was shipped or put back before it was told that it was picked; then for what is open; the rest at last."""
+    claims, picks, left = _promised(stock, promise), Picks(stock), quantity
     for claim in claims:
-        units = left if claim is claims[-1] else min(left, max(0, claim.open - claim.picked))
-        claim.picked += units
-        stock.touched(claim)
-        left -= units
+        left -= picks.claim(claim, min(left, max(0, -claim.net)))
+    for claim in claims[:-1]:
+        left -= picks.claim(claim, min(left, max(0, claim.open - claim.net)))
+    if claims:
+        picks.claim(claims[-1], left)
+    else:
+        picks.pile(_pile(model, promise), left)
+    return picks
 
 
-def _unpick(stock: Stock, promise: tuple[str, ...], quantity: int) -> None:
-    left = quantity
-    for claim in _promised(stock, promise):
-        units = min(left, claim.picked)
-        claim.picked -= units
-        stock.touched(claim)
-        left -= units
-    _take_adrift(stock, promise, left)
+def _unpick(model: Model, stock: Stock, promise: tuple[str, ...], quantity: int) -> Picks:
+    claims, picks, left = _promised(stock, promise), Picks(stock), quantity
+    for claim in claims:
+        left += picks.claim(claim, -min(left, claim.picked))
+    pile = _pile(model, promise)
+    if claims:
+        left += picks.pile(pile, -min(left, max(0, stock.adrift.get(pile, 0))))
+        picks.claim(claims[-1], -left)
+    else:
+        picks.pile(pile, -left)
+    return picks
 
 
 def ship(
@@ -187,6 +242,7 @@ def ship(
     identity: tuple[str, str],
     quantity: int,
     now_ms: int,
+    where: Where,
     *,
     close: bool = False,
     disposition: str = SELLABLE,
@@ -198,19 +254,21 @@ def ship(
     claims = _promised(stock, promise)
     fulfilled: dict[str, int] = {}
     released: dict[str, int] = {}
-    left, off_the_pile = quantity, quantity
+    left, picks, pile = quantity, Picks(stock), _pile(model, promise)
     for claim in claims:
         units = min(left, claim.open)
         gone = left if claim is claims[-1] else min(left, max(units, claim.picked))
         if gone:
-            off_the_pile -= min(claim.picked, gone)
-            claim.picked -= min(claim.picked, gone)
+            before_known = min(gone - min(gone, claim.picked), max(0, stock.adrift.get(pile, 0)))
+            picks.claim(claim, -picks.pile(pile, -before_known) - gone)
             claim.fulfilled += units
             stock.touched(claim)
             fulfilled[claim.reservation_id] = fulfilled.get(claim.reservation_id, 0) + units
             left -= gone
-    _take_adrift(stock, promise, off_the_pile)
+    if not claims:
+        picks.pile(pile, -left)
     _change(stock, disposition, -quantity)
+    model_counts.note(stock, *where, disposition, -quantity, picks)
     for claim in claims if close else ():
         if claim.open:
             released[claim.reservation_id] = released.get(claim.reservation_id, 0) + claim.open
@@ -275,7 +333,8 @@ def fulfill(model: Model, asked: Mapping[str, Any], now_ms: int) -> Outcome:
     if no is not None:
         return no
     for stock, line_id, identity, units in new:
-        ship(model, stock, (reservation.id, "", "", line_id), identity, units, now_ms)
+        where = (("", ""), 0, asked["occur_time_ms"] or now_ms)
+        ship(model, stock, (reservation.id, "", "", line_id), identity, units, now_ms, where)
     for stock in mismatched:
         model.new_exception(stock.shard)
     if asked["close_remainder"] and not mismatched:

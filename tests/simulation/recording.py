@@ -34,6 +34,8 @@ def settings_of(rules: Rules) -> Settings:
         dedupe_window_ms=rules.dedupe_window_ms,
         takeover_grace_ms=rules.takeover_grace_ms,
         exceptions_open_max=rules.exceptions_open_max,
+        deferral_ms_max=rules.deferral_ms_max,
+        history_ms=rules.history_ms,
     )
 
 
@@ -59,6 +61,31 @@ class RecordingWorld(World):
         return History(self.operations, journal_facts(self.journal))
 
 
+class Sequences:
+    """Numbers of events in two streams: mostly in order, some held back and sent later, now and then one again."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+        self._next: dict[tuple[str, str], int] = {}
+        self._held: list[tuple[str, str, int]] = []
+
+    def draw_one(self) -> tuple[str, str, int]:
+        """(source, stream, sequence or 0)."""
+        draw = self._draw
+        if draw.random() < 0.4:
+            return "wms", "", 0
+        if self._held and draw.random() < 0.5:
+            return self._held.pop(draw.randrange(len(self._held)))
+        source, stream = draw.choice((("wms", "s1"), ("robots", "s1")))
+        if self._next.get((source, stream)) and draw.random() < 0.02:
+            return source, stream, draw.randint(1, self._next[(source, stream)])
+        number = self._next[(source, stream)] = self._next.get((source, stream), 0) + 1
+        if draw.random() < 0.2:
+            self._held.append((source, stream, number))
+            number = self._next[(source, stream)] = number + 1
+        return source, stream, number
+
+
 class Trader:
     """Draws items: all verbs and facts, sensible and not, on few stock keys and few reservations, so that they meet."""
 
@@ -72,6 +99,7 @@ class Trader:
         self.late: list[Item] = []  # reserves whose release by request id overtook them
         self.shipments = ["s0"]
         self.sent: list[Item] = []
+        self.sequences = Sequences(self.draw)
         self.actions = (
             (30, self.reserve), (10, self.confirm), (8, self.release), (4, self.extend), (12, self.amend),
             (8, self.fulfill), (3, self.release_by_request), (6, self.receive), (20, self.fact), (4, self.policy),
@@ -221,7 +249,7 @@ class Trader:
             Fact.UNPICK: (quantity, self.promise()),
             Fact.SHIPMENT: (quantity, self.shipment(), self.promise(), draw.random() < 0.2, int(one)),
             Fact.ADJUSTMENT: (draw.choice((-1, 1)) * quantity, int(one), "", ""),
-            Fact.STOCK_COUNT: (draw.randint(0, 20), int(one), 0, draw.random() < 0.95, draw.random() < 0.5),
+            Fact.STOCK_COUNT: (draw.randint(0, 20), int(one), 0, draw.random() < 0.4, draw.random() < 0.5),
             Fact.DISPOSITION_CHANGE: (quantity, int(one), int(other)),
             Fact.TRANSFER_DISPATCH: (quantity, "t", "", "east", int(one)),
             Fact.TRANSFER_RECEIPT: (quantity, "t", "", "main", True, int(one)),
@@ -230,9 +258,14 @@ class Trader:
         event = self.world.fresh_id("e") if draw.random() < 0.97 else f"e{draw.randint(1, 50)}"
         age_ms = draw.choice((0, 0, 0, 0, 1_000, 25 * 3600 * 1000))
         line = draw.choice(("", "", "", "d0", "d1"))
+        source, stream, sequence = self.sequences.draw_one()
+        told = list(details[fact])
+        if fact == Fact.STOCK_COUNT and sequence and draw.random() < 0.6:
+            told[2] = max(0, sequence - draw.choice((0, 1, 2, 3, 5)))
         return self.world.event(
-            fact, sku, *details[fact], warehouse=warehouse, event=event, document_line=line, age_ms=age_ms
-        )
+            fact, sku, *told, warehouse=warehouse, event=event, document_line=line, age_ms=age_ms, source=source,
+            stream=stream, sequence=sequence,
+        )  # fmt: skip
 
     # --- operations and questions -------------------------------------------------------------------------------------------
 
