@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     peers.add_argument("--peers", metavar="A,B", help="some of them (default all): noop, neveroversell, asyncpg, …")
     add_run_options(peers)
-    commands.add_parser("list", help="what scenarios there are")
+    commands.add_parser("list", help="what scenarios and peers there are")
     compare = commands.add_parser("compare", help="two results: ratios with spread, and whether conditions differ")
     compare.add_argument("before", type=Path, metavar="A.json")
     compare.add_argument("after", type=Path, metavar="B.json")
@@ -199,9 +199,11 @@ def measure(
 
 def show_list(options: argparse.Namespace) -> int:
     """What there is."""
-    from bench.tables import show_scenarios
+    from bench.peers.catalog import PEERS
+    from bench.tables import show_peers, show_scenarios
 
     show_scenarios(all_scenarios())
+    show_peers(PEERS.values())
     return 0
 
 

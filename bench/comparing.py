@@ -134,6 +134,13 @@ def scenario_changes(old: ScenarioResult, new: ScenarioResult, missing: list[str
     before_ratios, after_ratios = old.noop_ratios(), new.noop_ratios()
     if before_ratios and after_ratios:
         changes.append(change(old.title, "÷ no-op", before_ratios, after_ratios, more_is_better=True))
+    peers_after = {peer.name: peer for peer in new.peers}
+    for peer in old.peers:
+        other = peers_after.get(peer.name)
+        before_ratios = old.ratios_to(peer.runs)
+        after_ratios = new.ratios_to(other.runs) if other is not None else []
+        if before_ratios and after_ratios:
+            changes.append(change(old.title, f"÷ {peer.title}", before_ratios, after_ratios, more_is_better=True))
     for label in old.labels:
         name = f"{old.title}{', ' + label if label else ''}"
         before_runs, after_runs = old.valid(label), new.valid(label)

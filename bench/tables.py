@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.markup import escape
 
 from bench.comparing import Comparison
 from bench.machine import is_busy
+from bench.peers.catalog import Peer
 from bench.peers.standings import COLUMNS, own_row, standings, winners
 from bench.results import Result, Run, ScenarioResult, middle
 from bench.scenario import Scenario
@@ -22,6 +24,12 @@ def show_scenarios(scenarios: list[Scenario]) -> None:
         (one.name, "short" if one.short else "", one.load.mode, one.keys, one.batch, one.about) for one in scenarios
     ]
     table("scenarios", ("name", "set", "loop", "stock keys", "a call", "what it does"), rows)
+
+
+def show_peers(peers: Iterable[Peer]) -> None:
+    """Who may take turns with it, and whether they can here."""
+    rows = [(peer.name, peer.title, peer.summary, peer.missing() or "yes") for peer in peers]
+    table("peers, of `python -m bench peers`", ("name", "what", "how", "runs here"), rows)
 
 
 def show_result(result: Result) -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.metering import below, parents
-from bench.peers import batch_function, conditional_update, ray_actors, tables, valkey_script
+from bench.peers import batch_function, ray_actors, tables, valkey_script
 from bench.peers.batch_function import BatchFunction
 from bench.peers.direct import ClientRival, ThreadsRival
 from bench.peers.orders import Order, keys_of
-from bench.peers.postgres import Postgres, postgres
+from bench.peers.postgres import Postgres, connections_for, postgres
 from bench.peers.tables import Recorded
 from bench.peers.valkey_script import ValkeyScript
 from bench.peers.valkey_server import ValkeyServer, valkey_server
@@ -155,16 +155,10 @@ def start_conditional_update(scenario: Scenario, directory: Path) -> Iterator[St
     with contextlib.ExitStack() as held:
         server = held.enter_context(postgres(directory))
         tables.stock_up(server, keys_of(scenario), scenario.units_per_key)
-        options = {"uri": server.uri, "connections": conditional_update.CONNECTIONS}
+        options = {"uri": server.uri, "connections": connections_for(scenario)}
         yield held.enter_context(
             postgres_behind_gateway("asyncpg", "conditional-update", options, server, scenario, directory)
         )
-
-
-def batch_function_options(server: Postgres, scenario: Scenario) -> dict[str, Any]:
-    """What its store is made with."""
-    connections = batch_function.CONNECTIONS if scenario.batch == 1 else batch_function.BATCH_CONNECTIONS
-    return {"uri": server.uri, "connections": connections}
 
 
 @contextlib.contextmanager
@@ -172,16 +166,16 @@ def start_batch_function(scenario: Scenario, directory: Path) -> Iterator[Starte
     """PL/pgSQL functions called by asyncpg."""
     with postgres(directory) as server:
         tables.stock_up(server, keys_of(scenario), scenario.units_per_key, batch_function.FUNCTIONS)
-        options = batch_function_options(server, scenario)
+        connections = connections_for(scenario)
 
         def audit() -> Recorded:
             server.crash()
             return tables.audit(server, scenario.units_per_key)
 
         rival = ClientRival(
-            "plpgsql", scenario, lambda: BatchFunction(**options), lambda: {"server": list(server.pids())}
+            "plpgsql", scenario, lambda: BatchFunction(server.uri, connections), lambda: {"server": list(server.pids())}
         )
-        yield Started(rival, audit, server.shown() | {"connections": str(options["connections"])})
+        yield Started(rival, audit, server.shown() | {"connections": str(connections)})
 
 
 @contextlib.contextmanager
@@ -190,7 +184,7 @@ def start_batch_function_gateway(scenario: Scenario, directory: Path) -> Iterato
     with contextlib.ExitStack() as held:
         server = held.enter_context(postgres(directory))
         tables.stock_up(server, keys_of(scenario), scenario.units_per_key, batch_function.FUNCTIONS)
-        options = batch_function_options(server, scenario)
+        options = {"uri": server.uri, "connections": connections_for(scenario)}
         yield held.enter_context(
             postgres_behind_gateway("plpgsql-gateway", "batch-function", options, server, scenario, directory)
         )

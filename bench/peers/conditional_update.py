@@ -12,7 +12,6 @@ from typing import Any
 from bench.peers.orders import REFUSED, Decision, Order, OtherContent
 from bench.peers.waiting import Shared
 
-CONNECTIONS = 16
 RESERVE = """
 with taken as (
   update stock set available = available - $3
@@ -27,7 +26,7 @@ PRIOR = "select key, quantity, expire_time from reservation where request_id = $
 class ConditionalUpdate:
     """A store of it."""
 
-    def __init__(self, uri: str, connections: int = CONNECTIONS) -> None:
+    def __init__(self, uri: str, connections: int) -> None:
         self._uri = uri
         self._count = connections
         self._shared: Shared[tuple[Any, Any]] = Shared()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.metering import below, parents
+from bench.scenario import Scenario
 
 ENDED_WITHIN_S = 30.0
 
@@ -42,6 +43,13 @@ SHOWN = (
     "data_checksums",
     *SETTINGS,
 )
+
+
+def connections_for(scenario: Scenario) -> int:
+    """How many connections do most for a load, as measured: more would only wait for the row, or for a processor."""
+    if scenario.keys == 1:
+        return 4
+    return 8 if scenario.batch > 1 else 32
 
 
 class Postgres:

@@ -47,7 +47,8 @@ class Standing:
         if self.peer.absent:
             return f"did not run: {self.peer.absent}"
         if not self.ratios:
-            return "no round in which both count"
+            why = sorted({reason for run in self.peer.runs for reason in run.invalid})
+            return "; ".join(["no round in which both count", *why])
         if min(self.ratios) > 1:
             said = f"Stockade, {middle(self.ratios):.1f} × as fast"
         elif self.peer_wins:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.__main__ import PEER_SCENARIOS, adapted, parser
+from bench.comparing import compare
 from bench.load import Told
 from bench.peers import ray_actors
 from bench.peers.catalog import PEERS, Peer, Started, chosen_peers
@@ -25,7 +26,7 @@ from bench.peers.waiting import Shared
 from bench.report import write_html
 from bench.results import PeerResult, load_result, save
 from bench.scenario import Scenario, ScenarioError, chosen
-from bench.tables import show_result
+from bench.tables import show_peers, show_result
 from tests.unit.bench_world import result, run, scenario_result
 
 
@@ -326,6 +327,28 @@ def test_a_peer_that_does_not_start_is_left_out_with_its_reason(tmp_path):
     assert any("broken does not run" in line for line in said)
 
 
+def test_a_peer_that_breaks_has_runs_that_do_not_count_and_its_end_is_told(tmp_path):
+    said: list[str] = []
+
+    class Broken(ClientRival):
+        def run(self, seconds, seed):
+            raise ConnectionRefusedError("it has gone")
+
+    @contextmanager
+    def start(one, directory):
+        yield Started(Broken("broken", one, lambda: Shelf(1), dict), Shelf(1).audit)
+        raise OSError("cannot be stopped")
+
+    with Company(scenario(), [Peer("broken", "broken", "", start)], tmp_path, said.append) as company:
+        (rival,) = company.rivals
+        made = rival.run(0.1, 1)
+        (absent,) = company.results({"broken": [made]})
+
+    assert made.invalid == ["ConnectionRefusedError: it has gone"]
+    assert absent.runs == [made]
+    assert "did not end well: OSError: cannot be stopped" in said[-1]
+
+
 # --- who wins ---
 
 
@@ -362,6 +385,13 @@ def test_ratios_are_those_of_one_round_and_leave_out_runs_that_do_not_count():
     assert standing.ratio_text == "4.00 × (2.00 … 6.00)"
 
 
+def test_a_peer_without_a_run_that_counts_says_why():
+    one = beside([1_000], [500])
+    one.peers[0].runs[0].invalid.append("nothing was answered")
+
+    assert standings(one)[0].verdict == "no round in which both count; nothing was answered"
+
+
 def test_a_peer_that_wins_is_told_in_a_sentence():
     (said,) = winners([beside([1_000] * 3, [2_000] * 3), beside([1_000] * 3, [500] * 3)])
 
@@ -393,3 +423,20 @@ def test_tables_and_report_show_peers_winners_absent_and_unsound_ones(tmp_path, 
         assert shown in said
     for shown in ("A peer wins", "fsync on", "the peer is unsound: 10 claims", "not &lt;installed&gt;", "0.50 ×"):
         assert shown in page
+
+
+def test_a_comparison_of_two_results_shows_the_ratio_to_each_peer():
+    before = result(beside([1_000] * 3, [1_000] * 3))
+    after = result(beside([3_000] * 3, [1_500] * 3))
+
+    (change,) = [one for one in compare(before, after).changes if one.metric == "÷ the peer"]
+
+    assert (change.before, change.after, change.verdict) == (1.0, 2.0, "better")
+
+
+def test_the_list_shows_every_peer_and_whether_it_can_run_here(capsys):
+    show_peers([*PEERS.values(), Peer("other", "other", "", no_server, ("a_module_that_nobody_has",))])
+    said = capsys.readouterr().out
+
+    assert all(name in said for name in PEERS)
+    assert "not installed" in said

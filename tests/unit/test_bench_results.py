@@ -13,7 +13,7 @@ from bench.comparing import compare
 from bench.machine import is_busy
 from bench.metering import below, journal_facts, node_counters, pids_by_role
 from bench.report import write_html
-from bench.results import ResultError, load_result, merged, save
+from bench.results import PeerResult, ResultError, load_result, merged, save
 from bench.running import proof_findings
 from bench.tables import show_comparison, show_result
 from tests.unit.bench_world import MACHINE, PROOF, result, run, scenario_result
@@ -232,6 +232,20 @@ def test_the_report_is_one_whole_page_that_needs_nothing_else(tmp_path):
         "0.53 ×",
     ):
         assert shown in text
+
+
+def test_the_report_stays_whole_with_peers(tmp_path):
+    one = scenario_result("hot", [1_000, 1_100], [2_000, 2_000])
+    one.peers = [
+        PeerResult(name="fast", title="a <fast> peer", summary="s", runs=[run(5_000), run(6_000)]),
+        PeerResult(name="none", title="an absent peer", summary="s", absent="not installed: x"),
+    ]
+
+    page, text = page_of(one, directory=tmp_path)
+
+    assert page.open == []
+    assert "A peer wins: the scenario hot: a &lt;fast&gt; peer is faster than Stockade, 5.2 ×" in text
+    assert "did not run: not installed: x" in text
 
 
 def test_the_report_says_when_the_machine_was_busy_and_when_a_run_does_not_count(tmp_path):
