@@ -27,6 +27,9 @@ class Rival(Protocol):
     name: str
     told: Told
 
+    def warm_up(self, seconds: float, seed: int) -> None:
+        """The same load, before anything counts."""
+
     def run(self, seconds: float, seed: int) -> Run:
         """The scenario's load for so long; seed by seed the same orders as Stockade's."""
 
@@ -40,6 +43,9 @@ class GatewayRival:
         self._scenario = scenario
         self._target = target
         self._pids = pids
+
+    def warm_up(self, seconds: float, seed: int) -> None:
+        self.run(seconds, seed)
 
     def run(self, seconds: float, seed: int) -> Run:
         load = self._scenario.load

@@ -87,7 +87,7 @@ class ScenarioRunner:
         if load.warm_up_seconds:
             self._one_run("warm-up", load.in_flight, None, load.warm_up_seconds, self._seed)
             for rival in rivals:
-                rival.run(load.warm_up_seconds, self._seed)
+                rival.warm_up(load.warm_up_seconds, self._seed)
         if load.share_of_peak is not None:
             peak = self._one_run("peak", load.in_flight, None, load.seconds, self._seed)
             peak_calls = peak.calls / peak.seconds

@@ -38,11 +38,14 @@ GATEWAY_ENDS_WITHIN_S = 20.0
 
 @dataclass(slots=True)
 class Started:
-    """A peer that runs. ``audit``: ends or crashes its server, then counts. ``configuration``: as its server says it."""
+    """A peer that runs. ``audit``: ends or crashes its server, then counts. ``configuration``: as its server says it.
+    ``settle``: what its administrator would see to once there is data.
+    """
 
     rival: Rival
     audit: Callable[[], Recorded]
     configuration: dict[str, str] = field(default_factory=dict)
+    settle: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def start_neveroversell(scenario: Scenario, directory: Path) -> Iterator[Started
         rival = ThreadsRival(
             "neveroversell", scenario, NEVEROVERSELL_THREADS, reserve, lambda: {"server": list(server.pids())}
         )
-        yield Started(rival, audit, server.shown() | {"threads": str(NEVEROVERSELL_THREADS)})
+        yield Started(rival, audit, server.shown() | {"threads": str(NEVEROVERSELL_THREADS)}, server.analyze)
 
 
 @contextlib.contextmanager
@@ -175,7 +178,7 @@ def start_batch_function(scenario: Scenario, directory: Path) -> Iterator[Starte
         rival = ClientRival(
             "plpgsql", scenario, lambda: BatchFunction(server.uri, connections), lambda: {"server": list(server.pids())}
         )
-        yield Started(rival, audit, server.shown() | {"connections": str(connections)})
+        yield Started(rival, audit, server.shown() | {"connections": str(connections)}, server.analyze)
 
 
 @contextlib.contextmanager
@@ -204,7 +207,7 @@ def postgres_behind_gateway(
             return tables.audit(server, scenario.units_per_key)
 
         rival = GatewayRival(name, scenario, target, lambda: {"gateway": [pid], "server": list(server.pids())})
-        yield Started(rival, audit, server.shown() | {"connections": str(options["connections"])})
+        yield Started(rival, audit, server.shown() | {"connections": str(options["connections"])}, server.analyze)
 
 
 @contextlib.contextmanager

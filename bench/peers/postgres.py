@@ -79,6 +79,11 @@ class Postgres:
         with psycopg.connect(self.uri, autocommit=True) as connection:
             yield connection
 
+    def analyze(self) -> None:
+        """What autovacuum would do within a minute: plans that were made for empty tables are made anew."""
+        with self.connected() as connection:
+            connection.execute("analyze")
+
     def crash(self) -> None:
         """End it without a word, and start it again: what it answers afterwards comes from its log alone."""
         pid = int(self._server.get_pid())

@@ -36,7 +36,6 @@ def stock_up(server: Postgres, keys: Sequence[str], units_per_key: int, function
     with server.connected() as connection:
         connection.execute(SCHEMA + functions)
         connection.execute("insert into stock select unnest(%s::text[]), %s", (list(keys), units_per_key))
-        connection.execute("vacuum analyze")
 
 
 def audit(server: Postgres, units_per_key: int) -> Recorded:

@@ -316,6 +316,33 @@ def test_every_peers_records_are_read_at_the_end(tmp_path, audit, finding):
     assert any("UNSOUND" in line for line in said) is (finding != "")
 
 
+def test_a_peers_administrator_comes_once_after_the_warm_up_and_may_fail(tmp_path):
+    came: list[int] = []
+
+    @contextmanager
+    def start(one, directory):
+        shelf = Shelf(units=10**9)
+
+        def settle() -> None:
+            came.append(len(shelf.recorded))
+            raise OSError("no statistics today")
+
+        yield Started(ClientRival("shelf", one, lambda: shelf, dict), shelf.audit, settle=settle)
+
+    with Company(scenario(), [Peer("shelf", "a shelf", "", start)], tmp_path, print) as company:
+        (rival,) = company.rivals
+        rival.warm_up(0.1, 1)
+        warm = rival.told.claims
+        made = rival.run(0.1, 2)
+        (peer_result,) = company.results({"shelf": [made]})
+
+    assert came == [warm]
+    assert warm > 0
+    assert peer_result.proof is not None
+    assert peer_result.proof.claims_answered == warm + made.granted
+    assert peer_result.proof.sound
+
+
 def test_a_peer_that_does_not_start_is_left_out_with_its_reason(tmp_path):
     said: list[str] = []
     broken = Peer("broken", "broken", "", no_server)
