@@ -82,12 +82,14 @@ class Channel(BaseModel):
 
 class Warehouse(BaseModel):
     """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a
-    fact that is not named may be told by any source).
+    fact that is not named may be told by any source). ``reconciliation_interval_ms``: how often its stock should be compared with
+    a count; 0: never asked for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fulfilment_door: Literal["warehouse", "order_management"] = "warehouse"
     sources: dict[str, list[Identifier]] = Field(default_factory=dict)
+    reconciliation_interval_ms: DurationMs = 0
 
     @model_validator(mode="after")
     def _known_facts(self) -> Warehouse:
@@ -191,6 +193,9 @@ class Settings(BaseModel):
         None, description="what hosts ask of gateways; default: made for the data directory"
     )
 
+    reconciliation_answer_ms_max: DurationMs = Field(
+        4 * HOUR_MS, description="a requested reconciliation that nobody begins within it becomes an exception"
+    )
     ttl_default_ms: DurationMs = Field(15 * MINUTE_MS, description="a hold's time to live when the caller names none")
     ttl_ms_min: DurationMs = Field(1 * SECOND_MS, description="shortest time to live a caller may ask for")
     ttl_ms_max: DurationMs = Field(24 * HOUR_MS, description="longest time to live a caller may ask for")
@@ -251,6 +256,12 @@ class Settings(BaseModel):
             dedupe_memory_ms=self.dedupe_memory_ms,
             ended_in_memory_max=self.ended_in_memory_max,
             takeover_grace_ms=self.takeover_grace_ms,
+            reconciliation_intervals_ms={
+                warehouse_id: warehouse.reconciliation_interval_ms
+                for warehouse_id, warehouse in self.warehouses.items()
+                if warehouse.reconciliation_interval_ms
+            },
+            reconciliation_answer_ms_max=self.reconciliation_answer_ms_max,
         )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli import client_commands as client
 from gateway.cli import events_command, feeds_command, webhooks_command
+from gateway.cli import reconcile_command as reconciling
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
 from gateway.cli import verify_command as verifying
@@ -55,6 +56,7 @@ for name, panel, command in (
     ("explain", STOCK, client.explain),
     ("suspend", STOCK, client.suspend),
     ("resume", STOCK, client.resume),
+    ("reconcile", STOCK, reconciling.reconcile),
     ("exceptions", STOCK, client.list_exceptions),
     ("feeds", STOCK, feeds_command.show_feeds),
     ("reserve", RESERVATIONS, client.reserve),
@@ -73,6 +75,11 @@ reservations = typer.Typer(no_args_is_help=True, help="List reservations, or get
 reservations.command("list")(client.list_reservations)
 reservations.command("get")(client.get_reservation)
 app.add_typer(reservations, name="reservations", rich_help_panel=RESERVATIONS)
+
+reconciliations = typer.Typer(no_args_is_help=True, help="Lists compared with the books, and asked for.")
+reconciliations.command("list")(reconciling.list_reconciliations)
+reconciliations.command("get")(reconciling.get_reconciliation)
+app.add_typer(reconciliations, name="reconciliations", rich_help_panel=STOCK)
 
 policy = typer.Typer(no_args_is_help=True, help="Safety stock and limits of a stock key.")
 policy.command("set")(client.set_policy)

@@ -147,7 +147,11 @@ async def test_a_list_as_of_a_place_in_its_feed():
             event.source_sequence = sequence
             events.append(event)
         await here.call(event_pb.IngestEventsRequest(events=events))
-        as_of = {"source_id": "wms", "as_of_source_sequence": 1, "as_of_time_ms": events[1].occur_time.ToMilliseconds()}
+        as_of: dict[str, Any] = {
+            "source_id": "wms",
+            "as_of_source_sequence": 1,
+            "as_of_time_ms": events[1].occur_time.ToMilliseconds(),
+        }
         done = await client.reconcile("main", [stock_line("A", 9)], tolerance_units=1, **as_of)
         assert done.findings[0].booked_delta == -1
         assert await available(here) == 13

@@ -10,10 +10,16 @@ from tests.unit.test_domain_reconciling import Desk, events_of
 from tests.unit.world import World
 
 
+class Warehouse(World):
+    """A world, and when a list was made in it."""
+
+    listed_ms = 0
+
+
 @pytest.fixture
 def world():
     """Ten units by sequence 1; four more by sequence 2, a minute later; the list is of between them."""
-    made = World()
+    made = Warehouse()
     made.receive("A", 10, sequence=1)
     made.pass_ms(30_000)
     made.listed_ms = made.now_ms
