@@ -19,9 +19,8 @@ def _history(shard: ShardState, key: str) -> History:
 
 def _fact_noted(_books: Books, shard: ShardState, event: FactNoted, _time_ms: int) -> None:
     key, stream_key, sequence, occur_time_ms, disposition, on_hand_delta, picked_delta, promise = event
-    _history(shard, key).note(
-        Place(stream_key, sequence, occur_time_ms), disposition, on_hand_delta, picked_delta, promise
-    )
+    history = shard.stock[key].history or _history(shard, key)
+    history.note(stream_key, sequence, occur_time_ms, disposition, on_hand_delta, picked_delta, promise)
 
 
 def _count_placed(_books: Books, shard: ShardState, event: CountPlaced, _time_ms: int) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from actors.domain.events import AdriftPicked, OnHandChanged
 from actors.domain.feed_events import CountPlaced, FactNoted, HistoryForgotten
-from actors.domain.history import FACTS_MAX, History, Marker, Moved, Place
+from actors.domain.history import FACTS_MAX, WORDS, History, Marker, Moved, Place
 from actors.domain.outcomes import Disposition, Fact
 from actors.domain.state import StockActor
-from actors.domain.turn import Turn
+from actors.domain.turn import Turn, make
 
 SELLABLE = int(Disposition.SELLABLE)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
@@ -43,11 +43,28 @@ def note_fact(
             noted = FactNoted(actor.key, stream_key, sequence, occur_time_ms, disposition, left, units, promise)
             turn.emit(actor.shard, noted)
             left = 0
+    _look_back(turn, actor, place, disposition, on_hand_delta, picks or {})
+
+
+def note_move(turn: Turn, actor: StockActor, place: Place, changed: OnHandChanged) -> None:
+    """Book and remember a fact that is one change of on hand: ``emit`` and ``note_fact`` in one, for the rush hour."""
+    key, _, disposition, delta = changed[:4]
+    noted = make(FactNoted, (key, *place, disposition, delta, 0, ""))
+    turn.emit_pair(actor.shard, changed, noted)
+    history = actor.history
+    if history is None or history.markers or len(history.facts) >= history.words_to_check:
+        _look_back(turn, actor, place, disposition, delta, {})
+
+
+def _look_back(  # noqa: PLR0913  the parts of a fact
+    turn: Turn, actor: StockActor, place: Place, disposition: int, on_hand_delta: int, picks: Mapping[str, int]
+) -> None:
+    """What a fact that was noted asks for: to be booked back, or that older ones are forgotten."""
     history = actor.history
     assert history is not None, "a fact was noted"
     if history.markers:
-        _book_back(turn, actor, history, place, disposition, on_hand_delta, picks or {})
-    if len(history) >= history.check_at:
+        _book_back(turn, actor, history, place, disposition, on_hand_delta, picks)
+    if len(history.facts) >= history.words_to_check:
         _forget(turn, actor, history)
 
 
@@ -157,7 +174,7 @@ def _forget(turn: Turn, actor: StockActor, history: History) -> None:
         turn.emit(actor.shard, HistoryForgotten(actor.key, before_ms))
         _forget_overdrawn(turn, actor, history)
     else:
-        history.check_at = len(history) + max(len(history) // 2, 1)
+        history.words_to_check = WORDS * (len(history) + max(len(history) // 2, 1))
 
 
 def _forget_overdrawn(turn: Turn, actor: StockActor, history: History) -> None:

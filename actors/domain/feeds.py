@@ -7,6 +7,7 @@ Silent feeds and gaps are ``actors.domain.feed_watch``'s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop
 
 from actors.domain.alarms import raise_alarm
@@ -19,7 +20,7 @@ from actors.domain.feed_watch import heard
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutcome, RejectReason
 from actors.domain.state import Books, Entry, ShardState
-from actors.domain.turn import Turn
+from actors.domain.turn import Turn, make
 from actors.domain.warehouse import Decided, as_of, cannot_be_understood, decide, rejected
 
 APPLIED = int(IngestOutcome.APPLIED)
@@ -29,6 +30,7 @@ REJECTED = int(IngestOutcome.REJECTED)
 SHIPMENT = int(Fact.SHIPMENT)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
 INGEST = int(Verb.INGEST)
+MAY_WAIT = frozenset((SHIPMENT, STOCK_COUNT))
 
 FEEDS_PER_SHARD_MAX = 10_000  # streams: they are never forgotten, so nobody may make them at will
 WAITING_PER_FEED_MAX = 10_000  # events of a stream that wait: a night's counts behind one hole; a kilobyte each
@@ -54,31 +56,19 @@ MESSAGES = {
 
 def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
     """Decide one warehouse event at its feed shard. OK payload: ``IngestView``."""
-    source_id, event_id, sequence, stock_key = (
-        command.source_id,
-        command.event_id,
-        command.source_sequence,
-        command.stock_key,
-    )
+    source_id, stream_id, event_id, sequence, _, stock_key, _, fact = command[:8]
     books = turn.books
-    feed_key = f"{source_id}\x1f{command.stream_id}"  # identity.feed_key and event_key, without the calls
+    feed_key = f"{source_id}\x1f{stream_id}"  # identity.feed_key and event_key, without the calls
     key = f"e\x1f{source_id}\x1f{event_id}"
     feed = shard.feeds.get(feed_key)
-    entry = turn.entry(shard, key)
-    if entry is not None:
-        if entry.digest == command.digest:
-            return _again(command, feed, entry)
-        # The id is taken: this content gets an entry of its own, so that its repeats do not open an exception each.
-        key = f"{key}\x1f{command.digest.hex()}"
+    if key in books.request_ids or key in turn.found:
         entry = turn.entry(shard, key)
         if entry is not None:
-            return _again(command, feed, entry)
-        decided = rejected(RejectReason.EVENT_ID_REUSED)
-        return _answer(turn, shard, command, key, decided)
+            return _id_again(turn, shard, feed, command, key, entry)
     if feed is None:
         if len(shard.feeds) >= FEEDS_PER_SHARD_MAX:
             return error(ErrorReason.OVERLOADED, "too many streams of events", OVERLOADED_RETRY_MS)
-    elif sequence:
+    elif sequence and sequence != feed.sequences.watermark + 1:
         if feed.sequences.has(sequence):
             return _sequence_again(turn, shard, feed, command, key)
         if not feed.sequences.fits(sequence):
@@ -94,10 +84,25 @@ def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
         if home is None:
             return error(ErrorReason.SHARD_UNAVAILABLE, "the stock key's shard is not here", OVERLOADED_RETRY_MS)
         there = home
-    place = place_awaited(command)
-    if place and place > _watermark_after(feed, sequence):
-        return _defer(turn, shard, feed, command, key, place)
+    if fact in MAY_WAIT:
+        place = place_awaited(command)
+        if place and place > _watermark_after(feed, sequence):
+            return _defer(turn, shard, feed, command, key, place)
     return _answer(turn, shard, command, key, decide(turn, there, actor, command))
+
+
+def _id_again(  # noqa: PLR0913  what the hot path knows already
+    turn: Turn, shard: ShardState, feed: Feed | None, command: Ingest, key: str, entry: Entry
+) -> Reply:
+    """Its id was told before: with this content the first answer, with another one an exception."""
+    if entry.digest == command.digest:
+        return _again(command, feed, entry)
+    # The id is taken: this content gets an entry of its own, so that its repeats do not open an exception each.
+    key = f"{key}\x1f{command.digest.hex()}"
+    own = turn.entry(shard, key)
+    if own is not None:
+        return _again(command, feed, own)
+    return _answer(turn, shard, command, key, rejected(RejectReason.EVENT_ID_REUSED))
 
 
 def place_awaited(command: Ingest) -> int:
@@ -162,28 +167,37 @@ def _answer(turn: Turn, shard: ShardState, command: Ingest, key: str, decided: D
     outcome, place, short, opened, reason, booked, gate_reasons = decided
     if outcome == REJECTED and not opened:
         opened = open_rejection(turn, shard, command, reason)
-    feed_key, warehouse_id = f"{command.source_id}\x1f{command.stream_id}", _warehouse_of(command)
-    turn.emit(shard, FeedReceived(feed_key, command.source_sequence, warehouse_id, command.occur_time_ms, outcome))
-    spend(turn, shard, command, key, decided._replace(exception_id=opened))
-    heard(turn, shard, command.source_id, warehouse_id)
+    source_id, stream_id, event_id, sequence, occur_time_ms, stock_key = command[:6]
+    feed_key = f"{source_id}\x1f{stream_id}"
+    warehouse_id = _warehouse_of(command) if reason else stock_key.split("\x1f")[1]
+    received = make(FeedReceived, (feed_key, sequence, warehouse_id, occur_time_ms, outcome))
+    answer = entry_answer(outcome, place, short, opened, reason, booked, gate_reasons)
+    turn.emit_pair(shard, received, make(EntrySpent, (key, command.digest, answer)))
+    place = place or turn.position(shard)  # as a repeat tells it: before what else the event may end
+    if turn.books.stale_feeds:
+        heard(turn, shard, source_id, warehouse_id)
     watermark = shard.feeds[feed_key].sequences.watermark
+    turn.reads.add(shard.id)
     return ok(
-        IngestView(
-            command.event_id, outcome, place or turn.position(shard), short, opened, reason, booked, gate_reasons,
-            0, 0, watermark,
-        )
-    )  # fmt: skip
+        make(IngestView, (event_id, outcome, place, short, opened, reason, booked, gate_reasons, 0, 0, watermark))
+    )
 
 
-def spend(turn: Turn, shard: ShardState, command: Ingest, key: str, decided: Decided) -> None:
-    """Journal what a repeat of the event gets from now on."""
-    outcome, place, short, opened, reason, booked, gate_reasons = decided
-    answer: tuple[object, ...] = (ANSWER_INGEST, outcome, short, opened, reason)
-    if place:
-        answer += place
-        if booked:
-            answer += (booked, gate_reasons)
-    turn.emit(shard, EntrySpent(key, command.digest, answer))
+def entry_answer(  # noqa: PLR0913  the parts of a decision
+    outcome: int,
+    place: Sequence[int],
+    short: int,
+    opened: str,
+    reason: int,
+    booked: int,
+    gate_reasons: Sequence[int],
+) -> tuple[object, ...]:
+    """What a repeat of the event gets from now on: the answer of its entry, see ``identity``."""
+    if not place:
+        return (ANSWER_INGEST, outcome, short, opened, reason)
+    if booked:
+        return (ANSWER_INGEST, outcome, short, opened, reason, *place, booked, gate_reasons)
+    return (ANSWER_INGEST, outcome, short, opened, reason, *place)
 
 
 def open_rejection(turn: Turn, shard: ShardState, command: Ingest, reason: int) -> str:
@@ -209,9 +223,10 @@ def _defer(turn: Turn, shard: ShardState, feed: Feed | None, command: Ingest, ke
     turn.emit(shard, EventDeferred(key, feed_key, place, until_ms, list(command), *told))
     answer = (ANSWER_INGEST, DEFERRED, 0, "", 0, -1, 0, 0, 0, 0, (), place, until_ms)
     turn.emit(shard, EntrySpent(key, command.digest, answer))
+    position = turn.position(shard)
     heard(turn, shard, command.source_id, warehouse_id)
     watermark = shard.feeds[feed_key].sequences.watermark
-    view = IngestView(command.event_id, DEFERRED, turn.position(shard), 0, "", 0, 0, (), place, until_ms, watermark)
+    view = IngestView(command.event_id, DEFERRED, position, 0, "", 0, 0, (), place, until_ms, watermark)
     return ok(view)
 
 
@@ -291,7 +306,7 @@ def _settle(turn: Turn, shard: ShardState, waiting: Deferred, *, in_time: bool) 
         decided = decided._replace(exception_id=open_rejection(turn, shard, command, decided.reject_reason))
     turn.emit(shard, DeferredEnded(waiting.event_key, decided.outcome))
     turn.emit(shard, FeedSettled(waiting.feed_key, _warehouse_of(command), decided.outcome))
-    spend(turn, shard, command, waiting.event_key, decided)
+    turn.emit(shard, EntrySpent(waiting.event_key, command.digest, entry_answer(*decided)))
 
 
 def _decide_late(turn: Turn, command: Ingest) -> Decided:

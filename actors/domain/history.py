@@ -52,7 +52,7 @@ class Moved(NamedTuple):
 class History:
     """``from_ms``: facts that occurred before it may be forgotten. ``markers``: by disposition, the newest count of each stream."""
 
-    __slots__ = ("check_at", "facts", "from_ms", "markers", "promises", "streams")
+    __slots__ = ("facts", "from_ms", "markers", "promises", "streams", "words_to_check")
 
     def __init__(self) -> None:
         self.facts = array("q")
@@ -60,14 +60,24 @@ class History:
         self.promises: dict[str, int] = {"": 0}
         self.from_ms = 0
         self.markers: dict[int, dict[str, Marker]] = {}
-        self.check_at = FACTS_BEFORE_FORGETTING  # so many facts: look for old ones; no state, only spares looking
+        self.words_to_check = (
+            WORDS * FACTS_BEFORE_FORGETTING
+        )  # so many: look for old ones; no state, only spares looking
 
     def __len__(self) -> int:
         return len(self.facts) // WORDS
 
-    def note(self, place: Place, disposition: int, on_hand_delta: int, picked_delta: int, promise: str) -> None:
+    def note(  # noqa: PLR0913  a fact has this many parts
+        self,
+        stream_key: str,
+        sequence: int,
+        occur_time_ms: int,
+        disposition: int,
+        on_hand_delta: int,
+        picked_delta: int,
+        promise: str,
+    ) -> None:
         """Remember one fact."""
-        stream_key, sequence, occur_time_ms = place
         stream = self.streams.get(stream_key)
         if stream is None:
             stream = self.streams[stream_key] = len(self.streams)
@@ -153,7 +163,7 @@ class History:
             promise = self.promises.setdefault(promises[name], len(self.promises)) if name else 0
             kept.extend((*facts[at : at + 4], stream << 8 | where & 255, promise))
         self.facts = kept
-        self.check_at = max(FACTS_BEFORE_FORGETTING, 2 * len(self))
+        self.words_to_check = WORDS * max(FACTS_BEFORE_FORGETTING, 2 * len(self))
 
     def rename(self, promise: str, other: str) -> None:
         """What was kept under ``promise`` is kept under ``other`` from now on."""

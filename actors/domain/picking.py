@@ -52,13 +52,14 @@ def claim_pile(reservation_id: str) -> str:
 
 
 def leave_net(turn: Turn, actor: StockActor, first: Claim) -> None:
-    """A reservation's claims are about to leave memory: a pick that is still to come finds their net under the promise."""
+    """A reservation's claims are about to leave memory: a pick that is still to come finds their net under the promise, and
+    the history goes on under its name."""
     net = sum(claim.picked for claim in first.chain())
-    if not net:
-        return
     was = claim_pile(first.reservation_id)
     pile = f"o\x1f{order_key(first.channel_id, first.order_reference)}" if first.order_reference else was
-    turn.emit(actor.shard, AdriftPicked(actor.key, pile, net, was))
+    renamed = was if pile != was and actor.history is not None and was in actor.history.promises else ""
+    if net or renamed:
+        turn.emit(actor.shard, AdriftPicked(actor.key, pile, net, renamed))
 
 
 def pick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int, place: Place) -> None:

@@ -16,6 +16,7 @@ from actors.domain.events import KIND_OF
 from actors.domain.identity import reservation_row_key, uuid7_text_ceiling
 from actors.domain.state import Books, Entry, Reservation, ShardState
 
+make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 Group = tuple[Cause, list[tuple[Any, ...]]]
 NO_CAUSE = Cause(0, "", "")
 

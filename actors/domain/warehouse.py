@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 from actors.domain.alarms import watch_shortage
 from actors.domain.commands import Ingest
-from actors.domain.counting import book_count, is_remembered, note_fact
+from actors.domain.counting import book_count, is_remembered, note_move
 from actors.domain.events import OnHandChanged, StockKeyRegistered
 from actors.domain.fulfilling import (
     Shipment,
     book_shipment,
     booked_before,
     door_of,
-    in_bounds,
     mismatch,
 )
 from actors.domain.history import Place
 from actors.domain.outcomes import Disposition, Door, Fact, IngestOutcome, RejectReason
 from actors.domain.picking import pick, unpick
 from actors.domain.quantities import shortage
+from actors.domain.rules import ON_HAND_MAX
 from actors.domain.state import ShardState, StockActor
-from actors.domain.turn import Turn
+from actors.domain.turn import Turn, make
 
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
@@ -70,7 +70,9 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
         actor = shard.stock[command.stock_key]
     opened = FACTS[command.fact](turn, actor, command)
     watch_shortage(turn, actor)
-    return Decided(APPLIED, turn.position(shard), shortage(actor), opened or actor.shortage_exception_id, 0)
+    opened = opened or actor.shortage_exception_id
+    decided: Decided = make(Decided, (APPLIED, turn.position(shard), shortage(actor), opened, 0, 0, ()))
+    return decided
 
 
 def _shipment_again(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> Decided:
@@ -101,8 +103,10 @@ def cannot_be_understood(turn: Turn, command: Ingest) -> RejectReason | None:
 def _fits(actor: StockActor | None, command: Ingest) -> bool:
     if actor is None:
         return True  # one fact's magnitude is within bounds by itself
-    quantity = command.details[0]
-    return all(in_bounds(actor, int(disposition), sign * quantity) for disposition in Disposition for sign in (1, -1))
+    quantity = abs(command.details[0])
+    if abs(actor.sellable) + quantity > ON_HAND_MAX:
+        return False
+    return not actor.on_hand or all(abs(units) + quantity <= ON_HAND_MAX for units in actor.on_hand.values())
 
 
 def _shipment(command: Ingest) -> Shipment:
@@ -123,7 +127,10 @@ def _shipment(command: Ingest) -> Shipment:
 
 def place_of(command: Ingest) -> Place:
     """Where in its source's order of things an event stands."""
-    return Place(f"{command.source_id}\x1f{command.stream_id}", command.source_sequence, command.occur_time_ms)
+    place: Place = make(
+        Place, (f"{command.source_id}\x1f{command.stream_id}", command.source_sequence, command.occur_time_ms)
+    )
+    return place
 
 
 def as_of(command: Ingest) -> int | None:
@@ -131,12 +138,12 @@ def as_of(command: Ingest) -> int | None:
     return command.details[2] or (command.source_sequence - 1 if command.source_sequence else None)
 
 
-def _change(
-    turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
-) -> None:
-    turn.emit(
-        actor.shard,
-        OnHandChanged(
+def _changed(
+    actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
+) -> OnHandChanged:
+    changed: OnHandChanged = make(
+        OnHandChanged,
+        (
             actor.key,
             command.fact,
             disposition,
@@ -150,13 +157,13 @@ def _change(
             command.attributes,
         ),
     )
+    return changed
 
 
 def _move(
     turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
 ) -> str:
-    _change(turn, actor, command, disposition, delta, reference, note)
-    note_fact(turn, actor, place_of(command), disposition, delta)
+    note_move(turn, actor, place_of(command), _changed(actor, command, disposition, delta, reference, note))
     return ""
 
 
@@ -193,7 +200,8 @@ def _stock_count(turn: Turn, actor: StockActor, command: Ingest) -> str:
         target = quantity
         if disposition == SELLABLE and not includes_picked:
             target += actor.picked
-        _change(turn, actor, command, disposition, target - actor.on_hand_of(disposition), command.document_id)
+        difference = target - actor.on_hand_of(disposition)
+        turn.emit(actor.shard, _changed(actor, command, disposition, difference, command.document_id))
         return ""
     place = place_of(command)._replace(sequence=as_of(command) or 0)
     book_count(

@@ -8,7 +8,6 @@ stay inside the process until its records are durable.
 from __future__ import annotations
 
 import logging
-from collections import ChainMap
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
 from actors.domain.availability_pages import list_availability
 from actors.domain.changes import last_change
-from actors.domain.commands import COMMANDS, Cause, Reserve, Verb
+from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
@@ -43,7 +42,7 @@ from actors.domain.reconciling import RECONCILIATION_HANDLERS, RECONCILIATION_LI
 from actors.domain.reserving import reserve
 from actors.domain.rules import Rules
 from actors.domain.state import Books, Reservation, ShardState, StockActor
-from actors.domain.turn import Turn
+from actors.domain.turn import Turn, make
 from actors.domain.views import line_views
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
@@ -57,10 +56,11 @@ DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked 
 
 RESERVE = int(Verb.RESERVE)
 RESERVE_FIELDS = len(Reserve._fields)
+INGEST = int(Verb.INGEST)
+INGEST_FIELDS = len(Ingest._fields)
 FED = frozenset((int(Verb.INGEST), int(Verb.HEARTBEAT)))  # verbs whose shard is their source's feed shard
 _PROMISE_AT = {int(Fact.PICK): 1, int(Fact.UNPICK): 1, int(Fact.SHIPMENT): 2}  # where in an event's details
 NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
-make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
 
 Item = Sequence[Any]
 Found = Mapping[str, EntryRow | None]
@@ -128,16 +128,16 @@ class Engine:
         """
         wanted: dict[str, None] = {}
         for item in items:
-            for key in self._keys(item):
+            for key in self._keys(item, found):
                 if key not in found and key not in self._leaving and key in may_be_stored:
                     wanted[key] = None
         for waiting in placed(self.books) if self.books.feeds_moved else ():
-            for key in self._event_keys(waiting.body):
+            for key in self._event_keys(waiting.body, found):
                 if key not in found and key not in self._leaving and key in may_be_stored:
                     wanted[key] = None
         return list(wanted)
 
-    def _keys(self, item: Item) -> list[str]:
+    def _keys(self, item: Item, found: Found) -> list[str]:
         verb, body = item[0], item[5]
         books = self.books
         if verb == Verb.RESERVE:
@@ -146,7 +146,7 @@ class Engine:
                 keys.append(reservation_row_key(body[10]))
             return [key for key in keys if key not in books.request_ids and key[2:] not in books.reservations]
         if verb == Verb.INGEST:
-            return self._event_keys(body)
+            return self._event_keys(body, found)
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
         if verb == Verb.ACKNOWLEDGE_CHANGES:
@@ -158,12 +158,18 @@ class Engine:
             return self._verb_keys(verb, body)
         return []
 
-    def _event_keys(self, body: Sequence[Any]) -> list[str]:
+    def _event_keys(self, body: Sequence[Any], found: Found) -> list[str]:
         books = self.books
         key, fact, details = event_key(body[0], body[2]), body[7], body[8]
-        keys = [key, f"{key}\x1f{body[6].hex()}"]
-        keys = [key for key in keys if key not in books.request_ids]
-        promise = details[_PROMISE_AT[fact]] if fact in _PROMISE_AT else ()
+        known = books.request_ids.get(key)
+        keys = [key] if known is None else []
+        if known is not None or found.get(key) is not None or key in self._leaving:  # perhaps by other content
+            other = f"{key}\x1f{body[6].hex()}"
+            if other not in books.request_ids:
+                keys.append(other)
+        if fact not in _PROMISE_AT:
+            return keys
+        promise = details[_PROMISE_AT[fact]]
         if promise and promise[0] and promise[0] not in books.reservations:
             keys.append(reservation_row_key(promise[0]))
         if fact == Fact.SHIPMENT:
@@ -198,7 +204,7 @@ class Engine:
         Raises only when an invariant broke (AssertionError) or an event could not be applied: then the owner must end.
         """
         self.now_ms = now_ms = max(now_ms, self.now_ms)
-        known: Mapping[str, Any] = ChainMap(self._leaving, dict(found)) if self._leaving else found
+        known: Mapping[str, Any] = {**found, **self._leaving} if self._leaving else found
         turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
         decide_waiting(turn)
@@ -206,7 +212,7 @@ class Engine:
         if self.books.consumers:
             watch_consumers(turn)
         watch_reconciliations(turn)
-        entries = self._retire(turn)
+        entries = self._retire(turn, len(items))
         return self._result(turn, replies, entries, expired)
 
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
@@ -221,6 +227,13 @@ class Engine:
                     turn.begin(make(Cause, (RESERVE, order[2], order[0], *told, "", "", 0, 0)))
                     turn.reads.add(shard_id)
                     return reserve(turn, shard, order, accept_claims=accept_claims)
+            elif verb == INGEST and len(body) == INGEST_FIELDS:
+                shard = self.books.shards.get(shard_id)
+                if shard is not None and feed_shard_of(body[0], self.shard_count) == shard_id:
+                    event = make(Ingest, body)
+                    told = cause if cause else NOT_TOLD
+                    turn.begin(make(Cause, (INGEST, "", event[2], *told, event[0], event[1], event[3], event[4])))
+                    return ingest(turn, shard, event)
             command = COMMANDS[verb](*body)
             if verb in LISTS:
                 turn.begin(_cause(verb, command, cause))
@@ -295,7 +308,7 @@ class Engine:
 
     # --- leaving memory ---------------------------------------------------------------------------------------------------
 
-    def _retire(self, turn: Turn) -> list[EntryRow]:
+    def _retire(self, turn: Turn, decided: int) -> list[EntryRow]:
         """Move what ended long ago, a bounded number a turn, from memory to the entries table."""
         books = self.books
         rules = books.rules
@@ -308,20 +321,27 @@ class Engine:
                 break
             books.ended.popleft()
             rows += self._retire_reservation(turn, reservation_id)
-        for _ in range(min(RETIRED_PER_TURN_MAX, len(books.entries_spent))):
-            spent_ms, shard_id, key = books.entries_spent[0]
-            if spent_ms > before_ms and len(books.entries_spent) <= rules.ended_in_memory_max:
-                break
-            books.entries_spent.popleft()
-            shard = books.shards[shard_id]
-            entry = shard.entries.get(key)
-            if entry is not None:
-                rows.append(entry_row(entry))
-                turn.emit(shard, EntryRetired(key))
+        self._retire_entries(turn, before_ms, RETIRED_PER_TURN_MAX + 2 * decided, rows)
         self._retire_healed(turn)
         for row in rows:
             self._leaving[row.key] = row
         return rows
+
+    def _retire_entries(self, turn: Turn, before_ms: int, most: int, rows: list[EntryRow]) -> None:
+        """As many may leave as were spent lately, and more: however fast events come, memory stays bounded."""
+        spent, shards = self.books.entries_spent, self.books.shards
+        in_memory_max = self.books.rules.ended_in_memory_max
+        emit = turn.emit
+        for _ in range(min(most, len(spent))):
+            spent_ms, shard_id, key = spent[0]
+            if spent_ms > before_ms and len(spent) <= in_memory_max:
+                return
+            spent.popleft()
+            shard = shards[shard_id]
+            entry = shard.entries.get(key)
+            if entry is not None and entry.time_ms == spent_ms:  # else it was spent anew since: its turn comes
+                rows.append(entry_row(entry))
+                emit(shard, make(EntryRetired, (key,)))
 
     def _retire_healed(self, turn: Turn) -> None:
         """Forget exceptions that healed long ago, or the oldest of too many: nothing asks for them again."""
