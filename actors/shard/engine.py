@@ -18,14 +18,13 @@ from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
-from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired, ShardOwned
+from actors.domain.events import ShardOwned
 from actors.domain.feed_watch import get_feed_status, heartbeat
 from actors.domain.feeds import decide_waiting, ingest, placed
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
-from actors.domain.lifecycle import CAUSE_RETIRE, confirm, expire_due, extend, release
+from actors.domain.lifecycle import confirm, expire_due, extend, release
 from actors.domain.outcomes import ErrorReason, Fact
-from actors.domain.picking import leave_net
 from actors.domain.policies import register_stock, set_selling, set_stock_policy
 from actors.domain.reading import (
     explain_availability,
@@ -41,18 +40,15 @@ from actors.domain.reconciliation_watch import watch as watch_reconciliations
 from actors.domain.reconciling import RECONCILIATION_HANDLERS, RECONCILIATION_LISTS
 from actors.domain.reserving import reserve
 from actors.domain.rules import Rules
-from actors.domain.state import Books, Reservation, ShardState, StockActor
+from actors.domain.state import Books, ShardState
 from actors.domain.turn import Turn, make
-from actors.domain.views import line_views
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
-from actors.shard.encoding import entry_row, read_entry_row, read_reservation_row, reservation_rows
+from actors.shard.encoding import read_entry_row, read_reservation_row
 from actors.shard.placement import feed_shard_of, shard_of
+from actors.shard.retiring import retire
 
 log = logging.getLogger(__name__)
-
-RETIRED_PER_TURN_MAX = 500
-DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
 
 RESERVE = int(Verb.RESERVE)
 RESERVE_FIELDS = len(Reserve._fields)
@@ -212,7 +208,9 @@ class Engine:
         if self.books.consumers:
             watch_consumers(turn)
         watch_reconciliations(turn)
-        entries = self._retire(turn, len(items))
+        entries = retire(turn, len(items))
+        for row in entries:
+            self._leaving[row.key] = row
         return self._result(turn, replies, entries, expired)
 
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
@@ -306,79 +304,7 @@ class Engine:
             if self._leaving.get(row.key) is row:
                 del self._leaving[row.key]
 
-    # --- leaving memory ---------------------------------------------------------------------------------------------------
-
-    def _retire(self, turn: Turn, decided: int) -> list[EntryRow]:
-        """Move what ended long ago, a bounded number a turn, from memory to the entries table."""
-        books = self.books
-        rules = books.rules
-        before_ms = turn.now_ms - rules.dedupe_memory_ms
-        rows: list[EntryRow] = []
-        turn.begin(Cause(CAUSE_RETIRE, "", ""))
-        for _ in range(min(RETIRED_PER_TURN_MAX, len(books.ended))):
-            end_ms, reservation_id = books.ended[0]
-            if end_ms > before_ms and len(books.ended) <= rules.ended_in_memory_max:
-                break
-            books.ended.popleft()
-            rows += self._retire_reservation(turn, reservation_id)
-        self._retire_entries(turn, before_ms, RETIRED_PER_TURN_MAX + 2 * decided, rows)
-        self._retire_healed(turn)
-        for row in rows:
-            self._leaving[row.key] = row
-        return rows
-
-    def _retire_entries(self, turn: Turn, before_ms: int, most: int, rows: list[EntryRow]) -> None:
-        """As many may leave as were spent lately, and more: however fast events come, memory stays bounded."""
-        spent, shards = self.books.entries_spent, self.books.shards
-        in_memory_max = self.books.rules.ended_in_memory_max
-        emit = turn.emit
-        for _ in range(min(most, len(spent))):
-            spent_ms, shard_id, key = spent[0]
-            if spent_ms > before_ms and len(spent) <= in_memory_max:
-                return
-            spent.popleft()
-            shard = shards[shard_id]
-            entry = shard.entries.get(key)
-            if entry is not None and entry.time_ms == spent_ms:  # else it was spent anew since: its turn comes
-                rows.append(entry_row(entry))
-                emit(shard, make(EntryRetired, (key,)))
-
-    def _retire_healed(self, turn: Turn) -> None:
-        """Forget exceptions that healed long ago, or the oldest of too many: nothing asks for them again."""
-        healed, rules = self.books.exceptions_healed, self.books.rules
-        for _ in range(min(RETIRED_PER_TURN_MAX, len(healed))):
-            healed_ms, shard_id, exception_id = healed[0]
-            if healed_ms > turn.now_ms - rules.healed_memory_ms and len(healed) <= rules.healed_in_memory_max:
-                return
-            healed.popleft()
-            shard = self.books.shards[shard_id]
-            if exception_id in shard.exceptions:
-                turn.emit(shard, ExceptionRetired(exception_id))
-
-    def _retire_reservation(self, turn: Turn, reservation_id: str) -> list[EntryRow]:
-        books = self.books
-        reservation = books.reservations.get(reservation_id)
-        if reservation is None:
-            return []
-        actors = self._actors_with_claims(reservation)
-        if any(claim.picked > 0 for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
-            # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
-            books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
-            return []
-        home = books.home_of(reservation)
-        rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
-        for actor in actors.values():
-            leave_net(turn, actor, actor.claims[reservation_id])
-            turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
-        turn.emit(home, ReservationRetired(reservation_id))
-        return rows
-
-    def _actors_with_claims(self, reservation: Reservation) -> dict[str, StockActor]:
-        """Every stock actor that has claims of it, also those whose entries an amend dropped or moved elsewhere."""
-        earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
-        keys = dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines)
-        stock = self.books.stock
-        return {key: stock[key] for key in keys if key in stock and reservation.id in stock[key].claims}
+    # --- what is due ------------------------------------------------------------------------------------------------------
 
     def wakeup_ms(self) -> int | None:
         """Shard time of the next deadline or housekeeping; None: none. In the past: more is due, step again soon."""

@@ -1,0 +1,92 @@
+"""What ended long ago leaves memory: its row goes into the entries table, in the same transaction as the event that says so.
+
+Bounded a turn, and in step with what the turn spent: however fast ids come, memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from actors.domain.commands import Cause
+from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
+from actors.domain.lifecycle import CAUSE_RETIRE
+from actors.domain.picking import leave_net
+from actors.domain.state import Books, Reservation, StockActor
+from actors.domain.turn import Turn, make
+from actors.domain.views import line_views
+from actors.journal.port import EntryRow
+from actors.shard.encoding import entry_row, reservation_rows
+
+RETIRED_PER_TURN_MAX = 500  # and twice as many entries as the turn had items
+DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
+
+
+def retire(turn: Turn, decided: int) -> list[EntryRow]:
+    """Move what ended long ago from memory to the entries table. ``decided``: how many items the turn had."""
+    books = turn.books
+    rules = books.rules
+    before_ms = turn.now_ms - rules.dedupe_memory_ms
+    rows: list[EntryRow] = []
+    turn.begin(Cause(CAUSE_RETIRE, "", ""))
+    for _ in range(min(RETIRED_PER_TURN_MAX, len(books.ended))):
+        end_ms, reservation_id = books.ended[0]
+        if end_ms > before_ms and len(books.ended) <= rules.ended_in_memory_max:
+            break
+        books.ended.popleft()
+        rows += _retire_reservation(turn, reservation_id)
+    _retire_entries(turn, before_ms, RETIRED_PER_TURN_MAX + 2 * decided, rows)
+    _retire_healed(turn)
+    return rows
+
+
+def _retire_entries(turn: Turn, before_ms: int, most: int, rows: list[EntryRow]) -> None:
+    spent, shards = turn.books.entries_spent, turn.books.shards
+    in_memory_max = turn.books.rules.ended_in_memory_max
+    for _ in range(min(most, len(spent))):
+        spent_ms, shard_id, key = spent[0]
+        if spent_ms > before_ms and len(spent) <= in_memory_max:
+            return
+        spent.popleft()
+        shard = shards[shard_id]
+        entry = shard.entries.get(key)
+        if entry is not None and entry.time_ms == spent_ms:  # else it was spent anew since: its turn comes
+            rows.append(entry_row(entry))
+            turn.emit(shard, make(EntryRetired, (key,)))
+
+
+def _retire_healed(turn: Turn) -> None:
+    """Forget exceptions that healed long ago, or the oldest of too many: nothing asks for them again."""
+    healed, rules = turn.books.exceptions_healed, turn.books.rules
+    for _ in range(min(RETIRED_PER_TURN_MAX, len(healed))):
+        healed_ms, shard_id, exception_id = healed[0]
+        if healed_ms > turn.now_ms - rules.healed_memory_ms and len(healed) <= rules.healed_in_memory_max:
+            return
+        healed.popleft()
+        shard = turn.books.shards[shard_id]
+        if exception_id in shard.exceptions:
+            turn.emit(shard, ExceptionRetired(exception_id))
+
+
+def _retire_reservation(turn: Turn, reservation_id: str) -> list[EntryRow]:
+    books = turn.books
+    reservation = books.reservations.get(reservation_id)
+    if reservation is None:
+        return []
+    actors = _actors_with_claims(books, reservation)
+    if any(claim.picked > 0 for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
+        # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
+        books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
+        return []
+    home = books.home_of(reservation)
+    rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
+    for actor in actors.values():
+        leave_net(turn, actor, actor.claims[reservation_id])
+        turn.emit(actor.shard, ClaimsForgotten(actor.key, reservation_id))
+    turn.emit(home, ReservationRetired(reservation_id))
+    return rows
+
+
+def _actors_with_claims(books: Books, reservation: Reservation) -> dict[str, StockActor]:
+    """Every stock actor that has claims of it, also those whose entries an amend dropped or moved elsewhere."""
+    earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
+    keys = dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines)
+    stock = books.stock
+    return {key: stock[key] for key in keys if key in stock and reservation.id in stock[key].claims}
