@@ -15,7 +15,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from bench.peers.company import Company
 from bench.results import Proof, Run, ScenarioResult, run_of
 from bench.rivals import GatewayRival, Rival
 from bench.scenario import Scenario
+from bench.streaming import StreamLoop
 from bench.traffic import SOURCE, Shot, shots_ahead, shots_for, skus
 from gateway.cli.local_service import local_service, write_settings
 from gateway.cli.verify_command import run_verify
@@ -189,7 +190,10 @@ class ScenarioRunner:
     ) -> Outcome:
         async with connected(target, connections_for(in_flight)) as channels:
             generator = Generator(channels, live)
-            if due is not None:
+            run: Coroutine[Any, Any, Outcome]
+            if self._scenario.streamed:
+                run = StreamLoop(channels, generator.outcome).run(shots, streams=in_flight, seconds=seconds)
+            elif due is not None:
                 run = generator.open(shots, due)
             else:
                 run = generator.closed(shots, in_flight=in_flight, seconds=seconds, sold_out=sold_out)

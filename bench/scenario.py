@@ -67,6 +67,7 @@ class Load(BaseModel):
 class Scenario(BaseModel):
     """One file. ``work``: what a call asks; ``batch``: orders, stock keys or events a call (1: the single method);
     ``lines``: of an order, each another stock key; ``short``: part of the short set; ``noop``: alternate with the no-op.
+    ``sequenced``: events have numbers of their source; ``streamed``: they go by StreamEvents, ``batch`` in a message.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +83,8 @@ class Scenario(BaseModel):
     short: bool = False
     noop: bool = False
     restock: bool = False
+    sequenced: bool = False
+    streamed: bool = False
     load: Load = Field(default_factory=lambda: Load())
 
     @model_validator(mode="after")
@@ -94,6 +97,10 @@ class Scenario(BaseModel):
             raise ValueError("the no-op answers reserves only")
         if self.lines > 1 and self.work != "reserve":
             raise ValueError("lines belong to work = 'reserve'")
+        if (self.sequenced or self.streamed) and self.work != "ingest":
+            raise ValueError("sequenced and streamed belong to work = 'ingest'")
+        if self.streamed and self.load.mode != "closed":
+            raise ValueError("streams are a closed loop")
         if self.load.until_sold_out and not (self.restock and self.work == "reserve"):
             raise ValueError("until_sold_out needs work = 'reserve' and restock = true")
         return self

@@ -33,6 +33,11 @@ CALLS_PER_SECOND_AHEAD = 12_000
 ID_FIELD = b"\x0a\x24"  # field 1, 36 characters: a request id
 EVENT_ID_FIELD = b"\x1a\x24"  # field 3, 36 characters: an event id
 ITEM_FIELD = b"\x0a"  # field 1, an embedded message
+STREAMED_FIELD = b"\x12"  # field 2, the same in a message of a stream
+SEQUENCE_FIELD, SEQUENCE_BYTES = (
+    b"\x20",
+    5,
+)  # field 4, a number written as long as the longest, so that lengths are fixed
 
 
 class Shot(NamedTuple):
@@ -127,8 +132,18 @@ def reads(scenario: Scenario, draw: random.Random) -> Iterator[Shot]:
         yield Shot("batch availability", draw.choice(pool), scenario.batch)
 
 
+SEQUENCES = itertools.count(1)  # of the one source, over all runs against a service
+
+
+def long_varint(value: int) -> bytes:
+    """A number in ``SEQUENCE_BYTES`` bytes, however small it is."""
+    parts = [(value >> 7 * at) & 0x7F | 0x80 for at in range(SEQUENCE_BYTES)]
+    parts[-1] &= 0x7F
+    return bytes(parts)
+
+
 def ingests(scenario: Scenario, draw: random.Random) -> Iterator[Shot]:
-    """Receipts, corrections up and down, and counts, so many a call."""
+    """Receipts, corrections up and down, and counts, so many a call or a message of a stream."""
     now_ms = time.time_ns() // 1_000_000
     made: list[Any] = []
     for key in skus(scenario.keys):
@@ -140,12 +155,17 @@ def ingests(scenario: Scenario, draw: random.Random) -> Iterator[Shot]:
             facts.stock_count(told, scenario.units_per_key, now=True),
         )
     tails = [message.SerializeToString() for message in made]
-    heads = [ITEM_FIELD + varint(len(tail) + len(EVENT_ID_FIELD) + 36) + EVENT_ID_FIELD for tail in tails]
+    item = STREAMED_FIELD if scenario.streamed else ITEM_FIELD
+    more = len(EVENT_ID_FIELD) + 36 + (len(SEQUENCE_FIELD) + SEQUENCE_BYTES if scenario.sequenced else 0)
+    heads = [item + varint(len(tail) + more) + EVENT_ID_FIELD for tail in tails]
     pairs = list(zip(heads, tails, strict=True))
+    weights = list(itertools.accumulate([5, 2, 2, 1] * scenario.keys))
     while True:
         parts: list[bytes] = []
-        for head, tail in draw.choices(pairs, weights=[5, 2, 2, 1] * scenario.keys, k=scenario.batch):
+        for head, tail in draw.choices(pairs, cum_weights=weights, k=scenario.batch):
             parts += (head, new_request_id().encode(), tail)
+            if scenario.sequenced:
+                parts += (SEQUENCE_FIELD, long_varint(next(SEQUENCES)))
         yield Shot("ingest", b"".join(parts), scenario.batch)
 
 

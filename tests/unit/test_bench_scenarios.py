@@ -31,7 +31,7 @@ def test_every_kind_of_load_that_users_meet_has_a_scenario():
 
     assert names >= {
         "hot", "spread", "hot-batch", "spread-batch", "idle", "half-peak", "peak", "flash-sale", "orders", "availability",
-        "mixed-day", "storm", "overload", "wide", "recovery", "soak",
+        "mixed-day", "storm", "ingest", "ingest-stream", "overload", "wide", "recovery", "soak",
     }  # fmt: skip
 
 
