@@ -20,9 +20,14 @@ from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 90, 92, 95)
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95)
 # of kinds whose entity's tag is not their tens
-TAGS = {61: 7, 62: 7, 68: 1} | dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
+TAGS = (
+    {61: 7, 62: 7, 68: 1}
+    | dict.fromkeys(range(80, 84), 9)
+    | dict.fromkeys(range(90, 95), 10)
+    | dict.fromkeys(range(95, 98), 11)
+)
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
@@ -72,7 +77,7 @@ class ShardWalk(FeedRules):
             65: self.feed_settled,
             66: self.feed_gap_set,
             67: self.feed_heard,
-            **dict.fromkeys((14, 15, 68, *range(90, 98)), self._read_only),
+            **dict.fromkeys((14, 15, 68, *range(80, 84), *range(90, 98)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

@@ -197,6 +197,7 @@ class HostChanges:
         """The answer out of the log: everything in it is durable."""
         self._settle(poll)
         rings = self.log.rings
+        shards = self._engine.books.shards
         weight_left = poll.weight_max
         told = []
         whole = True
@@ -213,7 +214,7 @@ class HostChanges:
             packed, upto, weight = ring.after(sequence, weight_left)
             weight_left -= weight
             whole = whole and upto == ring.upto
-            told.append((shard, upto, packed))
+            told.append((shard, upto, packed, shards[shard].epoch))
         return self._told(poll, told, whole=whole)
 
     def _told(self, poll: Poll, shards: Sequence[Any], resync: Sequence[Any] = (), *, whole: bool = False) -> Reply:
@@ -254,7 +255,7 @@ class HostChanges:
                 continue
             shard = books.shards[piece.shard]
             packed = [chunk_of(with_values(books, shard, rows)).packed for rows in piece.records]
-            told.append((piece.shard, piece.upto, packed))
+            told.append((piece.shard, piece.upto, packed, shard.epoch))
         self._settle(poll)
         return lambda: self._told(poll, told, resync)
 

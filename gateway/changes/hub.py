@@ -67,6 +67,7 @@ class ChangeHub:
         self.tails = Tails(tail_bytes_max)
         self.timeline = ""
         self.listeners: dict[Listener, None] = {}
+        self.epochs: dict[int, int] = {}  # of each shard's owner, as told with its changes
         self.polls = 0
         self._token = token
         self._name = name
@@ -217,7 +218,7 @@ class ChangeHub:
             if result != WHOLE:
                 return (result, [], True)
             assert not resync
-            found += [(shard, upto, self._chunks(timeline, shard, packed)) for shard, upto, packed in told]
+            found += [(shard, upto, self._chunks(timeline, shard, packed)) for shard, upto, packed, *_ in told]
         return (WHOLE, found, answered)
 
     @staticmethod
@@ -274,7 +275,9 @@ class ChangeHub:
 
     def _take(self, host: HostRoute, timeline: str, told: Sequence[Any]) -> None:
         tails = self.tails
-        for shard, upto, packed in told:
+        for shard, upto, packed, *epoch in told:
+            if epoch:
+                self.epochs[shard] = epoch[0]
             if shard not in tails.by_shard:
                 tails.begin(shard, upto)
                 continue

@@ -5,11 +5,11 @@ the hosts. It pulls, so nothing is kept for it: a reader that does not come is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.changes.cursors import cursor_text
 from gateway.changes.hub import FOLLOW_WEIGHT_MAX, FROM_OLDEST, RESYNC_TIMELINE, WHOLE, ChangeHub
-from gateway.changes.rows import RowFilter
+from gateway.changes.rows import Row, RowFilter
 from gateway.changes.tails import Chunk
 
 MESSAGE_BYTES_MAX = 1024 * 1024  # clients in other languages take 4 MiB
@@ -21,17 +21,21 @@ class Batch:
 
     __slots__ = ("as_of_ms", "bytes", "count", "parts", "resync")
 
-    def __init__(self, resync: int = 0) -> None:
+    def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.count = 0
         self.bytes = 0
         self.as_of_ms = 0
-        self.resync = resync
+        self.resync = 0
 
     @property
     def full(self) -> bool:
         """Whether it is large enough, whatever was asked."""
         return self.bytes >= MESSAGE_BYTES_MAX
+
+    def take(self, chunk: Chunk, after: int, row_filter: RowFilter) -> None:
+        """What is wanted of a chunk."""
+        self.add(*chunk.chosen(after, row_filter))
 
     def add(self, part: bytes, count: int) -> None:
         """Some more."""
@@ -39,6 +43,22 @@ class Batch:
             self.parts.append(part)
             self.count += count
             self.bytes += len(part)
+
+
+class RowBatch(Batch):
+    """Rows as they are, for one who does not send them on: [(shard, row), …]."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, Row]] = []
+
+    def take(self, chunk: Chunk, after: int, row_filter: RowFilter) -> None:
+        """See ``Batch``."""
+        wanted = [(chunk.shard, row) for row in chunk.rows if row[1] > after and row_filter.lets(row)]
+        self.rows += wanted
+        self.count += len(wanted)
 
 
 class ChangeReader:
@@ -60,19 +80,21 @@ class ChangeReader:
         """Where it stands."""
         return cursor_text(self.timeline, self.time_ms, {shard: max(0, at) for shard, at in self.places.items()})
 
-    async def next(self, count_max: int, wait_s: float) -> Batch:
+    async def next(self, count_max: int, wait_s: float, make: Callable[[], Batch] = Batch) -> Batch:
         """The next changes: about ``count_max`` of them, or none when none came in time. ``resync``: it cannot go on."""
         hub = self._hub
         end_s = self._loop.time() + wait_s
         while True:
+            batch = make()
             if self.timeline != hub.timeline:
-                return Batch(RESYNC_TIMELINE)
-            batch = Batch()
+                batch.resync = RESYNC_TIMELINE
+                return batch
             lagging = self._from_tails(batch, count_max)
             if lagging and batch.count < count_max and not batch.full:
                 result, found, answered = await hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
                 if result != WHOLE:
-                    return Batch(result)
+                    batch.resync = result
+                    return batch
                 self._believed = self._believed or answered
                 for shard, upto, chunks in found:
                     self._take(batch, shard, chunks)
@@ -110,7 +132,7 @@ class ChangeReader:
                     upto = chunks[index - 1].last_sequence
                     whole = False
                     break
-                batch.add(*chunks[index].chosen(sequence, self._filter))
+                batch.take(chunks[index], sequence, self._filter)
             self.places[shard] = upto
         if whole and not lagging:
             batch.as_of_ms = self._hub.as_of()[1]
@@ -128,7 +150,7 @@ class ChangeReader:
     def _take(self, batch: Batch, shard: int, chunks: list[Chunk]) -> None:
         after = self.places[shard]
         for chunk in chunks:
-            batch.add(*chunk.chosen(after, self._filter))
+            batch.take(chunk, after, self._filter)
 
 
 def from_oldest(shards: list[int]) -> dict[int, int]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from actors.domain.outcomes import ErrorReason
-from gateway.errors import CallFailed
+from gateway.changes.view import Entry
+from gateway.changes.watching import WatchBoard
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
+from gateway.servicers.watch import WatchStream
 from gateway.streams import Stream
 from gateway.translate import answers
+from gateway.translate.changes import cursor, heartbeat_ms
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings
 from stockade.v1 import availability_service_pb2 as pb
+
+STALENESS_MS_MAX = 3_600_000  # an hour: beyond it a caller wants no answer but any
 
 
 class AvailabilityService:
@@ -21,14 +26,40 @@ class AvailabilityService:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._requests = StockRequests(desk.names)
+        self._board = WatchBoard(desk.changes)
 
     async def GetAvailability(self, request: pb.GetAvailabilityRequest, rpc: Rpc) -> pb.GetAvailabilityResponse:
         self._desk.open()
         findings = Findings()
         item = self._requests.availability_of_one(request.stock_key, request.channel_id, rpc.cause, findings)
+        staleness_ms = 0
+        if request.HasField("max_staleness"):
+            staleness_ms = findings.duration_ms("max_staleness", request.max_staleness, 0, STALENESS_MS_MAX)
         check(findings)
         rpc.principal.require_channel(request.channel_id)
-        ((views, place),) = await self._desk.read([item], rpc, request.ByteSize())
+        key = item[5][1][0]
+        if not request.HasField("max_staleness"):
+            return await self._from_actor(request, item, rpc)
+        found = self._desk.view.find(key, staleness_ms)
+        if found is not None:
+            return self._from_view(request, *found)
+        expected = self._desk.view.expect(key, item[1])
+        response = await self._from_actor(request, item, rpc)
+        said = response.availability
+        self._desk.view.answered(
+            key,
+            expected,
+            available=said.available_quantity,
+            known=said.known,
+            stale=said.stale,
+            seen=said.position.sequence,
+        )
+        return response
+
+    async def _from_actor(
+        self, request: pb.GetAvailabilityRequest, item: Sequence[Any], rpc: Rpc
+    ) -> pb.GetAvailabilityResponse:
+        ((views, place),) = await self._desk.read([list(item)], rpc, request.ByteSize())
         available, known, stale = views[0][:3]
         return pb.GetAvailabilityResponse(
             availability=pb.Availability(
@@ -38,7 +69,25 @@ class AvailabilityService:
                 known=known,
                 stale=stale,
                 position=answers.position(self._desk.hosts.timeline, place),
-            )
+            ),
+            answered_by=pb.ANSWERED_BY_STOCK_ACTOR,
+            as_of_time=answers.timestamp(place[3]),
+        )
+
+    def _from_view(self, request: pb.GetAvailabilityRequest, entry: Entry, as_of_ms: int) -> pb.GetAvailabilityResponse:
+        hub = self._desk.changes
+        place = (entry.shard, hub.epochs.get(entry.shard, 0), entry.seen, as_of_ms)
+        return pb.GetAvailabilityResponse(
+            availability=pb.Availability(
+                stock_key=request.stock_key,
+                channel_id=request.channel_id,
+                available_quantity=entry.available,
+                known=entry.known,
+                stale=entry.stale,
+                position=answers.position(hub.timeline, place),
+            ),
+            answered_by=pb.ANSWERED_BY_GATEWAY_VIEW,
+            as_of_time=answers.timestamp(as_of_ms),
         )
 
     async def BatchGetAvailability(
@@ -73,7 +122,27 @@ class AvailabilityService:
         return response
 
     async def WatchAvailability(self, request: pb.WatchAvailabilityRequest, stream: Stream, rpc: Rpc) -> None:
-        raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "not yet")
+        self._desk.open()
+        findings = Findings()
+        shard_of = self._requests.watched(request, findings)
+        interval = request.heartbeat_interval if request.HasField("heartbeat_interval") else None
+        beat_ms = heartbeat_ms("heartbeat_interval", interval, 1_000, findings)
+        place = cursor("cursor", request.cursor, findings) if request.cursor else None
+        check(findings)
+        rpc.principal.require_channel(request.channel_id)
+        with self._desk.changes.used():
+            await self._desk.changes_ready()
+            watch = WatchStream(
+                self._desk,
+                self._board,
+                stream,
+                shard_of=shard_of,
+                warehouse_id=request.warehouse_id,
+                channel_id=request.channel_id,
+                heartbeat_s=beat_ms / 1000,
+                cause=rpc.cause,
+            )
+            await watch.run(place)
 
     async def ExplainAvailability(
         self, request: pb.ExplainAvailabilityRequest, rpc: Rpc

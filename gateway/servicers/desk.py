@@ -11,6 +11,7 @@ from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, RefusalReason
 from actors.shard.messages import ANY_SHARD
 from gateway.changes.hub import ChangeHub
+from gateway.changes.view import AvailabilityView
 from gateway.config import RETRY_HINT_OVERLOADED_MS, RETRY_HINT_UNAVAILABLE_MS, GatewayConfig
 from gateway.errors import CallFailed, Violation, failure_of, invalid
 from gateway.metrics import Metrics
@@ -59,8 +60,9 @@ class Desk:
         self.changes = ChangeHub(
             token=config.cluster_token,
             name=config.name,
-            now=lambda: int(asyncio.get_running_loop().time() * 1000),
+            now=_now_ms,
         )
+        self.view = AvailabilityView(self.changes, _now_ms)
         self.closing = asyncio.Event()  # set when the gateway stops: streams end, their callers go elsewhere
 
     def open(self) -> None:
@@ -133,8 +135,7 @@ class Desk:
 
     async def ask_now(self, items: list[Item]) -> list[Sequence[Any]]:
         """Ask questions for a stream, whose own deadline is far: the payloads, in order. Raises CallFailed."""
-        now = int(asyncio.get_running_loop().time() * 1000)
-        return await self.read(items, Rpc(now, None), 64 * len(items))
+        return await self.read(items, Rpc(_now_ms(), None), 64 * len(items))
 
     async def changes_ready(self) -> None:
         """Wait until the change feed of every shard is followed. Raises CallFailed when that takes too long."""
@@ -168,6 +169,11 @@ class Desk:
                 later = [other for other in hosts if other > host_id]
                 return found, write_token(later[0], "", filters) if later else ""
         return found, ""
+
+
+def _now_ms() -> int:
+    """Milliseconds of the loop's monotonic clock."""
+    return int(asyncio.get_running_loop().time() * 1000)
 
 
 def check(findings: Findings, prefix: str = "") -> None:

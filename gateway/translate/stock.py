@@ -117,6 +117,20 @@ class StockRequests:
         key, shard = self._names.place(stock_key, "stock_key", findings)
         return [int(Verb.GET_AVAILABILITY), shard, 0, 1, cause, [channel_id, [key]]]
 
+    def watched(self, request: availability_service_pb2.WatchAvailabilityRequest, findings: Findings) -> dict[str, int]:
+        """Stock key → shard of what is to be watched; empty: a whole warehouse."""
+        self._names.channel("channel_id", request.channel_id, findings)
+        if bool(request.stock_keys) == bool(request.warehouse_id):
+            findings.add("stock_keys", "give either stock keys or a warehouse_id")
+        if request.warehouse_id:
+            self._names.warehouse("warehouse_id", request.warehouse_id, findings)
+            return {}
+        findings.size("stock_keys", len(request.stock_keys), 1, STOCK_KEYS_PER_CALL_MAX, "stock keys")
+        return dict(
+            self._names.place(stock_key, f"stock_keys[{index}]", findings)
+            for index, stock_key in enumerate(request.stock_keys[:STOCK_KEYS_PER_CALL_MAX])
+        )
+
     @staticmethod
     def key_count(count: int, findings: Findings) -> None:
         """How many keys a batch of availability may ask for."""

@@ -181,7 +181,7 @@ class AsyncClient:
         return await self.run(self.calls.list_reservations(**filters), timeout_s=timeout_s)
 
     async def availability(self, key: Key, *, timeout_s: float | None = None, **options: Any) -> Availability:
-        """GetAvailability. Options: channel_id."""
+        """GetAvailability. Options: channel_id, max_staleness_s."""
         return await self.run(self.calls.availability(key, **options), timeout_s=timeout_s)
 
     async def batch_availability(

@@ -288,15 +288,20 @@ class Calls:
             lambda response, _: ([reading.reservation(one) for one in response.reservations], response.next_page_token),
         )
 
-    def availability(self, key: Key, *, channel_id: str = "") -> Call[Availability]:
-        """GetAvailability."""
+    def availability(
+        self, key: Key, *, channel_id: str = "", max_staleness_s: float | None = None
+    ) -> Call[Availability]:
+        """GetAvailability. ``max_staleness_s``: so old an answer will do; never promise by it."""
+        message = availability_service_pb2.GetAvailabilityRequest(
+            stock_key=key_message(key), channel_id=channel_id or self.channel_id
+        )
+        if max_staleness_s is not None:
+            message.max_staleness.FromMilliseconds(round(max_staleness_s * 1000))
         return Call(
             AVAILABILITY + "GetAvailability",
-            availability_service_pb2.GetAvailabilityRequest(
-                stock_key=key_message(key), channel_id=channel_id or self.channel_id
-            ),
+            message,
             availability_service_pb2.GetAvailabilityResponse,
-            lambda response, _: reading.availability(response.availability),
+            lambda response, _: reading.fresh_availability(response),
         )
 
     def batch_availability(self, keys: Iterable[Key], *, channel_id: str = "") -> Call[list[Availability]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -25,7 +26,12 @@ from stockade.client.results import (
     StockKey,
     WarehouseFeed,
 )
-from stockade.v1 import exception_service_pb2, stock_key_pb2, warehouse_event_service_pb2
+from stockade.v1 import (
+    availability_service_pb2,
+    exception_service_pb2,
+    stock_key_pb2,
+    warehouse_event_service_pb2,
+)
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -146,6 +152,13 @@ def batch_result(message: Any, timeline: str) -> BatchResult:
     if which == "refusal":
         return refused(message.refusal)
     return failed(message.error)
+
+
+def fresh_availability(response: Any) -> Availability:
+    """GetAvailabilityResponse: who answered, and as of when."""
+    answered_by = availability_service_pb2.AnsweredBy.Name(response.answered_by).removeprefix("ANSWERED_BY_")
+    as_of_ms = response.as_of_time.ToMilliseconds() if response.HasField("as_of_time") else 0
+    return replace(availability(response.availability), answered_by=answered_by, as_of_ms=as_of_ms)
 
 
 def availability(message: Any) -> Availability:

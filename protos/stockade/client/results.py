@@ -130,7 +130,8 @@ BatchResult = Granted | Refused | Failed
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """What a channel may promise now."""
+    """What a channel may promise now. ``answered_by``: STOCK_ACTOR, or GATEWAY_VIEW when a little staleness was allowed; then
+    it was true as of ``as_of_ms``, shard time."""
 
     stock_key: StockKey
     channel_id: str
@@ -138,6 +139,8 @@ class Availability:
     known: bool
     stale: bool
     position: Position
+    answered_by: str = ""
+    as_of_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

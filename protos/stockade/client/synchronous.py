@@ -168,7 +168,7 @@ class Client:
         return self.run(self.calls.list_reservations(**filters), timeout_s=timeout_s)
 
     def availability(self, key: Key, *, timeout_s: float | None = None, **options: Any) -> Availability:
-        """GetAvailability. Options: channel_id."""
+        """GetAvailability. Options: channel_id, max_staleness_s."""
         return self.run(self.calls.availability(key, **options), timeout_s=timeout_s)
 
     def batch_availability(
