@@ -245,11 +245,16 @@ class Settings(BaseModel):
                     raise ValueError(f"credential {credential.principal!r} names the unknown channel {channel!r}")
         return self
 
+    @property
+    def declared_consumers(self) -> dict[str, ConsumerSettings]:
+        """Consumers by id: those of ``consumers``, and every webhook, whose limits may stand there as well."""
+        return {**{webhook_id: ConsumerSettings.model_validate({}) for webhook_id in self.webhooks}, **self.consumers}
+
     def rules(self) -> Rules:
         """What the domain may depend on."""
         return Rules(
             catalog_open=self.catalog == "open",
-            consumers={consumer_id: consumer.limits() for consumer_id, consumer in self.consumers.items()},
+            consumers={consumer_id: consumer.limits() for consumer_id, consumer in self.declared_consumers.items()},
             doors={warehouse_id: warehouse.door for warehouse_id, warehouse in self.warehouses.items()},
             lifetime_ms_max=self.lifetime_ms_max,
             dedupe_window_ms=self.dedupe_window_ms,

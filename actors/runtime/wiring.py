@@ -115,7 +115,7 @@ def gateway_config(settings: Settings, cluster_token: str, *, name: str, grpc_po
             warehouse_id: kinds["WarehouseConfig"](fulfilment_door=warehouse.door, sources=warehouse.sources_by_fact)
             for warehouse_id, warehouse in settings.warehouses.items()
         },
-        consumers={consumer_id: consumer.principal for consumer_id, consumer in settings.consumers.items()},
+        consumers={consumer_id: consumer.principal for consumer_id, consumer in settings.declared_consumers.items()},
         name=name,
         bind_host=settings.grpc_host,
         bind_port=grpc_port,

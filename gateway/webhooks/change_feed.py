@@ -1,4 +1,9 @@
-"""The service's change feed as the source of one webhook: reads and acknowledges by the calls that every consumer has."""
+"""The service's change feed as the source of one webhook: read and acknowledged by the client, as every consumer does.
+
+A webhook that begins (or begins anew) with a snapshot first acknowledges the place where it stands, marked in what it
+says of itself: whatever happens before the snapshot is delivered, the next process knows that it must be sent again,
+and which changes come behind it. So from its first moment on no change is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,97 +12,105 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import grpc
-
 from gateway.webhooks.cloud_events import change_event, restarted_event
 from gateway.webhooks.config import WebhookConfig
 from gateway.webhooks.outbox import Settlement
 from gateway.webhooks.source import FeedBegunAnew, Read, SourceUnavailable
-from stockade.client.errors import from_call_error
-from stockade.client.transport import call_metadata
-from stockade.v1 import change_feed_service_pb2 as pb
-from stockade.v1 import change_feed_service_pb2_grpc
+from stockade.client.asynchronous import AsyncClient
+from stockade.client.change_results import ChangeBatch, ResyncNeeded
+from stockade.client.errors import StockadeError
 
 CHANGES_PER_MESSAGE = 500
-CALL_WITHIN_S = 10.0
-KINDS = {
-    "availability": pb.CHANGE_KIND_AVAILABILITY,
-    "reservation": pb.CHANGE_KIND_RESERVATION,
-    "warehouse": pb.CHANGE_KIND_WAREHOUSE,
-}
+HEARTBEAT_S = 1.0  # how soon there is a place to acknowledge while the filters let nothing through
+PATIENCE_S = 2.0  # of the client; beyond it the deliverer is told, and asks again
+MARK = "current values are not delivered yet"
 
 
 class ChangeFeed:
     """See ``source.ChangeSource``. The consumer's id is the webhook's."""
 
-    def __init__(
-        self, config: WebhookConfig, channel: grpc.aio.Channel, token: str, wall_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, config: WebhookConfig, client: AsyncClient, wall_s: Callable[[], float]) -> None:
         self._config = config
-        self._calls: Any = change_feed_service_pb2_grpc.ChangeFeedServiceStub(channel)
-        self._token = token
+        self._client = client
         self._wall_s = wall_s
-        self._begin_from = ""  # after the feed began anew: "snapshot" until a cursor was read
+        self._anew = False  # the place that is on record means nothing any more
+        self._snapshot_waits = False  # it was not settled yet
 
     async def read(self, cursor: str) -> AsyncIterator[Read]:
         """Changes from a cursor, as CloudEvents."""
-        filters = self._config.filters
-        wanted = pb.ChangeFilter(
-            kinds=[KINDS[kind] for kind in filters.kinds],
-            channel_ids=filters.channels,
-            warehouse_ids=filters.warehouses,
-            skus=filters.skus,
-        )
-        with told_as_unavailable():
-            begin = cursor or self._begin_from or await self._acknowledged_cursor()
-            start = {f"from_{begin or self._config.start}": True} if begin in ("", "snapshot") else {"cursor": begin}
-            request = pb.ReadChangesRequest(
-                consumer_id=self._config.webhook_id,
-                filter=wanted,
-                changes_per_message_max=CHANGES_PER_MESSAGE,
-                **start,
-            )
-            async for message in self._calls.ReadChanges(request, metadata=call_metadata(self._token)):
-                if message.resync:
-                    raise self._begun_anew(pb.ResyncReason.Name(message.resync))
-                if message.cursor:
-                    self._begin_from = ""
-                yield Read(
-                    tuple(change_event(change, snapshot=message.snapshot) for change in message.changes), message.cursor
-                )
+        with self._told():
+            if not cursor:
+                cursor, with_snapshot = await self._beginning()
+                if with_snapshot:
+                    async for batch in self._changes(start="snapshot"):
+                        if not batch.snapshot:
+                            break
+                        yield self._read(batch)
+            async for batch in self._changes(cursor=cursor, start="" if cursor else "oldest"):
+                yield self._read(batch)
 
     async def acknowledge(self, settlement: Settlement) -> None:
         """Tell how far it is, what was given up, and what keeps it from going on."""
-        request = pb.AcknowledgeChangesRequest(
+        error = settlement.error
+        if self._snapshot_waits and not settlement.cursor:
+            error = f"{MARK}; {error}" if error else MARK
+        with self._told():
+            await self._client.acknowledge_changes(
+                self._config.webhook_id, settlement.cursor, rejections=settlement.rejections, error=error
+            )
+        if settlement.cursor:
+            self._snapshot_waits = False
+
+    async def _beginning(self) -> tuple[str, bool]:
+        """The place to read changes from ("": the oldest that is kept), and whether a snapshot comes before them."""
+        webhook_id = self._config.webhook_id
+        known = [one for one in await self._client.list_consumers() if one.consumer_id == webhook_id]
+        if known and known[0].cursor and not self._anew:
+            self._snapshot_waits = known[0].last_error.startswith(MARK)
+            return known[0].cursor, self._snapshot_waits
+        if self._config.start == "oldest" and not self._anew:
+            return "", False
+        with_snapshot = self._anew or self._config.start == "snapshot"
+        cursor = await self._cursor_of_now()
+        await self._client.acknowledge_changes(webhook_id, cursor, error=MARK if with_snapshot else "")
+        self._anew, self._snapshot_waits = False, with_snapshot
+        return cursor, with_snapshot
+
+    async def _cursor_of_now(self) -> str:
+        async for batch in self._changes(start="now", heartbeat_s=0.1):
+            if batch.cursor:
+                return batch.cursor
+        raise SourceUnavailable("the feed ended")
+
+    async def _changes(self, *, heartbeat_s: float = HEARTBEAT_S, **begin: str) -> AsyncIterator[ChangeBatch]:
+        filters = self._config.filters
+        batches: Any = self._client.changes(
+            **begin,
             consumer_id=self._config.webhook_id,
-            cursor=settlement.cursor,
-            rejections=[
-                pb.ChangeRejection(change_id=change_id, reason=reason) for change_id, reason in settlement.rejections
-            ],
-            error=settlement.error,
+            kinds=filters.kinds,
+            channel_ids=filters.channels,
+            warehouse_ids=filters.warehouses,
+            skus=filters.skus,
+            changes_per_message_max=CHANGES_PER_MESSAGE,
+            heartbeat_s=heartbeat_s,
+            patience_s=PATIENCE_S,
         )
-        with told_as_unavailable():
-            await self._calls.AcknowledgeChanges(request, timeout=CALL_WITHIN_S, metadata=call_metadata(self._token))
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                yield batch
 
-    async def _acknowledged_cursor(self) -> str:
-        request = pb.ListConsumersRequest()
-        answer = await self._calls.ListConsumers(request, timeout=CALL_WITHIN_S, metadata=call_metadata(self._token))
-        for consumer in answer.consumers:
-            if consumer.consumer_id == self._config.webhook_id:
-                return str(consumer.cursor)
-        return ""
+    def _read(self, batch: ChangeBatch) -> Read:
+        events = tuple(change_event(change, snapshot=batch.snapshot) for change in batch.messages)
+        return Read(events, batch.cursor)
 
-    def _begun_anew(self, reason: str) -> FeedBegunAnew:
-        why = reason.removeprefix("RESYNC_REASON_")
-        self._begin_from = "snapshot"
-        return FeedBegunAnew(f"the feed begins anew: {why}", restarted_event(why, uuid.uuid4().hex, self._wall_s()))
-
-
-@contextlib.contextmanager
-def told_as_unavailable() -> Iterator[None]:
-    """A call that failed, in the port's words."""
-    try:
-        yield
-    except grpc.RpcError as failure:
-        error = from_call_error(failure)
-        raise SourceUnavailable(f"{error.code.name}: {error}") from None
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What went wrong, in the port's words."""
+        try:
+            yield
+        except ResyncNeeded as error:
+            self._anew = True
+            notice = restarted_event(error.reason, uuid.uuid4().hex, self._wall_s())
+            raise FeedBegunAnew(f"the feed begins anew: {error.reason}", notice) from None
+        except StockadeError as error:
+            raise SourceUnavailable(f"{error.code.name}: {error}") from None

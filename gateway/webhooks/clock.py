@@ -34,4 +34,5 @@ class SystemClock:
     async def wait(self, event: asyncio.Event, until_ms: int | None) -> None:
         timeout_s = None if until_ms is None else max(0.0, (until_ms - self.now_ms()) / 1000)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for: in 3.11 it may swallow a cancellation
+                await event.wait()

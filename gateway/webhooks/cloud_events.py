@@ -6,7 +6,6 @@ numbers, times RFC 3339 in UTC; of a reservation's change only what this kind of
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +36,6 @@ def change_event(change: pb.Change, *, snapshot: bool = False) -> Change:
     if body == "availability":
         key = change.availability.stock_key
         subject, order_key = _path("stock", key), f"s/{key.warehouse_id}\x1f{key.sku}"
-        if snapshot:  # all keys of a page were read at one place of their shard
-            attributes["id"] = f"{change.change_id}-{hashlib.sha256(order_key.encode()).hexdigest()[:16]}"
         attributes["type"] = AVAILABILITY_CURRENT if snapshot else AVAILABILITY_CHANGED
         data = availability_data(change.availability)
     elif body == "reservation":

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import grpc.aio
-
 from actors.shard.directory import Directory
 from gateway.config import Credential, GatewayConfig
 from gateway.http import Answer, HttpServer, text
@@ -29,7 +27,7 @@ from gateway.webhooks.config import WebhookConfig
 from gateway.webhooks.deliverer import Deliverer
 from gateway.webhooks.metrics import WebhookMetrics
 from gateway.webhooks.sender import Sender
-from stockade.client.transport import CHANNEL_OPTIONS
+from stockade.client.asynchronous import AsyncClient
 
 BEGIN_AGAIN_MS = 5_000
 PRINCIPAL = "webhooks"
@@ -40,16 +38,13 @@ log = logging.getLogger(__name__)
 class RunningWebhooks:
     """Webhooks that deliver. ``http_port``: of ``/metrics`` and ``/webhooks``, on loopback."""
 
-    def __init__(
-        self, webhooks: Sequence[WebhookConfig], gateway: RunningGateway, channel: grpc.aio.Channel, token: str
-    ) -> None:
+    def __init__(self, webhooks: Sequence[WebhookConfig], gateway: RunningGateway, client: AsyncClient) -> None:
         self.http_port = 0
         self.deliverers: dict[str, Deliverer] = {}
         self.metrics = WebhookMetrics()
         self._webhooks = webhooks
         self._gateway = gateway
-        self._channel = channel
-        self._token = token
+        self._client = client
         self._clock: Clock = SystemClock()
         self._running: list[asyncio.Task[None]] = []
         self._troubles: dict[str, str] = {}
@@ -84,7 +79,7 @@ class RunningWebhooks:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._channel.close()
+        await self._client.close()
         await self._gateway.stop(0)
         await self._http.stop()
 
@@ -94,7 +89,7 @@ class RunningWebhooks:
         while True:
             try:
                 sender = Sender(webhook, self._gateway.config.version, self._clock.wall_s)
-                feed = ChangeFeed(webhook, self._channel, self._token, self._clock.wall_s)
+                feed = ChangeFeed(webhook, self._client, self._clock.wall_s)
                 self.deliverers[webhook_id] = Deliverer(webhook, feed, sender, self._clock, self.metrics)
                 self._troubles.pop(webhook_id, None)
                 await self.deliverers[webhook_id].run()
@@ -118,8 +113,8 @@ async def start_webhooks(
         credentials=(Credential(token, PRINCIPAL, operator=True),),
     )
     gateway = await start_gateway(private, directory)
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}", options=CHANNEL_OPTIONS)
-    running = RunningWebhooks(webhooks, gateway, channel, token)
+    client = AsyncClient(f"127.0.0.1:{gateway.port}", token=token)
+    running = RunningWebhooks(webhooks, gateway, client)
     try:
         await running.start()
     except BaseException:

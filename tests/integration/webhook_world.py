@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,16 @@ class TurnedClock:
             if until_ms <= self._now_ms:
                 come.set()
         self._waiting = [(until_ms, come) for until_ms, come in self._waiting if not come.is_set()]
+
+
+class SystemTime:
+    """The machine's clock, where nothing is turned."""
+
+    def now_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
+    def wall_s(self) -> float:
+        return time.time()
 
 
 async def until(reached: Callable[[], bool], clock: TurnedClock | None = None) -> None:
@@ -147,7 +158,7 @@ async def no_http(writer: asyncio.StreamWriter, _request: Request) -> None:
 class Endpoint:
     """Answers requests with ``answers`` in turn, then with ``otherwise``; keeps what it was sent."""
 
-    clock: TurnedClock
+    clock: TurnedClock | SystemTime
     otherwise: Answer = field(default_factory=lambda: say(204))
     answers: list[Answer] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)

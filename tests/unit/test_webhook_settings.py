@@ -100,6 +100,14 @@ def test_an_error_says_what_would_be_right(webhook: dict[str, Any], expected: st
     assert "hush" not in str(raised.value)
 
 
+def test_a_webhook_is_a_declared_consumer_whose_limits_may_be_set():
+    settings = settings_of()
+    assert set(settings.rules().consumers) == {"erp"}
+    limits = json.dumps({"erp": {"lag_ms_max": "1m"}})
+    environment = {"STOCKADE_WEBHOOKS": json.dumps({"erp": PLAIN}), "STOCKADE_CONSUMERS": limits}
+    assert load_settings(environment=environment).settings.rules().consumers["erp"].lag_ms_max == 60_000
+
+
 @pytest.mark.parametrize("name", ["Shop", "a b", "", "x" * 65, "-a"])
 def test_a_webhooks_name_is_fit_for_a_label(name: str):
     with pytest.raises(SettingsError):
