@@ -38,7 +38,7 @@ async def exported(tmp_path: Path) -> Exported:
     host = CollectorRegistry()
     chosen = settings(data_dir=tmp_path)
     node = await start_in_process(chosen, lambda: open_data_journal(chosen, tmp_path, print))
-    host.register(HostCollector(node.host.status))
+    host.register(HostCollector(node.host.status, node.host.engine.books, 0))
     found = dict(exported_by(host))
     await node.stop()
     found |= dict(exported_by(Metrics(name="g", version="1", build="", sources=frozenset()).registry))
