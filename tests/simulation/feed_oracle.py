@@ -19,7 +19,7 @@ they depend on when they come, by intent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -86,13 +86,18 @@ def expected(
     events: Iterable[WarehouseEvent],
     orders: Sequence[Order] = (),
     *,
+    rejected: Collection[tuple[str, str]] = (),
     lands: Callable[[WarehouseEvent, str], str] = lambda event, disposition: disposition,
 ) -> Expected:
-    """What a set of events makes. ``lands``: where units that come in as that disposition are booked (the sale gate)."""
+    """What a set of events makes. ``rejected``: (source, event id) of those that were received and not booked, whatever for;
+    ``lands``: where units that come in as that disposition are booked (the sale gate).
+    """
     known = {(event.source_id, event.event_id): event for event in events}
     found = Expected(watermarks=watermarks(known.values()))
     booked = []
     for identity, event in known.items():
+        if identity in rejected or has_no_place(event):
+            continue
         if must_wait_for(event) > found.watermarks.get((event.source_id, event.stream_id), 0):
             found.waiting.add(identity)
         else:
@@ -105,8 +110,13 @@ def expected(
 
 
 def place_of(event: WarehouseEvent) -> int | None:
-    """The n of a count; None: it has none, and its time of occurrence is its place."""
+    """The n of a count; None: it has none."""
     return event.details["as_of_source_sequence"] or (event.source_sequence - 1 if event.source_sequence else None)
+
+
+def has_no_place(event: WarehouseEvent) -> bool:
+    """A count that says no place and has none is not booked: nobody knows what was before it."""
+    return event.fact == "STOCK_COUNT" and place_of(event) is None
 
 
 def must_wait_for(event: WarehouseEvent) -> int:
@@ -141,13 +151,23 @@ def is_after(fact: WarehouseEvent, count: WarehouseEvent) -> bool:
     return fact.occur_time_ms > count.occur_time_ms
 
 
-def is_newer(one: WarehouseEvent, other: WarehouseEvent) -> bool:
-    """Whether a count was taken after another: by place in one stream, else by time."""
-    mine, theirs = place_of(one), place_of(other)
-    same = (one.source_id, one.stream_id) == (other.source_id, other.stream_id)
-    if same and mine is not None and theirs is not None and mine != theirs:
-        return mine > theirs
-    return (one.occur_time_ms, one[:4]) > (other.occur_time_ms, other[:4])
+def newest_of(counts: Iterable[WarehouseEvent]) -> WarehouseEvent | None:
+    """The count that was taken last: in one stream by place; of the streams' last ones by time."""
+    last: dict[tuple[str, str], WarehouseEvent] = {}
+    for count in counts:
+        stream = (count.source_id, count.stream_id)
+        if stream not in last or _in_stream(count) > _in_stream(last[stream]):
+            last[stream] = count
+    return max(last.values(), key=_in_time, default=None)
+
+
+def _in_stream(count: WarehouseEvent) -> tuple[Any, ...]:
+    return (place_of(count) or 0, count.occur_time_ms, count.source_sequence, count.event_id)
+
+
+def _in_time(count: WarehouseEvent) -> tuple[Any, ...]:
+    place = place_of(count) or 0
+    return (count.occur_time_ms, count.source_id, count.stream_id, place, count.source_sequence, count.event_id)
 
 
 # --- one stock key ----------------------------------------------------------------------------------------------------
@@ -164,10 +184,7 @@ def _stock_key(
     moves = [(event, disposition, units) for event in facts for disposition, units in moved(event, lands)]
     counts = [event for event in here if event.fact == "STOCK_COUNT"]
     for disposition in {one for _, one, _ in moves} | {count.details["disposition"] for count in counts}:
-        newest: WarehouseEvent | None = None
-        for count in counts:
-            if count.details["disposition"] == disposition and (newest is None or is_newer(count, newest)):
-                newest = count
+        newest = newest_of(count for count in counts if count.details["disposition"] == disposition)
         units = 0
         if newest is not None:
             units = newest.details["quantity"]

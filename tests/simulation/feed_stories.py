@@ -40,8 +40,8 @@ class Day:
         order_management_ships: Iterable[str] = ("east",),
         begin_ms: int = 1_000_000_000,
         name: str = "",
+        pace_ms: int = SECOND_MS,
         losses: bool = True,
-        take_over: bool = False,
     ) -> None:
         self.draw = random.Random(seed)
         self.orders = list(orders)
@@ -49,14 +49,14 @@ class Day:
         self.order_management_ships = frozenset(order_management_ships)
         self.now_ms = begin_ms
         self.floor: dict[tuple[Key, str], int] = {}
-        self.picked: dict[tuple[Key, Promise], int] = {}
+        self.picked: dict[tuple[Key, str], int] = {}  # (key, reservation id or "") → units off the shelf
         # Of some orders nobody tells of picking; never of a part of one, since a total of picks cannot say which parcel it missed.
         self.never_picked = {order.reservation_id for order in orders if self.draw.random() < 0.25}
         self.left = {(order.key, order.reservation_id): order.quantity for order in orders}
         self.trucks: list[tuple[str, str, Key, Key, int]] = []  # (transfer, line, from, to, units on the way)
         self.events: list[WarehouseEvent] = []
         self._name = name or f"day {seed}"
-        self._losses = losses
+        self._pace_ms = pace_ms
         self._sequences: dict[tuple[str, str], int] = {}
         self._numbers = 0
         self._unsent: list[tuple[int, Any]] = []  # counts that were taken and are told later
@@ -70,7 +70,7 @@ class Day:
         """That many things happen."""
         weights, actions = zip(*self._actions, strict=True)
         for _ in range(steps):
-            self.now_ms += self.draw.randint(1, 90) * SECOND_MS
+            self.now_ms += self.draw.randint(1, 90) * self._pace_ms
             self.draw.choices(actions, weights)[0]()
             for due, tell in [one for one in self._unsent if one[0] <= len(self.events)]:
                 self._unsent.remove((due, tell))
@@ -84,7 +84,7 @@ class Day:
         self._unsent.clear()
         for key in self.keys:
             for condition in CONDITIONS:
-                self.now_ms += SECOND_MS
+                self.now_ms += self._pace_ms
                 self._count(key, condition)()
 
     # --- what happens -------------------------------------------------------------------------------------------------
@@ -98,45 +98,44 @@ class Day:
         )
 
     def pick(self) -> None:
-        key, promise, most = self._open_order()
+        key, order, most = self._open_order()
         units = self.draw.randint(1, max(1, min(most, 3)))
-        if (promise[:1] and promise[0] in self.never_picked) or self._free(key, SELLABLE) < units:
+        if order in self.never_picked or self._free(key, SELLABLE) < units:
             return
-        self._pick(key, promise, units)
-        self._tell(key, "PICK", quantity=units, promise=promise)
+        self._pick(key, order, units)
+        self._tell(key, "PICK", quantity=units, promise=self._promise(order))
 
     def put_back(self) -> None:
         if self.picked:
-            key, promise = self.draw.choice(sorted(self.picked))
-            units = self.draw.randint(1, self.picked[(key, promise)])
-            self._pick(key, promise, -units)
-            self._tell(key, "UNPICK", quantity=units, promise=promise)
+            key, order = self.draw.choice(sorted(self.picked))
+            units = self.draw.randint(1, self.picked[(key, order)])
+            self._pick(key, order, -units)
+            self._tell(key, "UNPICK", quantity=units, promise=self._promise(order))
 
     def ship(self) -> None:
         """What was picked leaves; or units of which nobody tells that they were picked; the last parcel may close its order."""
         if self.picked and self.draw.random() < 0.8:
-            key, promise = self.draw.choice(sorted(self.picked))
-            units = self.draw.randint(1, self.picked[(key, promise)])
-            self._pick(key, promise, -units)
+            key, order = self.draw.choice(sorted(self.picked))
+            units = self.draw.randint(1, self.picked[(key, order)])
+            self._pick(key, order, -units)
         else:
-            key, promise, most = self._open_order()
+            key, order, most = self._open_order()
             units = self.draw.randint(1, max(1, min(most, 3)))
-            if not promise or promise[0] not in self.never_picked or min(most, self._free(key, SELLABLE)) < units:
+            if order not in self.never_picked or min(most, self._free(key, SELLABLE)) < units:
                 return
         self._lay(key, SELLABLE, -units)
         shipment_id = self._fresh("parcel")
-        place = (key, promise[0]) if promise else None
         closes = False
-        if place is not None:
-            self.left[place] = max(0, self.left[place] - units)
-            closes = self.draw.random() < 0.2 and not self.picked.get((key, promise))
-        if key[0] in self.order_management_ships and promise:
-            self.events.append(fulfilment(promise[0], key, units, shipment_id, self.now_ms))
+        if order:
+            self.left[(key, order)] = max(0, self.left[(key, order)] - units)
+            closes = self.draw.random() < 0.2 and not self.picked.get((key, order))
+        if order and key[0] in self.order_management_ships:
+            self.events.append(fulfilment(order, key, units, shipment_id, self.now_ms))
             return
-        if place is not None and closes:
-            self.left[place] = 0
+        if closes:
+            self.left[(key, order)] = 0
         self._tell(
-            key, "SHIPMENT", quantity=units, shipment_id=shipment_id, promise=promise, close_remainder=closes,
+            key, "SHIPMENT", quantity=units, shipment_id=shipment_id, promise=self._promise(order), close_remainder=closes,
             disposition=SELLABLE,
         )  # fmt: skip
 
@@ -205,7 +204,7 @@ class Day:
         self._unsent.append((later, self._count(self._key(), self.draw.choice(CONDITIONS))))
 
     def _count(self, key: Key, condition: str) -> Any:
-        source, stream, numbered = self._teller()
+        source, stream, numbered = self.draw.choice([teller for teller in TELLERS if teller[2]])
         with_picked = self.draw.random() < 0.5
         units = self.floor.get((key, condition), 0)
         if condition == SELLABLE and not with_picked:
@@ -239,25 +238,30 @@ class Day:
         self._numbers += 1
         return f"{self._name} {what} {self._numbers}"
 
-    def _open_order(self) -> tuple[Key, Promise, int]:
-        """A stock key, an order with open units there (or nobody), and how many of them are not picked yet."""
-        wanted = [
-            (key, reservation_id, units - self.picked.get((key, (reservation_id, "", "", "")), 0))
-            for (key, reservation_id), units in self.left.items()
-        ]
+    def _open_order(self) -> tuple[Key, str, int]:
+        """A stock key, an order with open units there (or ""), and how many of them are not picked yet."""
+        wanted = [(key, order, units - self.picked.get((key, order), 0)) for (key, order), units in self.left.items()]
         wanted = [one for one in wanted if one[2] > 0]
         if not wanted or self.draw.random() < 0.1:
-            return self._key(), (), 3
-        key, reservation_id, units = self.draw.choice(wanted)
-        return key, (reservation_id, "", "", ""), units
+            return self._key(), "", 3
+        return self.draw.choice(wanted)
+
+    def _promise(self, order: str) -> Promise:
+        """Named by its reservation, or as its channel's order."""
+        if not order:
+            return ()
+        named = next(one for one in self.orders if one.reservation_id == order)
+        if named.order_reference and self.draw.random() < 0.3:
+            return ("", named.channel_id, named.order_reference, "")
+        return (order, "", "", "")
 
     def _lay(self, key: Key, condition: str, units: int) -> None:
         self.floor[(key, condition)] = self.floor.get((key, condition), 0) + units
 
-    def _pick(self, key: Key, promise: Promise, units: int) -> None:
-        self.picked[(key, promise)] = self.picked.get((key, promise), 0) + units
-        if not self.picked[(key, promise)]:
-            del self.picked[(key, promise)]
+    def _pick(self, key: Key, order: str, units: int) -> None:
+        self.picked[(key, order)] = self.picked.get((key, order), 0) + units
+        if not self.picked[(key, order)]:
+            del self.picked[(key, order)]
 
     def _picked(self, key: Key) -> int:
         return sum(units for (one, _), units in self.picked.items() if one == key)
@@ -291,6 +295,7 @@ def deliveries(
     times: int = 3,
     spread_ms: int = 30 * SECOND_MS,
     late_share: float = 0.05,
+    late_ms_min: int = MINUTE_MS,
     late_ms_max: int = 8 * MINUTE_MS,
 ) -> list[tuple[int, WarehouseEvent]]:
     """(when it arrives, event), in this order: each so many times, some of all of these minutes late."""
@@ -300,6 +305,6 @@ def deliveries(
         for _ in range(times):
             delay_ms = draw.randint(0, spread_ms)
             if late:
-                delay_ms += draw.randint(MINUTE_MS, late_ms_max)
+                delay_ms += draw.randint(late_ms_min, late_ms_max)
             arrivals.append((event.occur_time_ms + delay_ms, draw.random(), number, event))
     return [(at_ms, event) for at_ms, _, _, event in sorted(arrivals, key=lambda one: one[:3])]

@@ -51,7 +51,7 @@ class Memory:
     sent: list[Sent] = field(default_factory=list)
     events: list[Item] = field(default_factory=list)
     shipments: list[str] = field(default_factory=list)
-    sequence: int = 0
+    sequences: dict[str, int] = field(default_factory=dict)  # the last of each source
 
 
 def digest_of(*content: Any) -> bytes:
@@ -310,10 +310,11 @@ class Orders:
     def ingest(self, fact: int, details: list[Any], key: str = "", document_line: str = "") -> Item:
         key = key or self.key()
         memory, draw = self.memory, self.draw
-        memory.sequence += 1
-        sequence = memory.sequence if draw.random() < 0.5 else 0
-        occur_ms = self.wall_ms() - draw.choice((0, 10, 5_000))
         source = draw.choice(("wms", "wms", "robots"))
+        sequence = 0
+        if draw.random() < 0.5:
+            sequence = memory.sequences[source] = memory.sequences.get(source, 0) + 1
+        occur_ms = self.wall_ms() - draw.choice((0, 10, 5_000))
         content = digest_of(fact, key, details, document_line)
         event = [source, "s1" if sequence else "", self.id("e"), sequence, occur_ms, key, content, fact, details, "D1"]
         reject = 2 if draw.random() < 0.005 else 0
@@ -368,7 +369,7 @@ def _adjustment(orders: Orders) -> FactDetails:
 
 def _count(orders: Orders) -> FactDetails:
     draw = orders.draw
-    as_of, now = draw.choice(((0, True), (0, True), (0, False), (3, False)))
+    as_of, now = draw.choice(((0, True), (0, False), (0, False), (3, False)))
     return int(Fact.STOCK_COUNT), [draw.randint(0, 20), SELLABLE, as_of, now, draw.random() < 0.5], "", ""
 
 

@@ -17,6 +17,7 @@ from tests.simulation.network import NetworkFaults
 
 TOKEN = "the cluster's token"
 HOUR_MS = 3600 * 1000
+TOLD_FLOOR, ORDERED_FLOOR = "F1", "F2"  # warehouses of the warehouse systems; order management ships from the second
 
 KINDS = (
     "reserve", "reserve many", "confirm", "release", "release by request", "extend", "amend", "fulfill",
@@ -55,6 +56,7 @@ class Workload:
     frames_in_flight: int
     request_lost: float
     answer_lost: float
+    floor_steps: int  # how much happens on the floors of the warehouse systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def plan_of(seed: int) -> Plan:
 def _rules(draw: random.Random, warehouses: tuple[str, ...]) -> Rules:
     return Rules(
         catalog_open=draw.random() < 0.8,
-        doors={one: Door.ORDER_MANAGEMENT for one in warehouses if draw.random() < 0.45},
+        doors={one: Door.ORDER_MANAGEMENT for one in warehouses if draw.random() < 0.45}
+        | {ORDERED_FLOOR: Door.ORDER_MANAGEMENT},
         lifetime_ms_max=draw.choice((20_000, 24 * HOUR_MS)),
         dedupe_memory_ms=draw.choice((0, 300, 1_000, 5_000, 900_000)),
         ended_in_memory_max=draw.choice((0, 3, 200_000, 200_000)),
@@ -120,6 +123,10 @@ def _rules(draw: random.Random, warehouses: tuple[str, ...]) -> Rules:
         takeover_grace_ms=draw.choice((0, 500, 2_000)),
         healed_memory_ms=draw.choice((500, 24 * HOUR_MS)),
         healed_in_memory_max=draw.choice((2, 20_000)),
+        deferral_ms_max=draw.choice((300, 5_000, 900_000, 900_000)),
+        gap_patience_ms=draw.choice((200, 3_000, 300_000)),
+        history_ms=draw.choice((4_000, 72 * HOUR_MS, 72 * HOUR_MS, 72 * HOUR_MS)),
+        feeds={one: {"wms": draw.choice((400, 5_000))} for one in (*warehouses, TOLD_FLOOR) if draw.random() < 0.3},
     )
 
 
@@ -169,6 +176,7 @@ def _workload(draw: random.Random, warehouses: tuple[str, ...]) -> Workload:
         frames_in_flight=draw.choice((1, 2, 4)),
         request_lost=draw.choice((0.0, 0.0, 0.02, 0.1)),
         answer_lost=draw.choice((0.0, 0.0, 0.02, 0.2)),
+        floor_steps=draw.choice((0, 0, 20, 60)),
     )
 
 

@@ -20,12 +20,13 @@ from typing import Any
 from actors.domain.answers import OK
 from actors.domain.outcomes import Disposition, Fact, ReservationState
 from tests.simulation.cluster import Cluster
+from tests.simulation.feed_traffic import WarehouseSystems
 from tests.simulation.judging import judge
 from tests.simulation.loop import SimulatedLoop, Stuck, run
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Network
 from tests.simulation.orders import Item, Orders
-from tests.simulation.plan import Plan, plan_of
+from tests.simulation.plan import HOUR_MS, Plan, plan_of
 from tests.simulation.trace import Recording
 from tests.simulation.traffic import Outside
 
@@ -111,9 +112,14 @@ class History:
         self._orders = Orders(plan, self._draw, self._outside.memory, "opening", cluster.wall_ms)
         problems: list[str] = []
         await self._open()
+        systems = WarehouseSystems(self._outside, plan.seed, plan.work.floor_steps) if plan.work.floor_steps else None
+        if systems is not None:
+            await systems.open()
         nemesis = Nemesis(cluster, random.Random(f"{plan.seed}/nemesis"))
         nemesis.begin()
         clients = [cluster.world.spawn(client.run()) for client in self._outside.clients]
+        if systems is not None:
+            clients.append(cluster.world.spawn(systems.run()))
         await self._loop.until(lambda: all(task.done() for task in clients), SAFETY_S_MAX)
         nemesis.end()
         if not await self._loop.until(lambda: all(task.done() for task in clients), HEALING_S_MAX):
@@ -122,6 +128,8 @@ class History:
         problems += await self._heal()
         if not problems:
             problems += await self._liveness()
+        if not problems and systems is not None and plan.rules.history_ms > HOUR_MS:
+            problems += await systems.compare()
         host = cluster.current.host
         if not await self._loop.until(lambda: cluster.current.serves and cluster.current.host.quiet, 10.0, 0.001):
             problems.append(f"the host does not come to rest: {host.state}")

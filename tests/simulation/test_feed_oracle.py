@@ -168,6 +168,26 @@ def test_a_shipment_that_nobody_picked_takes_nothing_from_the_trolleys_of_others
     assert found.picked == {MUGS: 3}
 
 
+def test_a_count_without_any_place_is_not_booked():
+    wms, robots = Told(), Told("robots", "", numbered=False)
+    wms.receives(1, 10)
+    robots.counts(2, 3)
+
+    assert mugs(*wms.events, *robots.events) == 10
+
+
+def test_a_rejected_event_is_not_booked_and_leaves_no_hole():
+    wms = Told()
+    wms.receives(1, 10)
+    shipment = wms.ships(2, 4, ())
+    wms.counts(3, 9)
+
+    found = expected(wms.events, rejected={(shipment.source_id, shipment.event_id)})
+
+    assert found.on_hand == {(MUGS, SELLABLE): 9}
+    assert found.watermarks == {("wms", "s1"): 3}
+
+
 def test_the_newest_count_counts_though_an_older_one_comes_last():
     wms = Told()
     wms.receives(1, 10)
@@ -294,7 +314,7 @@ def test_a_day_has_everything_in_it(seed):
         "TRANSFER_RECEIPT", "CUSTOMER_RETURN",
     }  # fmt: skip
     assert {bool(count.details["as_of_source_sequence"]) for count in counts} == {True, False}
-    assert {bool(count.source_sequence) for count in counts} == {True, False}
+    assert {promise[0] != "" for event in events if (promise := event.details.get("promise"))} == {True, False}
     assert any(event.fact == "SHIPMENT" and event.details["close_remainder"] for event in events)
     assert any(event.source_id == "" for event in events), "order management"
     assert {disposition for event in events for disposition, _ in moved(event)} == set(CONDITIONS)
