@@ -58,7 +58,7 @@ $(PEERS_STAMP): $(STAMP) bench/peers-constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/peers-constraints.txt
 	@touch $(PEERS_STAMP)
 
-bench-peers: $(PEERS_STAMP) ## the benchmark in turn with the peers (docs/peers.md), about twelve minutes
+bench-peers: $(PEERS_STAMP) ## the benchmark in turn with the peers (docs/peers.md), a quarter of an hour
 	@python -m bench peers $(ARGS)
 
 clean: ## remove what was made here, but for what the benchmark measured
