@@ -33,6 +33,7 @@ from bench.scenario import Scenario, ScenarioError
 NOOP = "noop"  # of bench.noop: it has a place of its own in results
 NEVEROVERSELL_THREADS = 8
 RAY_KEYS_MAX = 20  # an actor is a process of about 60 MiB
+RAY_BATCH_MAX = 100
 GATEWAY_ENDS_WITHIN_S = 20.0
 
 
@@ -58,6 +59,7 @@ class Peer:
     start: Callable[[Scenario, Path], contextlib.AbstractContextManager[Started]]
     packages: tuple[str, ...] = ()
     keys_max: int = 1_000_000
+    batch_max: int = 1_000
 
     def missing(self) -> str:
         """Why it cannot run here; empty when it can."""
@@ -73,6 +75,8 @@ class Peer:
             return "peers run a plain closed loop"
         if scenario.keys > self.keys_max:
             return f"{scenario.keys:,} stock keys would be as many processes; it does at most {self.keys_max}"
+        if scenario.batch > self.batch_max:
+            return f"{scenario.batch * load.in_flight:,} orders at once, a call each, would wait longer than callers do"
         return ""
 
 
@@ -311,6 +315,7 @@ PEERS: dict[str, Peer] = {
             "behind the same kind of gateway, one Ray call an order; SQLite in the actor, durable at each commit",
             start_ray_actors,
             keys_max=RAY_KEYS_MAX,
+            batch_max=RAY_BATCH_MAX,
         ),
         Peer(
             "valkey",
