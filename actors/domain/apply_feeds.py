@@ -25,10 +25,11 @@ DUPLICATE = int(IngestOutcome.DUPLICATE)
 DEFERRED = int(IngestOutcome.DEFERRED)
 
 
-def _feed(shard: ShardState, key: str) -> Feed:
+def _feed(books: Books, shard: ShardState, key: str) -> Feed:
     feed = shard.feeds.get(key)
     if feed is None:
         feed = shard.feeds[key] = Feed(key)
+        books.feeds_of.setdefault(key.partition("\x1f")[0], []).append(feed)
     return feed
 
 
@@ -47,7 +48,7 @@ def _feed_received(books: Books, shard: ShardState, event: FeedReceived, time_ms
     key, sequence, warehouse_id, occur_time_ms, outcome = event
     feed = shard.feeds.get(key)
     if feed is None:
-        feed = shard.feeds[key] = Feed(key)
+        feed = _feed(books, shard, key)
     part = feed.warehouses.get(warehouse_id)
     if part is None:
         part = feed.warehouses[warehouse_id] = FeedWarehouse()
@@ -68,7 +69,7 @@ def _feed_received(books: Books, shard: ShardState, event: FeedReceived, time_ms
 
 def watch_gap(books: Books, shard: ShardState, feed: Feed) -> None:
     """Something is missing: somebody looks at it when it is missing for too long."""
-    if feed.key not in books.gaps_watched:
+    if feed.key not in books.gaps_watched and not feed.gap_exception_id:
         books.gaps_watched.add(feed.key)
         heappush(books.gaps, (feed.sequences.missing_since_ms(), shard.id, feed.key))
 
@@ -98,7 +99,7 @@ def _feed_settled(_books: Books, shard: ShardState, event: FeedSettled, _time_ms
 
 
 def _feed_stale_set(books: Books, shard: ShardState, event: FeedStaleSet, _time_ms: int) -> None:
-    feed = _feed(shard, event.feed_key)
+    feed = _feed(books, shard, event.feed_key)
     if event.stale:
         feed.stale[event.warehouse_id] = event.exception_id
     else:
@@ -108,18 +109,21 @@ def _feed_stale_set(books: Books, shard: ShardState, event: FeedStaleSet, _time_
 
 
 def _feed_gap_closed(books: Books, shard: ShardState, event: FeedGapClosed, _time_ms: int) -> None:
-    feed = _feed(shard, event.feed_key)
+    feed = _feed(books, shard, event.feed_key)
     feed.sequences.close(event.up_to)
     if feed.key in books.waiting:
         books.feeds_moved[feed.key] = None
 
 
-def _feed_gap_set(_books: Books, shard: ShardState, event: FeedGapSet, _time_ms: int) -> None:
-    shard.feeds[event.feed_key].gap_exception_id = event.exception_id
+def _feed_gap_set(books: Books, shard: ShardState, event: FeedGapSet, _time_ms: int) -> None:
+    feed = _feed(books, shard, event.feed_key)
+    feed.gap_exception_id = event.exception_id
+    if feed.sequences.missing_since_ms():
+        watch_gap(books, shard, feed)
 
 
 def _feed_heard(books: Books, shard: ShardState, event: FeedHeard, time_ms: int) -> None:
-    feed = _feed(shard, event.feed_key)
+    feed = _feed(books, shard, event.feed_key)
     feed.warehouse(event.warehouse_id).heard_ms = time_ms
     feed.sequences.tell(event.last_source_sequence, time_ms)
     if feed.sequences.missing_since_ms():
@@ -135,10 +139,13 @@ def rebuild_feeds(books: Books) -> None:
     books.gaps_watched.clear()
     books.stale_feeds.clear()
     books.stale_warehouses.clear()
+    books.feeds_of.clear()
+    books.silence_look_ms = 0
     for shard in books.shards.values():
         for waiting in shard.deferred.values():
             index_deferred(books, shard, waiting)
         for feed in shard.feeds.values():
+            books.feeds_of.setdefault(feed.key.partition("\x1f")[0], []).append(feed)
             if feed.sequences.missing_since_ms():
                 watch_gap(books, shard, feed)
             if feed.key in books.waiting:

@@ -20,6 +20,7 @@ class FeedWarehouse:
         "heard_ms",
         "last_occur_ms",
         "last_received_ms",
+        "lively_ms",
         "rejected",
         "repeats",
         "waiting",
@@ -34,6 +35,7 @@ class FeedWarehouse:
         self.duplicates = 0  # told before in other words: journaled once
         self.waiting = 0
         self.repeats = 0  # since the process began
+        self.lively_ms = 0  # the last heartbeat, journaled or not
 
 
 class Feed:

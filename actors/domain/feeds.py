@@ -16,7 +16,7 @@ from actors.domain.commands import Cause, Ingest, Verb
 from actors.domain.events import EntrySpent
 from actors.domain.feed_events import DeferredEnded, EventDeferred, FeedReceived, FeedSettled
 from actors.domain.feed_state import Deferred, Feed
-from actors.domain.feed_watch import heard
+from actors.domain.feed_watch import gap_moved, heard
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutcome, RejectReason
 from actors.domain.state import Books, Entry, ShardState
@@ -176,7 +176,10 @@ def _answer(turn: Turn, shard: ShardState, command: Ingest, key: str, decided: D
     place = place or turn.position(shard)  # as a repeat tells it: before what else the event may end
     if turn.books.stale_feeds:
         heard(turn, shard, source_id, warehouse_id)
-    watermark = shard.feeds[feed_key].sequences.watermark
+    feed = shard.feeds[feed_key]
+    if feed.gap_exception_id:
+        gap_moved(turn, shard, feed)
+    watermark = feed.sequences.watermark
     turn.reads.add(shard.id)
     return ok(
         make(IngestView, (event_id, outcome, place, short, opened, reason, booked, gate_reasons, 0, 0, watermark))
@@ -225,7 +228,10 @@ def _defer(turn: Turn, shard: ShardState, feed: Feed | None, command: Ingest, ke
     turn.emit(shard, EntrySpent(key, command.digest, answer))
     position = turn.position(shard)
     heard(turn, shard, command.source_id, warehouse_id)
-    watermark = shard.feeds[feed_key].sequences.watermark
+    feed = shard.feeds[feed_key]
+    if feed.gap_exception_id:
+        gap_moved(turn, shard, feed)
+    watermark = feed.sequences.watermark
     view = IngestView(command.event_id, DEFERRED, position, 0, "", 0, 0, (), place, until_ms, watermark)
     return ok(view)
 

@@ -37,11 +37,12 @@ T = TypeVar("T")
 
 def get_availability(turn: Turn, shard: ShardState, command: GetAvailability) -> Reply:
     """ATS of stock keys of one shard, by their actors. OK payload: ``AvailabilityView``."""
-    stock = shard.stock
+    stock, silent = shard.stock, turn.books.stale_warehouses
     items = []
     for key in command.stock_keys:
         actor = stock.get(key)
-        items.append((0, False, False) if actor is None else (available_to_sell(actor), True, False))
+        stale = bool(silent) and key.split("\x1f")[1] in silent
+        items.append((0, False, stale) if actor is None else (available_to_sell(actor), True, stale))
     return ok(AvailabilityView(items, turn.position(shard)))
 
 

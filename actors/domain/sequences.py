@@ -71,10 +71,15 @@ class Sequences:
         elif joins_above:
             starts[at] = sequence
         else:
+            if at < len(since):
+                known_ms = since[at]  # what is missing below was missing below the next interval already
+            elif self.told > self.received:
+                known_ms = max(self.told_since_ms, since[-1] if since else 0)  # the source said that there is more
+            else:
+                known_ms = time_ms
             starts.insert(at, sequence)
             ends.insert(at, sequence)
-            # what is missing below was missing below the next interval already
-            since.insert(at, since[at] if at < len(since) else min(time_ms, self.told_since_ms or time_ms))
+            since.insert(at, known_ms)
 
     def close(self, up_to: int) -> None:
         """What is missing up to that sequence never comes: the watermark moves on."""
@@ -111,6 +116,14 @@ class Sequences:
             holes.append((after + 1, self.told))
         return holes
 
+    def missing_up_to(self, since_ms: int) -> int:
+        """The end of the last hole that is known since then or longer."""
+        at = bisect_right(self.since, since_ms)
+        if at < len(self.since):
+            return self.starts[at - 1] - 1 if at else self.watermark
+        trails = self.told > self.received and self.told_since_ms <= since_ms
+        return self.told if trails else self.starts[-1] - 1 if self.starts else self.watermark
+
     def missing_since_ms(self) -> int:
         """Since when the oldest hole is known; 0: nothing is missing."""
         if self.since:
@@ -118,7 +131,7 @@ class Sequences:
         return self.told_since_ms if self.told > self.watermark else 0
 
 
-def encode_sequences(sequences: Sequences) -> tuple[object, ...]:
+def encode_sequences(sequences: Sequences) -> tuple[int, list[list[int]], int, int]:
     """Plain values, canonical."""
     intervals = zip(sequences.starts, sequences.ends, sequences.since, strict=True)
     return (sequences.watermark, [list(one) for one in intervals], sequences.told, sequences.told_since_ms)

@@ -329,7 +329,9 @@ class Books:
         "ended",
         "entries_spent",
         "exceptions_healed",
+        "feed_shard_of",
         "feeds_moved",
+        "feeds_of",
         "gaps",
         "gaps_watched",
         "held_reservations",
@@ -343,6 +345,7 @@ class Books:
         "shard_of",
         "shards",
         "shortage_units",
+        "silence_look_ms",
         "stale_feeds",
         "stale_warehouses",
         "stock",
@@ -350,9 +353,12 @@ class Books:
         "waiting_until",
     )
 
-    def __init__(self, rules: Rules, shard_of: Callable[[str], int]) -> None:
+    def __init__(
+        self, rules: Rules, shard_of: Callable[[str], int], feed_shard_of: Callable[[str], int] = lambda _source_id: -1
+    ) -> None:
         self.rules = rules
         self.shard_of = shard_of
+        self.feed_shard_of = feed_shard_of
         self.shards: dict[int, ShardState] = {}
         self.stock: dict[str, StockActor] = {}
         self.reservations: dict[str, Reservation] = {}
@@ -370,6 +376,8 @@ class Books:
 
         self.waiting: dict[str, list[tuple[int, int, str]]] = {}  # feed key → heap of (place, sequence, event key)
         self.waiting_until: list[tuple[int, int, str]] = []  # heap: (until ms, shard, event key), lazily cleaned
+        self.feeds_of: dict[str, list[Feed]] = {}  # source → its streams
+        self.silence_look_ms = 0  # when the next source may have fallen silent
         self.feeds_moved: dict[str, None] = {}  # feeds with waiting events whose watermark moved
         self.gaps: list[tuple[int, int, str]] = []  # heap: (missing since ms, shard, feed key), lazily cleaned
         self.gaps_watched: set[str] = set()  # the feeds in it
@@ -378,6 +386,10 @@ class Books:
         self.consumers_due_ms = 0  # when their lag is looked at next
         self.stale_feeds: set[tuple[str, str]] = set()  # (source, warehouse) that fell silent
         self.stale_warehouses: dict[str, int] = {}  # warehouse → how many of its sources fell silent
+
+    def feed_shard(self, source_id: str) -> ShardState | None:
+        """The shard of a source's feeds; None: it is not here."""
+        return self.shards.get(self.feed_shard_of(source_id))
 
     def set_stale(self, source_id: str, warehouse_id: str, *, stale: bool) -> None:
         """A source is silent about a warehouse, or is heard again."""

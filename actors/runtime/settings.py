@@ -83,13 +83,14 @@ class Channel(BaseModel):
 class Warehouse(BaseModel):
     """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a
     fact that is not named may be told by any source). ``reconciliation_interval_ms``: how often its stock should be compared with
-    a count; 0: never asked for.
+    a count; 0: never asked for. ``feeds``: source id → how often it is expected to be heard, by an event or a heartbeat.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fulfilment_door: Literal["warehouse", "order_management"] = "warehouse"
     sources: dict[str, list[Identifier]] = Field(default_factory=dict)
     reconciliation_interval_ms: DurationMs = 0
+    feeds: dict[Identifier, DurationMs] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_facts(self) -> Warehouse:
@@ -205,6 +206,10 @@ class Settings(BaseModel):
     ended_in_memory_max: int = Field(200_000, ge=1, description="ended reservations kept in memory, at most")
     takeover_grace_ms: DurationMs = Field(2 * SECOND_MS, description="what overdue deadlines get after a takeover")
 
+    deferral_ms_max: DurationMs = Field(15 * MINUTE_MS, description="how long an event waits for those before it")
+    gap_patience_ms: DurationMs = Field(5 * MINUTE_MS, description="how long events may be missing until it is told")
+    history_ms: DurationMs = Field(72 * HOUR_MS, description="how far back a count may have been taken")
+
     retention_ms: DurationMs = Field(7 * DAY_MS, description="how long records covered by snapshots are kept")
     compact_interval_ms: DurationMs = Field(10 * MINUTE_MS, description="how often what retention allows is dropped")
     snapshot_after_events: int = Field(50_000, ge=100, description="events of a shard between its snapshots")
@@ -261,6 +266,14 @@ class Settings(BaseModel):
             dedupe_memory_ms=self.dedupe_memory_ms,
             ended_in_memory_max=self.ended_in_memory_max,
             takeover_grace_ms=self.takeover_grace_ms,
+            feeds={
+                warehouse_id: dict(warehouse.feeds)
+                for warehouse_id, warehouse in self.warehouses.items()
+                if warehouse.feeds
+            },
+            deferral_ms_max=self.deferral_ms_max,
+            gap_patience_ms=self.gap_patience_ms,
+            history_ms=self.history_ms,
             reconciliation_intervals_ms={
                 warehouse_id: warehouse.reconciliation_interval_ms
                 for warehouse_id, warehouse in self.warehouses.items()

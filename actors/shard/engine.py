@@ -20,6 +20,8 @@ from actors.domain.consumers import acknowledge, attach, entry_keys, list_consum
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ShardOwned
 from actors.domain.feed_watch import get_feed_status, heartbeat
+from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
+from actors.domain.feed_watch import watch as watch_feeds
 from actors.domain.feeds import decide_waiting, ingest, placed
 from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
@@ -111,7 +113,9 @@ class Engine:
         self.timeline = timeline
         self.shard_count = shard_count
         self.now_ms = now_ms
-        self.books = Books(rules, lambda key: shard_of(key, shard_count))
+        self.books = Books(
+            rules, lambda key: shard_of(key, shard_count), lambda source_id: feed_shard_of(source_id, shard_count)
+        )
         self._leaving: dict[str, EntryRow] = {}  # rows of what left memory in a turn that is not durable yet
 
     # --- what must be looked up before a step --------------------------------------------------------------------------
@@ -207,6 +211,7 @@ class Engine:
         replies = [self._decide(turn, item, accept_claims) for item in items]
         if self.books.consumers:
             watch_consumers(turn)
+        watch_feeds(turn)
         watch_reconciliations(turn)
         entries = retire(turn, len(items))
         for row in entries:
@@ -323,6 +328,9 @@ class Engine:
             look_ms = next_look_ms(books)
             if look_ms is not None:
                 times.append(look_ms)
+        look_ms = next_feed_look_ms(books)
+        if look_ms < FAR_MS:
+            times.append(look_ms)
         if books.feeds_moved:
             times.append(self.now_ms)
         if books.reconciliations.look_ms < FAR_MS:

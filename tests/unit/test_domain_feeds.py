@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from actors.domain.commands import Verb
+from actors.domain import feeds, sequences
+from actors.domain.commands import Cause, Verb
+from actors.domain.feed_watch import close_gap
+from actors.domain.keys import stock_key
 from actors.domain.outcomes import Disposition, ExceptionKind, Fact
 from actors.domain.rules import Rules
-from actors.shard.placement import feed_shard_of
+from actors.domain.turn import Turn
+from actors.shard.encoding import read_entry_row, read_reservation_row
+from actors.shard.placement import feed_shard_of, shard_of
 from tests.unit.world import SHARDS, START_MS, World
 
 SELLABLE = int(Disposition.SELLABLE)
@@ -162,6 +167,168 @@ class TestWaiting:
         for sequence in (4, 1, 2):
             world.receive("A", 1, sequence=sequence)
         assert world.on_hand("A") == 7
+        world.check_replay()
+
+
+class TestGaps:
+    @pytest.fixture
+    def world(self):
+        made = World(Rules(gap_patience_ms=60_000))
+        made.receive("A", 1, sequence=1)
+        made.receive("A", 1, sequence=4)
+        return made
+
+    def test_that_stay_are_told_once_and_a_reconciliation_is_requested(self, world):
+        assert world.exceptions(1) == []
+        wakeup_ms = world.engine.wakeup_ms()
+        assert wakeup_ms is not None
+        assert wakeup_ms <= START_MS + 60_000
+        world.pass_ms(60_000)
+        gap, asked = (
+            sorted(world.exceptions(1), key=lambda one: one.kind)[:1],
+            world.engine.books.reconciliations.requested,
+        )
+        assert [(one.kind, one.quantity, one.source_id) for one in gap] == [(ExceptionKind.FEED_GAP, 2, "wms")]
+        assert "events 2 to 3 are missing" in gap[0].message
+        assert list(asked) == ["main"]
+        world.receive("A", 1, sequence=3)
+        world.pass_ms(120_000)
+        assert [one.kind for one in world.exceptions(1)].count(ExceptionKind.FEED_GAP) == 1
+        world.snapshot()
+        world.restart()
+
+    def test_heal_when_they_are_filled(self, world):
+        world.pass_ms(60_000)
+        world.restart()
+        world.receive("A", 1, sequence=3)
+        assert ExceptionKind.FEED_GAP in [one.kind for one in world.exceptions(1)]
+        world.receive("A", 1, sequence=2)
+        assert ExceptionKind.FEED_GAP not in [one.kind for one in world.exceptions(1)]
+        world.receive("A", 1, sequence=7)
+        world.pass_ms(59_999)
+        assert ExceptionKind.FEED_GAP not in [one.kind for one in world.exceptions(1)]
+        world.pass_ms(1)
+        assert ExceptionKind.FEED_GAP in [one.kind for one in world.exceptions(1)]
+        world.check_replay()
+
+    def test_that_are_filled_in_time_are_nobodys_business(self, world):
+        world.receive("A", 1, sequence=3)
+        world.receive("A", 1, sequence=2)
+        world.pass_ms(600_000)
+        assert world.exceptions() == []
+
+    def test_at_the_end_are_found_by_a_heartbeat(self, world):
+        world.receive("A", 1, sequence=2)
+        world.receive("A", 1, sequence=3)
+        heartbeat(world, 6)
+        world.pass_ms(60_000)
+        gap = next(one for one in world.exceptions(1) if one.kind == ExceptionKind.FEED_GAP)
+        assert "events 5 to 6 are missing" in gap.message
+
+    def test_that_are_given_up_let_the_watermark_and_what_waits_go_on(self, world):
+        count(world, "A", 7, sequence=5)
+        world.pass_ms(60_000)
+        gap = next(one for one in world.exceptions(1) if one.kind == ExceptionKind.FEED_GAP)
+        turn = Turn(world.engine.books, world.now_ms, {}, read_reservation_row, read_entry_row)
+        shard = world.engine.books.shards[feed_shard_of("wms", SHARDS)]
+        turn.begin(Cause(43, "", "r1"))
+        assert close_gap(turn, shard, gap.exception_id)
+        result = world.engine._result(turn, [], [], 0)
+        world.journal.append(result.records, result.entries, result.read_heads)
+        [feed] = status(world)
+        assert (feed.watermark, feed.missing, feed.waiting, world.on_hand("A")) == (5, [], 0, 7)
+        late = world.receive("A", 1, sequence=3)
+        assert late.reason == "SEQUENCE_REUSED"
+        world.check_replay()
+
+
+class TestSilence:
+    @pytest.fixture
+    def world(self):
+        return World(Rules(feeds={"main": {"wms": 60_000}}))
+
+    def test_beyond_the_expected_interval_shows_in_every_availability_of_the_warehouse(self, world):
+        world.receive("A", 5)
+        world.receive("B", 5, warehouse="other")
+        world.pass_ms(59_999)
+        assert not stale(world, "A")
+        world.pass_ms(1)
+        assert (stale(world, "A"), stale(world, "B", "other")) == (True, False)
+        assert [one.kind for one in world.exceptions(1)] == [ExceptionKind.FEED_STALE]
+        assert list(world.engine.books.reconciliations.requested) == ["main"]
+        world.snapshot()
+        world.restart()
+        assert stale(world, "A")
+        assert status(world, "wms", "main")[0].warehouses[0].stale
+
+    def test_ends_with_the_next_event_or_heartbeat_of_any_stream(self, world):
+        world.pass_ms(60_000)
+        world.receive("A", 5, stream="x")
+        assert (stale(world, "A"), world.exceptions(1)) == (False, [])
+        world.pass_ms(60_000)
+        assert stale(world, "A")
+        heartbeat(world)
+        assert (stale(world, "A"), world.exceptions(1)) == (False, [])
+        world.check_replay()
+
+    def test_is_counted_from_when_this_owner_began(self, world):
+        world.receive("A", 5)
+        world.now_ms += 600_000
+        world.restart()
+        world.pass_ms(59_999)
+        assert not stale(world, "A")
+        world.pass_ms(1)
+        assert stale(world, "A")
+
+    def test_heartbeats_that_are_not_journaled_count(self, world):
+        for _ in range(30):
+            heartbeat(world)
+            world.pass_ms(5_000)
+        assert not stale(world, "A")
+
+    def test_of_a_source_that_nobody_expects_any_more_is_over(self, world):
+        world.receive("A", 5)
+        world.pass_ms(60_000)
+        world.rules = Rules()
+        world.check_replay()
+        world._start()
+        world.pass_ms(1)
+        assert (stale(world, "A"), world.exceptions(1)) == (False, [])
+        world.check_replay()
+
+
+def stale(world, sku, warehouse="main"):
+    key = stock_key(warehouse, sku)
+    item = [int(Verb.GET_AVAILABILITY), shard_of(key, SHARDS), 0, 1, [], ["web", [key]]]
+    return world.one(item).payload.items[0][2]
+
+
+class TestBounds:
+    def test_streams_cannot_be_made_at_will(self, world, monkeypatch):
+        monkeypatch.setattr(feeds, "FEEDS_PER_SHARD_MAX", 3)
+        for stream in "abc":
+            world.receive("A", 1, stream=stream)
+        refused = world.one(world.event(Fact.RECEIPT, "A", 1, SELLABLE, "", "", stream="d", event="late"))
+        assert refused.error == "OVERLOADED"
+        assert world.on_hand("A") == 3
+        world.check_replay()
+
+    def test_holes_are_bounded_and_filling_them_goes_on(self, world, monkeypatch):
+        monkeypatch.setattr(sequences, "INTERVALS_MAX", 3)
+        for sequence in (2, 4, 6):
+            world.receive("A", 1, sequence=sequence)
+        item = world.event(Fact.RECEIPT, "A", 1, SELLABLE, "", "", sequence=8, event="e8")
+        assert world.one(item).error == "OVERLOADED"
+        world.receive("A", 1, sequence=3)
+        assert world.one(item).ok
+        world.check_replay()
+
+    def test_what_waits_is_bounded(self, world, monkeypatch):
+        monkeypatch.setattr(feeds, "WAITING_PER_FEED_MAX", 2)
+        for sequence in (5, 6):
+            count(world, "A", 1, sequence=sequence)
+        item = world.event(Fact.STOCK_COUNT, "A", 1, SELLABLE, 0, False, True, sequence=7, event="e7")
+        assert world.one(item).error == "OVERLOADED"
         world.check_replay()
 
 
