@@ -102,6 +102,7 @@ class Outbox:
         self.paused_until_ms = 0  # the endpoint asked for it
         self.disabled = False
         self._held = False
+        self._first_lane = 0
         self.in_flight = 0
         self.unsettled = 0
         self.accepted_requests = 0
@@ -145,7 +146,7 @@ class Outbox:
         started: list[Batch] = []
         if self.disabled or self._held or now_ms < self.paused_until_ms:
             return started
-        for lane in self._lanes:
+        for lane in self._lanes[self._first_lane :] + self._lanes[: self._first_lane]:
             if not self.circuit.allows(now_ms, self.in_flight):
                 break
             batch = lane.batch = lane.batch or self._next_batch(lane)
@@ -157,6 +158,7 @@ class Outbox:
                 batch.first_try_ms = now_ms
             self.in_flight += 1
             started.append(batch)
+        self._first_lane = (self._first_lane + 1) % len(self._lanes)  # while the circuit is open each lane gets its try
         return started
 
     def wake_at_ms(self) -> int | None:

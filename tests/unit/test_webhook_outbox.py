@@ -180,7 +180,7 @@ def test_an_endpoint_that_accepts_nothing_costs_no_event_before_its_time_is_over
 
 def test_failures_in_a_row_open_the_circuit_and_one_request_tries_it():
     box = outbox(lanes=4)
-    box.take([change(n) for n in range(40)], "c", 0)
+    box.take([change(n) for n in range(400)], "c", 0)
     for batch in box.due(0):
         box.ended(batch, FAILED, 0)
     assert box.trouble == "circuit open: 500 no database"
@@ -198,6 +198,21 @@ def test_failures_in_a_row_open_the_circuit_and_one_request_tries_it():
     box.ended(probe, ACCEPTED, 2_300)
     assert box.circuit.closed
     assert len(box.due(2_300)) == 4
+
+
+def test_a_batch_that_always_fails_does_not_keep_the_circuit_open_for_the_others():
+    box = outbox(lanes=2, circuit_failures_max=1)
+    in_one, in_other = keys_of_two_lanes()
+    box.take([change(1, in_one)], "b", 0)
+    (first,) = box.due(0)
+    box.ended(first, FAILED, 0)
+    box.take([change(n, in_other) for n in range(2, 40)], "c", 10)
+    for now_ms in range(50, 55_000, 50):
+        for batch in box.due(now_ms):
+            box.ended(batch, FAILED if "c-1" in ids(batch) else ACCEPTED, now_ms)
+
+    assert box.accepted_changes == 38
+    assert [change_id for change_id, _ in settled(box).rejections] == ["c-1"]
 
 
 def test_the_endpoint_is_left_alone_as_long_as_it_asks():
