@@ -55,7 +55,12 @@ class Standing:
             said = f"THE PEER WINS, {1 / middle(self.ratios):.1f} × as fast"
         else:
             said = "no difference to be seen"
-        return said + (f" (of only {len(self.ratios)} rounds)" if len(self.ratios) < REPETITIONS_MIN else "")
+        return said + self.few_text
+
+    @property
+    def few_text(self) -> str:
+        """What must be added to a verdict of too few rounds."""
+        return f" (of only {len(self.ratios)} rounds)" if len(self.ratios) < REPETITIONS_MIN else ""
 
     @property
     def proof_text(self) -> str:
@@ -128,7 +133,7 @@ def own_row(one: ScenarioResult) -> list[str]:
 def winners(scenarios: Sequence[ScenarioResult]) -> list[str]:
     """Where a peer is faster in every round, in sentences: what a report must not keep quiet about."""
     return [
-        f"{standing.scenario}: {standing.peer.title} is faster than Stockade, {1 / middle(standing.ratios):.1f} × "
+        f"{standing.scenario}: {standing.peer.title} is faster than Stockade, {1 / middle(standing.ratios):.1f} ×{standing.few_text} "
         f"({standing.rate_text} {standing.unit} a second; {standing.peer.summary})"
         for one in scenarios
         for standing in standings(one)

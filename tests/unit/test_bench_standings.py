@@ -56,7 +56,8 @@ def test_a_peer_without_a_run_that_counts_says_why():
 def test_a_peer_that_wins_is_told_in_a_sentence():
     (said,) = winners([beside([1_000] * 3, [2_000] * 3), beside([1_000] * 3, [500] * 3)])
 
-    assert "the peer is faster than Stockade, 2.0 ×" in said
+    assert "the peer is faster than Stockade, 2.0 × (2,000 claims a second" in said
+    assert "2.0 × (of only 1 rounds) (2,000" in winners([beside([1_000], [2_000])])[0]
 
 
 def test_peers_are_written_and_read_back(tmp_path):
