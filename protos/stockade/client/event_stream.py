@@ -199,7 +199,8 @@ class AsyncEventStream(_Told):
         self._course.check()
         async with self._changed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
         self._course.check()
 
     async def _run(self) -> None:
