@@ -167,6 +167,26 @@ class StockView(NamedTuple):
     policy_version: int
     available_quantity: int
     position: Sequence[int]
+    item_state: int = 1
+    receipt_disposition: int = 1
+    recalled_lot_ids: Sequence[str] = ()
+    in_transit_quantity: int = 0
+    transfers: Sequence[Sequence[Any]] = ()  # of ``TransferView``, bounded
+
+
+class TransferView(NamedTuple):
+    """LIST_TRANSFERS, and within a StockView: one line of a transfer, at the stock key it goes to."""
+
+    stock_key: str
+    transfer_id: str
+    transfer_line: str
+    from_warehouse_id: str
+    dispatched_quantity: int
+    received_quantity: int
+    in_transit_quantity: int
+    lost_quantity: int
+    exception_id: str
+    last_time_ms: int
 
 
 class ExceptionView(NamedTuple):

@@ -15,6 +15,7 @@ from actors.domain.apply_consumers import APPLY_CONSUMERS, rebuild_consumers
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
 from actors.domain.apply_reconciliation import APPLY_RECONCILIATION, rebuild_reconciliations
+from actors.domain.apply_transfers import APPLY_TRANSFERS
 from actors.domain.events import (
     AdriftPicked,
     ClaimConfirmed,
@@ -58,6 +59,7 @@ from actors.domain.state import (
     StockActor,
     StockException,
 )
+from actors.domain.stock_parts import DEFAULT_GATE, SaleGate
 
 ALWAYS = int(Admission.ALWAYS)
 HELD = int(ReservationState.HELD)
@@ -96,6 +98,8 @@ def _stock_policy_set(_books: Books, shard: ShardState, event: StockPolicySet, _
     actor.max_quantity_per_order = event.max_quantity_per_order
     actor.base_unit = event.base_unit
     actor.policy_version = event.version
+    gate = SaleGate(event.item_state, event.receipt_disposition, tuple(event.recalled_lot_ids))
+    actor.gate = gate if gate != DEFAULT_GATE else None
 
 
 def _on_hand_changed(_books: Books, shard: ShardState, event: OnHandChanged, _time_ms: int) -> None:
@@ -535,6 +539,7 @@ APPLY: dict[type[Any], Apply] = {
     **APPLY_HISTORY,
     **APPLY_CONSUMERS,
     **APPLY_RECONCILIATION,
+    **APPLY_TRANSFERS,
 }
 
 
@@ -574,6 +579,7 @@ def rebuild_indices(books: Books) -> None:
     healed: list[tuple[int, int, str]] = []
     for shard in books.shards.values():
         shard.exceptions_open = 0
+        shard.transferring = {key: None for key, actor in shard.stock.items() if actor.transfers}
         for reservation in shard.reservations.values():
             books.request_ids[request_key(reservation.channel_id, reservation.request_id)] = reservation
             for spent in reservation.spent or ():

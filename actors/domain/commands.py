@@ -43,6 +43,7 @@ class Verb(IntEnum):
     INGEST = 40
     HEARTBEAT = 41
     GET_FEED_STATUS = 42
+    LIST_TRANSFERS = 44
     GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
     READ_CHANGES = 51  # the same, as a long poll: [timeline, [[shard, after sequence], …], weight_max, wait_ms]
     ACKNOWLEDGE_CHANGES = 70
@@ -186,6 +187,16 @@ class ListStock(NamedTuple):
     page_token: str = ""
 
 
+class ListTransfers(NamedTuple):
+    """Item shard -1 (the whole host). Lines of transfers on their way to ``to_warehouse_id``; empty filters: all."""
+
+    to_warehouse_id: str
+    from_warehouse_id: str
+    transfer_id: str
+    page_size: int
+    page_token: str = ""
+
+
 class ListExceptions(NamedTuple):
     """Item shard -1 (the whole host). Empty ``kinds`` / ``states``: all."""
 
@@ -215,6 +226,9 @@ class RegisterStock(NamedTuple):
     selling_state: int = 0
     max_quantity_per_order: int = -1
     base_unit: str = ""
+    item_state: int = 0
+    receipt_disposition: int = 0
+    recalled_lot_ids: Sequence[Sequence[str]] = ()  # [the lots], or [] to leave them
 
 
 class SetStockPolicy(NamedTuple):
@@ -228,6 +242,9 @@ class SetStockPolicy(NamedTuple):
     base_unit: str = ""
     expected_version: int = 0
     selling_state: int = 0
+    item_state: int = 0
+    receipt_disposition: int = 0
+    recalled_lot_ids: Sequence[Sequence[str]] = ()  # [the lots], or [] to leave them
 
 
 class SetSelling(NamedTuple):
@@ -315,4 +332,5 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.LIST_CONSUMERS: ListConsumers,
     Verb.ATTACH_CONSUMER: AttachConsumer,
     **{Verb(number): command for number, command in RECONCILIATION_COMMANDS.items()},
+    Verb.LIST_TRANSFERS: ListTransfers,
 }

@@ -28,6 +28,12 @@ from actors.domain.feed_events import (
     HistoryForgotten,
 )
 from actors.domain.reconciliation_events import RECONCILIATION_KINDS, ReconciliationEvent
+from actors.domain.transfer_events import (
+    TransferAlarmed,
+    TransferDispatched,
+    TransferForgotten,
+    TransferReceived,
+)
 
 
 class ShardOwned(NamedTuple):
@@ -45,7 +51,7 @@ class StockKeyRegistered(NamedTuple):
 
 
 class StockPolicySet(NamedTuple):
-    """The whole policy after the change. ``max_quantity_per_order`` 0: no limit."""
+    """The whole policy after the change. ``max_quantity_per_order`` 0: no limit. The last three are the sale gate's."""
 
     stock_key: str
     safety_stock_quantity: int
@@ -53,6 +59,9 @@ class StockPolicySet(NamedTuple):
     max_quantity_per_order: int
     base_unit: str
     version: int
+    item_state: int = 1  # an ItemState
+    receipt_disposition: int = 1  # where units that come in as sellable start
+    recalled_lot_ids: Sequence[str] = ()  # sorted
 
 
 class OnHandChanged(NamedTuple):
@@ -329,6 +338,10 @@ Event = (
     | FeedGapSet
     | FeedHeard
     | ReconciliationEvent
+    | TransferDispatched
+    | TransferReceived
+    | TransferAlarmed
+    | TransferForgotten
 )
 
 EVENT_KINDS: dict[int, type[Any]] = {
@@ -371,5 +384,9 @@ EVENT_KINDS: dict[int, type[Any]] = {
     68: CountPlaced,
     **CONSUMER_KINDS,
     **RECONCILIATION_KINDS,
+    70: TransferDispatched,
+    71: TransferReceived,
+    72: TransferAlarmed,
+    73: TransferForgotten,
 }
 KIND_OF: dict[type[Any], int] = {event_type: kind for kind, event_type in EVENT_KINDS.items()}

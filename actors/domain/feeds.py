@@ -50,6 +50,7 @@ MESSAGES = {
     RejectReason.QUANTITY_OUT_OF_RANGE: "on hand would leave the range of ±10^15 units",
     RejectReason.SEQUENCE_REUSED: "another event of this stream already had its source sequence",
     RejectReason.DEFERRED_TOO_LONG: "it waited too long for what its source sent before it",
+    RejectReason.LOT_RECALLED: "units of a recalled lot are not made sellable again",
     RejectReason.BEFORE_HISTORY: "it was counted before what is still remembered of this stock key",
 }
 

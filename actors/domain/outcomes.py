@@ -103,6 +103,23 @@ class SellingState(IntEnum):
     SUSPENDED = 2
 
 
+class ItemState(IntEnum):
+    """Whether the item of a stock key is traded; units of an inactive one that come in start in quality hold."""
+
+    ACTIVE = 1
+    INACTIVE = 2
+
+
+class SaleGateReason(IntEnum):
+    """Why units that came in as sellable do not start sellable."""
+
+    LOT_RECALLED = 1
+    RECEIPT_POLICY = 2
+    SUPPLIER_POLICY = 3
+    ITEM_INACTIVE = 4
+    WAREHOUSE_NOT_ELIGIBLE = 5
+
+
 class Fact(IntEnum):
     """What a warehouse event says happened."""
 
@@ -143,6 +160,7 @@ class RejectReason(IntEnum):
     SEQUENCE_REUSED = 11
     DEFERRED_TOO_LONG = 12
     BEFORE_HISTORY = 13
+    LOT_RECALLED = 14
 
 
 class ExceptionKind(IntEnum):
@@ -156,6 +174,8 @@ class ExceptionKind(IntEnum):
     FEED_GAP = 6
     FEED_STALE = 7
     EVENT_NOT_PLACED = 8
+    TRANSFER_SHORT = 10
+    TRANSFER_KEY_UNKNOWN = 11
     CHANGE_REJECTED = 15
     CONSUMER_LAGGING = 16
     RECONCILIATION_DRIFT = 20

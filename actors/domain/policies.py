@@ -10,6 +10,7 @@ from actors.domain.identity import ANSWER_DONE, operator_key
 from actors.domain.keys import split_stock_key
 from actors.domain.outcomes import ErrorReason, RefusalReason
 from actors.domain.state import ShardState, StockActor
+from actors.domain.stock_parts import DEFAULT_GATE, SaleGate
 from actors.domain.turn import Turn
 from actors.domain.views import stock_view
 
@@ -36,32 +37,39 @@ def _unknown(stock_key: str) -> Reply:
     return error(ErrorReason.STOCK_KEY_NOT_FOUND, detail)
 
 
-def _set(  # noqa: PLR0913  the parts of a policy
-    turn: Turn,
-    actor: StockActor,
-    *,
-    safety_stock_quantity: int = -1,
-    selling_state: int = 0,
-    max_quantity_per_order: int = -1,
-    base_unit: str = "",
-) -> None:
-    event = StockPolicySet(
-        actor.key,
-        safety_stock_quantity if safety_stock_quantity >= 0 else actor.safety_stock,
-        selling_state or actor.selling_state,
-        max_quantity_per_order if max_quantity_per_order >= 0 else actor.max_quantity_per_order,
-        base_unit or actor.base_unit,
-        actor.policy_version + 1,
+def _set(turn: Turn, actor: StockActor, given: RegisterStock | SetStockPolicy) -> None:
+    """Set what is given of a policy."""
+    safety_stock, limit, lots = given.safety_stock_quantity, given.max_quantity_per_order, given.recalled_lot_ids
+    gate = actor.gate or DEFAULT_GATE
+    _become(
+        turn,
+        actor,
+        (
+            safety_stock if safety_stock >= 0 else actor.safety_stock,
+            given.selling_state or actor.selling_state,
+            limit if limit >= 0 else actor.max_quantity_per_order,
+            given.base_unit or actor.base_unit,
+        ),
+        SaleGate(
+            given.item_state or gate.item_state,
+            given.receipt_disposition or gate.receipt_disposition,
+            tuple(sorted(set(lots[0]))) if lots else gate.recalled_lot_ids,
+        ),
     )
-    before = (actor.safety_stock, actor.selling_state, actor.max_quantity_per_order, actor.base_unit)
-    if before != event[1:5]:
-        turn.emit(actor.shard, event)
-        watch_shortage(turn, actor)
 
 
 def change_selling(turn: Turn, actor: StockActor, selling_state: int) -> None:
-    """Suspend or resume selling because a rule says so."""
-    _set(turn, actor, selling_state=selling_state)
+    """Suspend or resume selling, because somebody or a rule says so."""
+    parts = (actor.safety_stock, selling_state, actor.max_quantity_per_order, actor.base_unit)
+    _become(turn, actor, parts, actor.gate or DEFAULT_GATE)
+
+
+def _become(turn: Turn, actor: StockActor, parts: tuple[int, int, int, str], gate: SaleGate) -> None:
+    """Journal the whole policy when that changes anything. ``parts``: safety stock, selling state, limit, base unit."""
+    before = (actor.safety_stock, actor.selling_state, actor.max_quantity_per_order, actor.base_unit)
+    if before != parts or gate != (actor.gate or DEFAULT_GATE):
+        turn.emit(actor.shard, StockPolicySet(actor.key, *parts, actor.policy_version + 1, *gate))
+        watch_shortage(turn, actor)
 
 
 def register_stock(turn: Turn, shard: ShardState, command: RegisterStock) -> Reply:
@@ -72,14 +80,7 @@ def register_stock(turn: Turn, shard: ShardState, command: RegisterStock) -> Rep
     if command.stock_key not in shard.stock:
         turn.emit(shard, StockKeyRegistered(command.stock_key))
     actor = shard.stock[command.stock_key]
-    _set(
-        turn,
-        actor,
-        safety_stock_quantity=command.safety_stock_quantity,
-        selling_state=command.selling_state,
-        max_quantity_per_order=command.max_quantity_per_order,
-        base_unit=command.base_unit,
-    )
+    _set(turn, actor, command)
     return _spend(turn, actor, command.request_id, command.digest)
 
 
@@ -93,14 +94,7 @@ def set_stock_policy(turn: Turn, shard: ShardState, command: SetStockPolicy) -> 
         return _unknown(command.stock_key)
     if command.expected_version not in (0, actor.policy_version):
         return refused(RefusalReason.VERSION_MISMATCH, turn.position(shard), version=actor.policy_version)
-    _set(
-        turn,
-        actor,
-        safety_stock_quantity=command.safety_stock_quantity,
-        selling_state=command.selling_state,
-        max_quantity_per_order=command.max_quantity_per_order,
-        base_unit=command.base_unit,
-    )
+    _set(turn, actor, command)
     return _spend(turn, actor, command.request_id, command.digest)
 
 
@@ -112,5 +106,5 @@ def set_selling(turn: Turn, shard: ShardState, command: SetSelling) -> Reply:
     actor = shard.stock.get(command.stock_key)
     if actor is None:
         return _unknown(command.stock_key)
-    _set(turn, actor, selling_state=command.selling_state)
+    change_selling(turn, actor, command.selling_state)
     return _spend(turn, actor, command.request_id, command.digest)

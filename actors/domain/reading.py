@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
 from typing import TypeVar
 
-from actors.domain.answers import AvailabilityView, ExplanationView, Page, Reply, error, ok
+from actors.domain.answers import AvailabilityView, ExplanationView, Page, Reply, TransferView, error, ok
 from actors.domain.commands import (
     ExplainAvailability,
     GetAvailability,
@@ -18,6 +18,7 @@ from actors.domain.commands import (
     ListExceptions,
     ListReservations,
     ListStock,
+    ListTransfers,
 )
 from actors.domain.identity import order_key
 from actors.domain.keys import split_stock_key
@@ -25,8 +26,9 @@ from actors.domain.lifecycle import deadline_of, expire_if_due, not_found
 from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
 from actors.domain.quantities import available_to_sell, claims, cover, shortage
 from actors.domain.state import OPEN, Reservation, ShardState, StockActor, StockException
+from actors.domain.transfers import TRANSFERS_PER_KEY_MAX
 from actors.domain.turn import Turn
-from actors.domain.views import exception_view, reservation_view, stock_view
+from actors.domain.views import exception_view, reservation_view, stock_view, transfer_views
 
 HELD = int(ReservationState.HELD)
 SCANNED_PER_PAGE_MAX = 20_000  # entities looked at for one page; a sparse filter gets a short page and a token
@@ -119,6 +121,27 @@ def list_stock(turn: Turn, command: ListStock) -> Reply:
 
     actors, token = paged(turn, command.page_token, command.page_size, within)
     return ok(Page([stock_view(turn, actor) for actor in actors], token))
+
+
+def list_transfers(turn: Turn, command: ListTransfers) -> Reply:
+    """Lines of transfers that are not complete, by the shard and key they go to. OK payload: ``Page`` of ``TransferView``."""
+
+    def within(shard: ShardState, after: str) -> Iterator[tuple[str, TransferView | None]]:
+        for key in sorted(shard.transferring):
+            if command.to_warehouse_id and split_stock_key(key).warehouse_id != command.to_warehouse_id:
+                continue
+            views = transfer_views(shard.stock[key], TRANSFERS_PER_KEY_MAX)
+            for name, view in sorted((f"{key}\x1f{one.transfer_id}\x1f{one.transfer_line}", one) for one in views):
+                if name > after:
+                    yield name, view if wanted(view) else None
+
+    def wanted(view: TransferView) -> bool:
+        if command.from_warehouse_id and view.from_warehouse_id != command.from_warehouse_id:
+            return False
+        return not command.transfer_id or view.transfer_id == command.transfer_id
+
+    views, token = paged(turn, command.page_token, command.page_size, within)
+    return ok(Page(views, token))
 
 
 def list_reservations(turn: Turn, command: ListReservations) -> Reply:

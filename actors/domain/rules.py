@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from actors.domain.consumer_state import ConsumerLimits
@@ -11,6 +11,7 @@ from actors.domain.outcomes import Door
 QUANTITY_PER_LINE_MAX = 10**9
 ON_HAND_MAX = 10**15
 LINES_PER_ORDER_MAX = 2000
+RECALLED_LOTS_MAX = 100  # of one stock key
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,9 @@ class Rules:
 
     catalog_open: bool = True  # the first fact or registration creates a key; else only registration does
     doors: Mapping[str, Door] = field(default_factory=dict)
+    warehouses: Collection[str] = frozenset()  # all that are declared; empty: any may be
+    warehouses_not_selling: Collection[str] = frozenset()  # units that come in there do not start sellable
+    quality_hold_suppliers: Collection[str] = frozenset()  # nor do units of these
     lifetime_ms_max: int = 24 * 3600 * 1000  # of a hold, from its creation, extensions included
     dedupe_window_ms: int = 24 * 3600 * 1000  # ids are remembered this long after their reservation's end
     dedupe_memory_ms: int = 15 * 60 * 1000  # … and this long of it in memory

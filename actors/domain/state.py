@@ -16,6 +16,7 @@ from actors.domain.history import History
 from actors.domain.outcomes import Disposition, SellingState
 from actors.domain.reconciliation_state import Finding, Reconciliation, ReconciliationIndex
 from actors.domain.rules import Rules
+from actors.domain.stock_parts import SaleGate, Transfer
 
 SELLABLE = int(Disposition.SELLABLE)
 OPEN = int(SellingState.OPEN)
@@ -87,6 +88,7 @@ class StockActor:
         "base_unit",
         "claims",
         "confirmed",
+        "gate",
         "held",
         "history",
         "key",
@@ -101,6 +103,7 @@ class StockActor:
         "selling_state",
         "shard",
         "shortage_exception_id",
+        "transfers",
     )
 
     def __init__(self, key: str, shard: ShardState) -> None:
@@ -122,6 +125,8 @@ class StockActor:
         self.history: History | None = None
         self.orders: dict[str, list[str]] | None = None  # channel US order reference → reservation ids
         self.shortage_exception_id = ""
+        self.gate: SaleGate | None = None  # None: the defaults
+        self.transfers: dict[str, Transfer] | None = None  # transfer US line → what is under way to here
 
     def on_hand_of(self, disposition: int) -> int:
         """Units on hand in that disposition; may be negative for a while."""
@@ -291,6 +296,7 @@ class ShardState:
         "strict",
         "time_ms",
         "timeline",
+        "transferring",
     )
 
     def __init__(self, shard_id: int) -> None:
@@ -307,6 +313,7 @@ class ShardState:
         self.next_exception_number = 1
         self.exceptions_open = 0
         self.strict = True  # False while a sliced snapshot's early events are applied part by part
+        self.transferring: dict[str, None] = {}  # derived: stock keys with transfers
         self.stock: dict[str, StockActor] = {}
         self.reservations: dict[str, Reservation] = {}
         self.entries: dict[str, Entry] = {}

@@ -12,6 +12,7 @@ from actors.domain.answers import (
     Reply,
     ReservationView,
     StockView,
+    TransferView,
     error,
     ok,
     refused,
@@ -26,7 +27,10 @@ from actors.domain.identity import (
 from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
 from actors.domain.quantities import available_to_sell, shortage
 from actors.domain.state import SELLABLE, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.domain.stock_parts import DEFAULT_GATE, in_transit, unsettled
 from actors.domain.turn import Turn
+
+TRANSFERS_SHOWN_MAX = 20  # with a stock key; LIST_TRANSFERS has them all
 
 RELEASED = int(ReservationState.RELEASED)
 HELD = int(ReservationState.HELD)
@@ -255,7 +259,21 @@ def stock_view(turn: Turn, actor: StockActor) -> StockView:
         actor.policy_version,
         available_to_sell(actor),
         turn.position(actor.shard),
+        *(actor.gate or DEFAULT_GATE),
+        in_transit(actor.transfers),
+        transfer_views(actor, TRANSFERS_SHOWN_MAX),
     )
+
+
+def transfer_views(actor: StockActor, most: int) -> list[TransferView]:
+    """The transfers to a stock key that are not complete, oldest first, at most ``most``."""
+    return [
+        TransferView(
+            actor.key, transfer_id, line, transfer.from_warehouse_id, transfer.dispatched, transfer.received,
+            transfer.in_transit, transfer.lost, transfer.exception_id, transfer.time_ms,
+        )
+        for transfer_id, line, transfer in unsettled(actor.transfers)[:most]
+    ]  # fmt: skip
 
 
 def exception_view(exception: StockException) -> ExceptionView:

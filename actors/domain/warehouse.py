@@ -20,12 +20,14 @@ from actors.domain.fulfilling import (
     door_of,
     mismatch,
 )
+from actors.domain.gate import booked_as, lifts_recalled_lot, through_gate
 from actors.domain.history import Place
 from actors.domain.outcomes import Disposition, Door, Fact, IngestOutcome, RejectReason
 from actors.domain.picking import pick, unpick
 from actors.domain.quantities import shortage
 from actors.domain.rules import ON_HAND_MAX
 from actors.domain.state import ShardState, StockActor
+from actors.domain.transfers import dispatched, received
 from actors.domain.turn import Turn, make
 
 APPLIED = int(IngestOutcome.APPLIED)
@@ -58,6 +60,9 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
         return rejected(RejectReason.UNKNOWN_STOCK_KEY)
     if command.fact == STOCK_COUNT and not command.details[3] and not is_remembered(turn, actor, command.occur_time_ms):
         return rejected(RejectReason.BEFORE_HISTORY)
+    if lifts_recalled_lot(actor, command):
+        return rejected(RejectReason.LOT_RECALLED)
+    command, reasons = through_gate(turn, actor, command)
     if not _fits(actor, command):
         return rejected(RejectReason.QUANTITY_OUT_OF_RANGE)
     if command.fact == SHIPMENT and actor is not None:
@@ -71,7 +76,9 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
     opened = FACTS[command.fact](turn, actor, command)
     watch_shortage(turn, actor)
     opened = opened or actor.shortage_exception_id
-    decided: Decided = make(Decided, (APPLIED, turn.position(shard), shortage(actor), opened, 0, 0, ()))
+    booked_disposition = booked_as(command) if reasons else 0
+    answer = (APPLIED, turn.position(shard), shortage(actor), opened, 0, booked_disposition, reasons)
+    decided: Decided = make(Decided, answer)
     return decided
 
 
@@ -219,16 +226,16 @@ def _disposition_change(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 def _transfer_dispatch(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, transfer_id, transfer_line, to_warehouse_id, disposition = command.details
-    return _move(
-        turn, actor, command, disposition, -quantity, transfer_id, f"{transfer_line} to {to_warehouse_id}".strip()
-    )
+    note = f"{transfer_line} to {to_warehouse_id}".strip()
+    _move(turn, actor, command, disposition, -quantity, transfer_id, note)
+    return dispatched(turn, actor, command)
 
 
 def _transfer_receipt(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, transfer_id, transfer_line, from_warehouse_id, _, disposition = command.details
-    return _move(
-        turn, actor, command, disposition, quantity, transfer_id, f"{transfer_line} from {from_warehouse_id}".strip()
-    )
+    note = f"{transfer_line} from {from_warehouse_id}".strip()
+    _move(turn, actor, command, disposition, quantity, transfer_id, note)
+    return received(turn, actor, command)
 
 
 def _customer_return(turn: Turn, actor: StockActor, command: Ingest) -> str:

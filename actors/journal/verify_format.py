@@ -20,7 +20,8 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             11,
             "StockPolicySet",
             6,
-            "stock_key safety_stock_quantity selling_state max_quantity_per_order base_unit version",
+            "stock_key safety_stock_quantity selling_state max_quantity_per_order base_unit version item_state "
+            "receipt_disposition recalled_lot_ids",
         ),
         (
             12,
@@ -112,6 +113,10 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         ),
         (96, "FindingResolved", 3, "finding_key state booked"),
         (97, "FindingForgotten", 1, "finding_key"),
+        (70, "TransferDispatched", 5, "stock_key transfer_id transfer_line from_warehouse_id quantity"),
+        (71, "TransferReceived", 6, "stock_key transfer_id transfer_line from_warehouse_id quantity final"),
+        (72, "TransferAlarmed", 4, "stock_key transfer_id transfer_line exception_id"),
+        (73, "TransferForgotten", 3, "stock_key transfer_id transfer_line"),
     )
 }
 VERBS = {

@@ -23,7 +23,7 @@ from actors.journal.verify_stock import Event
 CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95)
 # of kinds whose entity's tag is not their tens
 TAGS = (
-    {61: 7, 62: 7, 68: 1}
+    {61: 7, 62: 7, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
     | dict.fromkeys(range(80, 84), 9)
     | dict.fromkeys(range(90, 95), 10)
     | dict.fromkeys(range(95, 98), 11)
@@ -77,7 +77,7 @@ class ShardWalk(FeedRules):
             65: self.feed_settled,
             66: self.feed_gap_set,
             67: self.feed_heard,
-            **dict.fromkeys((14, 15, 68, *range(80, 84), *range(90, 98)), self._read_only),
+            **dict.fromkeys((14, 15, 68, *range(70, 74), *range(80, 84), *range(90, 98)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class StockRules:
 
     def policy_set(self, event: Event) -> None:
         """[stock_key, safety_stock, selling_state, limit, base_unit, version]"""
-        _, key, safety, selling, _, _, version = event
+        _, key, safety, selling, _, _, version, *_ = event
         stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)
         if self.strict and version != stock.version + 1:
             text = f"policy version {version} follows {stock.version}"

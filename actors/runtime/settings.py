@@ -63,7 +63,7 @@ CONFIG_FILE_NAME = "stockade.toml"
 ENVIRONMENT_PREFIX = "STOCKADE_"
 CONFIG_VARIABLE = "STOCKADE_CONFIG"
 JSON_SETTINGS = frozenset(
-    {"credentials", "tls", "webhooks"}
+    {"credentials", "quality_hold_suppliers", "tls", "webhooks"}
 )  # in the environment; channels and warehouses decode themselves
 
 
@@ -82,13 +82,15 @@ class Channel(BaseModel):
 
 class Warehouse(BaseModel):
     """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → source ids that may tell it (a
-    fact that is not named may be told by any source). ``reconciliation_interval_ms``: how often its stock should be compared with
-    a count; 0: never asked for. ``feeds``: source id → how often it is expected to be heard, by an event or a heartbeat.
+    fact that is not named may be told by any source). ``eligible_for_selling``: whether what comes in may be sold from
+    here without somebody's saying so. ``reconciliation_interval_ms``: how often its stock should be compared with a
+    count; 0: never asked for. ``feeds``: source id → how often it is expected to be heard, by an event or a heartbeat.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fulfilment_door: Literal["warehouse", "order_management"] = "warehouse"
     sources: dict[str, list[Identifier]] = Field(default_factory=dict)
+    eligible_for_selling: bool = True
     reconciliation_interval_ms: DurationMs = 0
     feeds: dict[Identifier, DurationMs] = Field(default_factory=dict)
 
@@ -171,6 +173,10 @@ class Settings(BaseModel):
     )
     catalog: Literal["open", "closed"] = Field(
         "open", description="open: the first fact or registration creates a stock key"
+    )
+    quality_hold_suppliers: list[Identifier] = Field(
+        default_factory=list,
+        description="suppliers (attribute supplier_id of an event) whose units always start in quality hold",
     )
     shard_count: int = Field(64, ge=1, le=4096, description="fixed when the journal is made")
 
@@ -260,6 +266,13 @@ class Settings(BaseModel):
         return Rules(
             catalog_open=self.catalog == "open",
             consumers={consumer_id: consumer.limits() for consumer_id, consumer in self.declared_consumers.items()},
+            warehouses=frozenset(self.warehouses),
+            warehouses_not_selling=frozenset(
+                warehouse_id
+                for warehouse_id, warehouse in self.warehouses.items()
+                if not warehouse.eligible_for_selling
+            ),
+            quality_hold_suppliers=frozenset(self.quality_hold_suppliers),
             doors={warehouse_id: warehouse.door for warehouse_id, warehouse in self.warehouses.items()},
             lifetime_ms_max=self.lifetime_ms_max,
             dedupe_window_ms=self.dedupe_window_ms,

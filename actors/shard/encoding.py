@@ -16,6 +16,7 @@ import msgpack
 from actors.domain.history import decode_history, encode_history
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.domain.stock_parts import DEFAULT_GATE, SaleGate, Transfer
 from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
@@ -92,6 +93,8 @@ def encode_stock(actor: StockActor) -> tuple[Any, ...]:
         actor.policy_version,
         sorted((actor.adrift or {}).items()),
         encode_history(actor.history),
+        actor.gate or (),
+        [(name, *transfer) for name, transfer in (actor.transfers or {}).items()],
     )
 
 
@@ -107,6 +110,10 @@ def decode_stock(shard: ShardState, fields: Sequence[Any]) -> StockActor:
     actor.policy_version = fields[7]
     actor.adrift = dict(fields[8]) or None
     actor.history = decode_history(fields[9]) if len(fields) > 9 else None  # noqa: PLR2004  an older snapshot has none
+    if len(fields) > 11:  # noqa: PLR2004  nor these
+        item_state, receipt_disposition, lots = fields[10] or DEFAULT_GATE
+        actor.gate = SaleGate(item_state, receipt_disposition, tuple(lots)) if fields[10] else None
+        actor.transfers = {name: Transfer(*transfer) for name, *transfer in fields[11]} or None
     return actor
 
 

@@ -36,6 +36,7 @@ from actors.domain.reading import (
     list_exceptions,
     list_reservations,
     list_stock,
+    list_transfers,
 )
 from actors.domain.reconciliation_state import FAR_MS
 from actors.domain.reconciliation_watch import watch as watch_reconciliations
@@ -86,6 +87,7 @@ HANDLERS: dict[int, Handler] = {
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
     Verb.LIST_RESERVATIONS: list_reservations,
     Verb.LIST_STOCK: list_stock,
+    Verb.LIST_TRANSFERS: list_transfers,
     Verb.LIST_EXCEPTIONS: list_exceptions,
     Verb.LIST_CONSUMERS: list_consumers,
     Verb.GET_FEED_STATUS: get_feed_status,

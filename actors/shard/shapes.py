@@ -13,7 +13,7 @@ from typing import Any
 from actors.domain.commands import COMMANDS, Verb
 from actors.domain.keys import UNIT_SEPARATOR
 from actors.domain.outcomes import Disposition, Fact
-from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
+from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX, RECALLED_LOTS_MAX
 
 Check = Callable[[Any], bool]
 
@@ -139,6 +139,7 @@ _stock_units_or_none = _within(0, ON_HAND_MAX)
 _delta = _within(-ON_HAND_MAX, ON_HAND_MAX)
 _policy = _within(-1, ON_HAND_MAX)
 _selling = _within(0, 2)
+_receipt_disposition = _within(0, 2)  # as it is, SELLABLE or QUALITY_HOLD
 _page_size = _within(0, 100_000)
 
 
@@ -178,6 +179,16 @@ def _line(line: Any) -> bool:
 
 _pairs = _list_of(_tuple_of(_text, _text))
 _numbers = _list_of(_whole)
+
+
+def _lots(value: Any) -> bool:
+    """[recalled lots], or []: as they are."""
+    if type(value) is not list or not value:
+        return type(value) is list
+    lots = value[0]
+    if len(value) != 1 or type(lots) is not list or len(lots) > RECALLED_LOTS_MAX:
+        return False
+    return all(map(_identifier, lots))
 
 
 def _promise(value: Any) -> bool:
@@ -251,6 +262,7 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.EXPLAIN_AVAILABILITY: (_no_or_identifier, _key, _count),
     Verb.GET_STOCK: (_key,),
     Verb.LIST_STOCK: (_no_or_identifier, _flag, _page_size, _text),
+    Verb.LIST_TRANSFERS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
     Verb.LIST_EXCEPTIONS: (_numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
     Verb.ACKNOWLEDGE_CHANGES: (
         _identifier, _text, _time, _list_of(_tuple_of(_within(0, 4_095), _count)),
@@ -259,8 +271,10 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.LIST_CONSUMERS: (),
     Verb.ATTACH_CONSUMER: (_identifier,),
     Verb.LIST_AVAILABILITY: (_no_or_identifier, _page_size, _count),
-    Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text),
-    Verb.SET_STOCK_POLICY: (*_REQUEST, _key, _policy, _policy, _text, _count, _selling),
+    Verb.REGISTER_STOCK: (*_REQUEST, _key, _policy, _selling, _policy, _text, _selling, _receipt_disposition, _lots),
+    Verb.SET_STOCK_POLICY: (
+        *_REQUEST, _key, _policy, _policy, _text, _count, _selling, _selling, _receipt_disposition, _lots,
+    ),
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
     Verb.HEARTBEAT: (_identifier, _no_or_identifier, _no_or_identifier, _count),
     Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),

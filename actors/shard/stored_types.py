@@ -32,14 +32,14 @@ _LINE: Types = (str, str, int, int)
 
 # kind of event → tag (``encoding.Tag``) of the entity that it names
 TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
-    61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9,
+    61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1,
 }  # fmt: skip
 TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
     0: (int, str, int, int, int, int),
-    1: (str, int, list, int, int, int, str, int, list, list),
+    1: (str, int, list, int, int, int, str, int, list, list, list, list),
     2: (str, str, str, str, bool, list),
     3: (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
     4: (str, bytes, list, int, int, int, int),
@@ -61,6 +61,8 @@ _INTERVAL: Types = (int, int, int)
 _SILENT: Types = (str, str)
 _HISTORY: Types = (int, list, list, bytes, list)
 _MARKER: Types = (int, str, int, int, bool, int, str)
+_GATE: Types = (int, int, list)
+_TRANSFER: Types = (str, str, int, int, bool, str, int)
 _FACT_BYTES = 48
 _PART: Types = (str, int, int, int, int, int, int, int)  # of a feed, about one warehouse
 _INGEST: Types = _types_of(Ingest)  # a waiting event
@@ -88,7 +90,12 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
     types = ENTITY_TYPES[tag]
     good = tuple(map(type, fields)) == types[: len(fields)] and len(fields) >= FIELDS_MIN.get(tag, len(types))
     if good and tag == _STOCK:
-        good = _all_of(fields[2], _PAIR) and _all_of(fields[8], _ADRIFT) and _is_history(fields[9:10])
+        good = (
+            _all_of(fields[2], _PAIR)
+            and _all_of(fields[8], _ADRIFT)
+            and _is_history(fields[9:10])
+            and _are_parts(fields[10:])
+        )
     elif good and tag == _CLAIMS:
         good = bool(fields[5]) and _all_of(fields[5], _CLAIM)
     elif good and tag == _RESERVATION:
@@ -122,6 +129,17 @@ def _is_history(fields: Sequence[Any]) -> bool:
         and len(history[3]) % _FACT_BYTES == 0
         and _all_of(history[4], _MARKER)
     )
+
+
+def _are_parts(fields: Sequence[Any]) -> bool:
+    """A sale gate and transfers, as far as the version that wrote them had them."""
+    if fields and fields[0] and not (tuple(map(type, fields[0])) == _GATE and _texts(fields[0][2])):
+        return False
+    return len(fields) < 2 or _all_of(fields[1], _TRANSFER)  # noqa: PLR2004
+
+
+def _texts(values: Sequence[Any]) -> bool:
+    return all(type(value) is str for value in values)
 
 
 def _is_ingest(body: Sequence[Any]) -> bool:

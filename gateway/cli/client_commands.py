@@ -410,6 +410,14 @@ def set_policy(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit-per-order", help="most units of one order; 0: no limit")] = None,
     base_unit: Annotated[str, typer.Option("--base-unit", help="the unit of all quantities, for people")] = "",
+    item_state: Annotated[str, typer.Option("--item", help="active or inactive: whether the item is traded")] = "",
+    receipt_disposition: Annotated[
+        str, typer.Option("--receipts-start", help="where units that come in start: sellable or quality_hold")
+    ] = "",
+    recalled_lots: Annotated[
+        list[str] | None, typer.Option("--recalled-lot", help="a lot that is not sold; again for each of them")
+    ] = None,
+    no_recalled_lots: Annotated[bool, typer.Option("--no-recalled-lots", help="no lot is recalled any more")] = False,
     register: Annotated[bool, typer.Option("--register", help="create the stock key if need be")] = False,
     request_id: RequestId = None,
     target: Target = TARGET,
@@ -417,11 +425,16 @@ def set_policy(
     timeout: Timeout = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Set safety stock and limits of a stock key."""
+    """Set safety stock, limits and the sale gate of a stock key. What is not given stays; recalled lots are given as a whole."""
+    if recalled_lots and no_recalled_lots:
+        fail("give either --recalled-lot or --no-recalled-lots", Exit.USAGE)
     policy: dict[str, Any] = {
         "safety_stock_quantity": safety_stock,
         "max_quantity_per_order": limit,
         "base_unit": base_unit,
+        "item_state": item_state.upper(),
+        "receipt_disposition": receipt_disposition.upper(),
+        "recalled_lot_ids": [] if no_recalled_lots else recalled_lots or None,
         "request_id": request_id,
     }
     with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import client_commands as client
-from gateway.cli import events_command, feeds_command, webhooks_command
+from gateway.cli import events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import reconcile_command as reconciling
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
@@ -59,6 +59,7 @@ for name, panel, command in (
     ("reconcile", STOCK, reconciling.reconcile),
     ("exceptions", STOCK, client.list_exceptions),
     ("feeds", STOCK, feeds_command.show_feeds),
+    ("transfers", STOCK, transfer_commands.transfers),
     ("reserve", RESERVATIONS, client.reserve),
     ("confirm", RESERVATIONS, client.confirm),
     ("release", RESERVATIONS, client.release),
@@ -81,7 +82,7 @@ reconciliations.command("list")(reconciling.list_reconciliations)
 reconciliations.command("get")(reconciling.get_reconciliation)
 app.add_typer(reconciliations, name="reconciliations", rich_help_panel=STOCK)
 
-policy = typer.Typer(no_args_is_help=True, help="Safety stock and limits of a stock key.")
+policy = typer.Typer(no_args_is_help=True, help="Safety stock, limits and the sale gate of a stock key.")
 policy.command("set")(client.set_policy)
 policy.callback()(lambda: None)
 app.add_typer(policy, name="policy", rich_help_panel=STOCK)

@@ -40,6 +40,16 @@ class StockService:
         timeline = self._desk.hosts.timeline
         return pb.ListStockResponse(stocks=[answers.stock(timeline, view) for view in views], next_page_token=token)
 
+    async def ListTransfers(self, request: pb.ListTransfersRequest, rpc: Rpc) -> pb.ListTransfersResponse:
+        self._open(rpc)
+        findings = Findings()
+        filters, page_size = self._requests.transfer_filters(request, findings)
+        token = request.page_token
+        views, token = await self._desk.page(
+            Verb.LIST_TRANSFERS, rpc, filters=filters, page_size=page_size, page_token=token, findings=findings
+        )
+        return pb.ListTransfersResponse(transfers=map(answers.transfer, views), next_page_token=token)
+
     async def RegisterStock(self, request: pb.RegisterStockRequest, rpc: Rpc) -> pb.RegisterStockResponse:
         self._open(rpc)
         desk, findings, size = self._desk, Findings(), request.ByteSize()

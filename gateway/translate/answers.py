@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from actors.domain.answers import Granted, LineView, RefusalView, ReservationView, StockView
+from actors.domain.answers import Granted, LineView, RefusalView, ReservationView, StockView, TransferView
 from actors.domain.keys import split_stock_key
 from stockade.v1 import (
     availability_service_pb2,
@@ -26,6 +26,8 @@ _RESERVATION_VIEW_SIZE = len(ReservationView._fields)
 _GRANTED_SIZE = len(Granted._fields)
 _LINE_SIZE = len(LineView._fields)
 _STOCK_SIZE = len(StockView._fields)
+_STOCK_DEFAULTS = (*[None] * (_STOCK_SIZE - len(StockView._field_defaults)), *StockView._field_defaults.values())
+_TRANSFER_SIZE = len(TransferView._fields)
 _REFUSAL_SIZE = len(RefusalView._fields)
 
 
@@ -181,8 +183,8 @@ def stock(timeline: str, view: Sequence[Any]) -> stock_service_pb2.Stock:
     """A ``StockView``."""
     (
         key, on_hand, held, confirmed, picked, adrift, shortage, safety_stock, selling_state, limit, base_unit, version,
-        available, place,
-    ) = view[:_STOCK_SIZE]  # fmt: skip
+        available, place, item_state, receipt_disposition, recalled_lots, in_transit, transfers,
+    ) = (*view[:_STOCK_SIZE], *_STOCK_DEFAULTS[len(view) :])  # fmt: skip  # an older host tells fewer
     message = stock_service_pb2.Stock(
         stock_key=stock_key(key),
         held_quantity=held,
@@ -199,11 +201,35 @@ def stock(timeline: str, view: Sequence[Any]) -> stock_service_pb2.Stock:
             max_quantity_per_order=limit,
             base_unit=base_unit,
             version=version,
+            item_state=item_state,
+            receipt_disposition=receipt_disposition,
+            recalled_lots=stock_service_pb2.RecalledLots(lot_ids=recalled_lots) if recalled_lots else None,
         ),
+        in_transit_quantity=in_transit,
+        transfers=map(transfer, transfers),
     )
     for disposition, quantity in on_hand:
         message.on_hand.add(disposition=disposition, quantity=quantity)
     return message
+
+
+def transfer(view: Sequence[Any]) -> stock_service_pb2.Transfer:
+    """A ``TransferView``."""
+    key, transfer_id, line, from_warehouse_id, dispatched, received, in_transit, lost, exception_id, last_ms = view[
+        :_TRANSFER_SIZE
+    ]
+    return stock_service_pb2.Transfer(
+        stock_key=stock_key(key),
+        transfer_id=transfer_id,
+        transfer_line=line,
+        from_warehouse_id=from_warehouse_id,
+        dispatched_quantity=dispatched,
+        received_quantity=received,
+        in_transit_quantity=in_transit,
+        lost_quantity=lost,
+        exception_id=exception_id,
+        last_time=timestamp(last_ms),
+    )
 
 
 def explanation(timeline: str, view: Sequence[Any]) -> availability_service_pb2.Explanation:

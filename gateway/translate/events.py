@@ -294,6 +294,9 @@ class Results:
                     position=position(timeline, place), shortage_quantity=shortage_quantity, exception_id=exception_id
                 )
             result.applied.CopyFrom(self._applied)
+            if len(view) > 7 and view[6]:  # noqa: PLR2004  an older host has no sale gate
+                result.applied.booked_disposition = view[6]
+                result.applied.gate_reasons.extend(view[7])
             return "applied"
         if outcome == _DUPLICATE:
             result.duplicate.position.CopyFrom(position(timeline, place))

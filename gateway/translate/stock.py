@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.domain.commands import Verb
-from actors.domain.outcomes import ExceptionKind, ExceptionState, SellingState
-from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
+from actors.domain.outcomes import Disposition, ExceptionKind, ExceptionState, ItemState, SellingState
+from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX, RECALLED_LOTS_MAX
 from gateway.config import STOCK_KEYS_PER_CALL_MAX
 from gateway.translate import digests
 from gateway.validation import Findings, KnownNames
@@ -15,6 +15,8 @@ from stockade.v1 import availability_service_pb2, exception_service_pb2, stock_k
 
 Item = list[Any]
 SELLING_STATES = frozenset(map(int, SellingState))
+ITEM_STATES = frozenset(map(int, ItemState))
+RECEIPT_DISPOSITIONS = frozenset((int(Disposition.SELLABLE), int(Disposition.QUALITY_HOLD)))
 EXCEPTION_KINDS = frozenset(map(int, ExceptionKind))
 EXCEPTION_STATES = frozenset(map(int, ExceptionState))
 
@@ -45,8 +47,9 @@ class StockRequests:
         """One registration of a batch; ``request_id`` is the batch's."""
         key, shard = self._names.place(registration.stock_key, "stock_key", findings)
         safety_stock, limit, base_unit, selling_state = self._policy(registration.policy, findings)
+        gate = self._gate(registration.policy, findings)
         digest = b"" if findings else digests.REGISTER.of(registration)
-        body = [request_id, digest, key, safety_stock, selling_state, limit, base_unit]
+        body = [request_id, digest, key, safety_stock, selling_state, limit, base_unit, *gate]
         return [int(Verb.REGISTER_STOCK), shard, 0, 1, cause, body]
 
     def set_policy(
@@ -59,8 +62,9 @@ class StockRequests:
             findings.add("policy", "is required")
         safety_stock, limit, base_unit, selling_state = self._policy(request.policy, findings)
         findings.version("expected_version", version)
+        gate = self._gate(request.policy, findings)
         digest = b"" if findings else digests.SET_POLICY.of(request)
-        body = [request_id, digest, key, safety_stock, limit, base_unit, version, selling_state]
+        body = [request_id, digest, key, safety_stock, limit, base_unit, version, selling_state, *gate]
         return [int(Verb.SET_STOCK_POLICY), shard, 0, 1, cause, body]
 
     def set_selling(
@@ -92,6 +96,32 @@ class StockRequests:
         findings.optional_id("policy.base_unit", policy.base_unit)
         findings.choice("policy.selling_state", policy.selling_state, SELLING_STATES, required=False)
         return safety_stock, limit, policy.base_unit, policy.selling_state
+
+    @staticmethod
+    def _gate(policy: stock_service_pb2.StockPolicy, findings: Findings) -> tuple[int, int, list[list[str]]]:
+        """(item state, receipt disposition, [recalled lots]); 0 and [] leave them as they are."""
+        findings.choice("policy.item_state", policy.item_state, ITEM_STATES, required=False)
+        disposition = policy.receipt_disposition
+        if disposition and disposition not in RECEIPT_DISPOSITIONS:
+            findings.add("policy.receipt_disposition", "must be SELLABLE or QUALITY_HOLD")
+        if not policy.HasField("recalled_lots"):
+            return policy.item_state, disposition, []
+        lots = list(policy.recalled_lots.lot_ids)
+        findings.size("policy.recalled_lots.lot_ids", len(lots), 0, RECALLED_LOTS_MAX, "lots")
+        for index, lot_id in enumerate(lots[:RECALLED_LOTS_MAX]):
+            findings.id(f"policy.recalled_lots.lot_ids[{index}]", lot_id)
+        return policy.item_state, disposition, [lots]
+
+    def transfer_filters(
+        self, request: stock_service_pb2.ListTransfersRequest, findings: Findings
+    ) -> tuple[list[Any], int]:
+        """[to warehouse, from warehouse, transfer], and the page size."""
+        if request.to_warehouse_id:
+            self._names.warehouse("to_warehouse_id", request.to_warehouse_id, findings)
+        findings.optional_id("from_warehouse_id", request.from_warehouse_id)
+        findings.optional_id("transfer_id", request.transfer_id)
+        filters = [request.to_warehouse_id, request.from_warehouse_id, request.transfer_id]
+        return filters, findings.page_size("page_size", request.page_size)
 
     def availability(
         self, stock_keys: Sequence[stock_key_pb2.StockKey], channel_id: str, cause: Sequence[str], findings: Findings

@@ -241,12 +241,14 @@ class World:
         source: str = "wms",
         stream: str = "",
         sequence: int = 0,
+        lot_id: str = "",
+        attributes: list[list[str]] | None = None,
     ) -> list[Any]:
         key = stock_key(warehouse, sku)
         content = repr((int(fact), key, details, document_line)).encode()
         body = [
             source, stream, event or self.fresh_id("e"), sequence, self.now_ms - age_ms, key, content, int(fact), list(details),
-            "", document_line, "", 0, [], reject,
+            "", document_line, lot_id, 0, attributes or [], reject,
         ]  # fmt: skip
         return [int(Verb.INGEST), feed_shard_of(source, SHARDS), 0, 1, [], body]
 
@@ -295,6 +297,25 @@ class World:
         body = [self.fresh_id("o"), repr(fields).encode(), key, *fields]
         return self.one([int(Verb.SET_STOCK_POLICY), shard_of(key, SHARDS), 0, 1, [], body])
 
+    def set_gate(
+        self, sku: str, *, item_state: int = 0, receipt_disposition: int = 0, recalled_lot_ids: list[str] | None = None
+    ) -> Answer:
+        """Register the stock key, if need be, with this sale gate."""
+        key = stock_key("main", sku)
+        fields = [
+            -1,
+            0,
+            -1,
+            "",
+            int(item_state),
+            int(receipt_disposition),
+            [] if recalled_lot_ids is None else [recalled_lot_ids],
+        ]
+        body = [self.fresh_id("o"), repr(fields).encode(), key, *fields]
+        answer = self.one([int(Verb.REGISTER_STOCK), shard_of(key, SHARDS), 0, 1, [], body])
+        assert answer.ok, answer
+        return answer
+
     # --- questions --------------------------------------------------------------------------------------------------------
 
     def ats(self, sku: str, warehouse: str = "main") -> int:
@@ -332,7 +353,7 @@ class Told:
 
     def __init__(self, answer: Answer) -> None:
         assert answer.ok, answer
-        view = answer.payload
+        self.view = view = answer.payload
         self.outcome = IngestOutcome(view.outcome).name
         self.shortage = view.shortage_quantity
         self.exception = view.exception_id

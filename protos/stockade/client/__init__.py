@@ -31,6 +31,7 @@ from stockade.client.results import (
     Stock,
     StockException,
     StockKey,
+    Transfer,
     WarehouseFeed,
 )
 from stockade.client.synchronous import Client
@@ -64,6 +65,7 @@ __all__ = [
     "StockException",
     "StockKey",
     "StockadeError",
+    "Transfer",
     "WarehouseChanged",
     "WarehouseFeed",
     "WatchUpdate",

@@ -48,6 +48,7 @@ from stockade.client.results import (
     Reservation,
     Stock,
     StockException,
+    Transfer,
 )
 from stockade.client.retrying import Attempts, RetryPolicy
 from stockade.client.transport import CHANNEL_OPTIONS, TIMEOUT_S, call_metadata, was_replayed
@@ -201,6 +202,10 @@ class AsyncClient:
     async def list_stock(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[Stock], str]:
         """ListStock: a page and the next one's token. Filters: warehouse_id, only_shortage, page_size, page_token."""
         return await self.run(self.calls.list_stock(**filters), timeout_s=timeout_s)
+
+    async def list_transfers(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[Transfer], str]:
+        """ListTransfers by to_warehouse_id, from_warehouse_id, transfer_id: one page and the next one's token."""
+        return await self.run(self.calls.list_transfers(**filters), timeout_s=timeout_s)
 
     async def register_stock(self, keys: Iterable[Key], *, timeout_s: float | None = None, **policy: Any) -> list[Any]:
         """RegisterStock, all with the same policy: ``Stock`` or ``Failed`` each. Also: request_id."""

@@ -23,6 +23,7 @@ from stockade.client.results import (
     Stock,
     StockException,
     StockKey,
+    Transfer,
 )
 from stockade.v1 import (
     admin_service_pb2,
@@ -348,6 +349,29 @@ class Calls:
             lambda response, _: ([reading.stock(one) for one in response.stocks], response.next_page_token),
         )
 
+    def list_transfers(
+        self,
+        *,
+        to_warehouse_id: str = "",
+        from_warehouse_id: str = "",
+        transfer_id: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Call[tuple[list[Transfer], str]]:
+        """ListTransfers: one page and the next one's token."""
+        return Call(
+            STOCK + "ListTransfers",
+            stock_service_pb2.ListTransfersRequest(
+                to_warehouse_id=to_warehouse_id,
+                from_warehouse_id=from_warehouse_id,
+                transfer_id=transfer_id,
+                page_size=page_size,
+                page_token=page_token,
+            ),
+            stock_service_pb2.ListTransfersResponse,
+            lambda response, _: ([reading.transfer(one) for one in response.transfers], response.next_page_token),
+        )
+
     def register_stock(self, keys: Iterable[Key], *, request_id: str | None = None, **policy: Any) -> Call[list[Any]]:
         """RegisterStock, all with the same policy: ``Stock`` or ``Failed`` each."""
         message = stock_service_pb2.RegisterStockRequest()
@@ -366,7 +390,8 @@ class Calls:
     def set_policy(
         self, key: Key, *, expected_version: int = 0, request_id: str | None = None, **policy: Any
     ) -> Call[Stock | Refused]:
-        """SetStockPolicy: what is given of safety_stock_quantity, max_quantity_per_order, selling_state, base_unit."""
+        """SetStockPolicy: what is given of safety_stock_quantity, max_quantity_per_order, selling_state, base_unit, item_state,
+        receipt_disposition, recalled_lot_ids (an empty list clears them)."""
         message = stock_service_pb2.SetStockPolicyRequest(
             stock_key=key_message(key), policy=_policy(**policy), expected_version=expected_version
         )
@@ -485,8 +510,16 @@ def _policy(
     max_quantity_per_order: int | None = None,
     selling_state: str = "",
     base_unit: str = "",
+    item_state: str = "",
+    receipt_disposition: str = "",
+    recalled_lot_ids: Iterable[str] | None = None,
 ) -> Any:
+    lots = None if recalled_lot_ids is None else stock_service_pb2.RecalledLots(lot_ids=recalled_lot_ids)
+    disposition = _enum(stock_key_pb2.Disposition, "DISPOSITION_", receipt_disposition, "receipt_disposition")
     return stock_service_pb2.StockPolicy(
+        item_state=_enum(stock_service_pb2.ItemState, "ITEM_STATE_", item_state, "item_state"),  # type: ignore[arg-type]
+        receipt_disposition=disposition,  # type: ignore[arg-type]
+        recalled_lots=lots,
         safety_stock_quantity=safety_stock_quantity,
         max_quantity_per_order=max_quantity_per_order,
         selling_state=_enum(stock_key_pb2.SellingState, "SELLING_STATE_", selling_state, "selling_state"),  # type: ignore[arg-type]

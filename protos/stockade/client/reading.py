@@ -24,12 +24,14 @@ from stockade.client.results import (
     Stock,
     StockException,
     StockKey,
+    Transfer,
     WarehouseFeed,
 )
 from stockade.v1 import (
     availability_service_pb2,
     exception_service_pb2,
     stock_key_pb2,
+    stock_service_pb2,
     warehouse_event_service_pb2,
 )
 
@@ -44,6 +46,8 @@ STATES = _names(stock_key_pb2.ReservationState, "RESERVATION_STATE_")
 REFUSALS = _names(stock_key_pb2.RefusalReason, "REFUSAL_REASON_")
 DISPOSITIONS = _names(stock_key_pb2.Disposition, "DISPOSITION_")
 SELLING = _names(stock_key_pb2.SellingState, "SELLING_STATE_")
+ITEM_STATES = _names(stock_service_pb2.ItemState, "ITEM_STATE_")
+GATE_REASONS = _names(warehouse_event_service_pb2.SaleGateReason, "SALE_GATE_REASON_")
 REJECTIONS = _names(warehouse_event_service_pb2.RejectReason, "REJECT_REASON_")
 KINDS = _names(exception_service_pb2.ExceptionKind, "EXCEPTION_KIND_")
 EXCEPTION_STATES = _names(exception_service_pb2.ExceptionState, "EXCEPTION_STATE_")
@@ -191,6 +195,27 @@ def stock(message: Any) -> Stock:
         policy.base_unit,
         policy.version,
         position(message.position),
+        ITEM_STATES.get(policy.item_state, str(policy.item_state)),
+        DISPOSITIONS.get(policy.receipt_disposition, str(policy.receipt_disposition)),
+        tuple(policy.recalled_lots.lot_ids),
+        message.in_transit_quantity,
+        tuple(map(transfer, message.transfers)),
+    )
+
+
+def transfer(message: Any) -> Transfer:
+    """Transfer."""
+    return Transfer(
+        stock_key(message.stock_key),
+        message.transfer_id,
+        message.transfer_line,
+        message.from_warehouse_id,
+        message.dispatched_quantity,
+        message.received_quantity,
+        message.in_transit_quantity,
+        message.lost_quantity,
+        message.exception_id,
+        message.last_time.ToMilliseconds(),
     )
 
 
@@ -200,7 +225,12 @@ def ingested(message: Any) -> Ingested:
     if which == "applied":
         applied = message.applied
         where = position(applied.position)
-        return Ingested(message.event_id, "APPLIED", "", applied.shortage_quantity, applied.exception_id, where)
+        reasons = tuple(GATE_REASONS.get(reason, str(reason)) for reason in applied.gate_reasons)
+        booked = DISPOSITIONS.get(applied.booked_disposition, str(applied.booked_disposition)) if reasons else ""
+        return Ingested(
+            message.event_id, "APPLIED", "", applied.shortage_quantity, applied.exception_id, where,
+            booked_disposition=booked, gate_reasons=reasons,
+        )  # fmt: skip
     if which == "duplicate":
         return Ingested(message.event_id, "DUPLICATE", position=position(message.duplicate.position))
     if which == "deferred":

@@ -161,6 +161,27 @@ class Stock:
     base_unit: str
     policy_version: int
     position: Position
+    item_state: str = "ACTIVE"
+    receipt_disposition: str = "SELLABLE"
+    recalled_lot_ids: tuple[str, ...] = ()
+    in_transit_quantity: int = 0
+    transfers: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One line of a transfer, at the stock key it goes to. Base units."""
+
+    stock_key: StockKey
+    transfer_id: str
+    transfer_line: str
+    from_warehouse_id: str
+    dispatched_quantity: int
+    received_quantity: int
+    in_transit_quantity: int
+    lost_quantity: int
+    exception_id: str
+    last_time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +196,8 @@ class Ingested:
     position: Position | None = None
     retryable: bool = False
     retry_after_ms: int = 0
+    booked_disposition: str = ""  # where its units start, when the sale gate held them back
+    gate_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

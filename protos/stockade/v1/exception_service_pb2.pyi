@@ -46,6 +46,10 @@ class _ExceptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excepti
     """A source is silent about a warehouse for too long."""
     EXCEPTION_KIND_EVENT_NOT_PLACED: _ExceptionKind.ValueType  # 8
     """An event waited too long for what its source sent before it."""
+    EXCEPTION_KIND_TRANSFER_SHORT: _ExceptionKind.ValueType  # 10
+    """The last receipt of a transfer came, and units are missing. Heals when they come."""
+    EXCEPTION_KIND_TRANSFER_KEY_UNKNOWN: _ExceptionKind.ValueType  # 11
+    """A transfer goes to a stock key that is not known, or cannot be followed there. The dispatch is booked."""
     EXCEPTION_KIND_CHANGE_REJECTED: _ExceptionKind.ValueType  # 15
     """A consumer of the change feed did not take a change."""
     EXCEPTION_KIND_CONSUMER_LAGGING: _ExceptionKind.ValueType  # 16
@@ -76,6 +80,10 @@ EXCEPTION_KIND_FEED_STALE: ExceptionKind.ValueType  # 7
 """A source is silent about a warehouse for too long."""
 EXCEPTION_KIND_EVENT_NOT_PLACED: ExceptionKind.ValueType  # 8
 """An event waited too long for what its source sent before it."""
+EXCEPTION_KIND_TRANSFER_SHORT: ExceptionKind.ValueType  # 10
+"""The last receipt of a transfer came, and units are missing. Heals when they come."""
+EXCEPTION_KIND_TRANSFER_KEY_UNKNOWN: ExceptionKind.ValueType  # 11
+"""A transfer goes to a stock key that is not known, or cannot be followed there. The dispatch is booked."""
 EXCEPTION_KIND_CHANGE_REJECTED: ExceptionKind.ValueType  # 15
 """A consumer of the change feed did not take a change."""
 EXCEPTION_KIND_CONSUMER_LAGGING: ExceptionKind.ValueType  # 16

@@ -22,51 +22,62 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from stockade.v1 import stock_key_pb2 as stockade_dot_v1_dot_stock__key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstockade/v1/stock_service.proto\x12\x0bstockade.v1\x1a\x17google/rpc/status.proto\x1a\x1bstockade/v1/stock_key.proto\"\xec\x02\n\x05Stock\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12$\n\x07on_hand\x18\x02 \x03(\x0b\x32\x13.stockade.v1.OnHand\x12\x15\n\rheld_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x63onfirmed_quantity\x18\x04 \x01(\x03\x12\x17\n\x0fpicked_quantity\x18\x05 \x01(\x03\x12\x1e\n\x16picked_adrift_quantity\x18\x06 \x01(\x03\x12\x1d\n\x15safety_stock_quantity\x18\x07 \x01(\x03\x12\x19\n\x11shortage_quantity\x18\x08 \x01(\x03\x12(\n\x06policy\x18\t \x01(\x0b\x32\x18.stockade.v1.StockPolicy\x12\'\n\x08position\x18\n \x01(\x0b\x32\x15.stockade.v1.Position\x12\x1a\n\x12\x61vailable_quantity\x18\x0b \x01(\x03\"Y\n\x06OnHand\x12-\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0e\n\x06lot_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"\xe1\x01\n\x0bStockPolicy\x12\"\n\x15safety_stock_quantity\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x30\n\rselling_state\x18\x02 \x01(\x0e\x32\x19.stockade.v1.SellingState\x12#\n\x16max_quantity_per_order\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbase_unit\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x42\x18\n\x16_safety_stock_quantityB\x19\n\x17_max_quantity_per_order\";\n\x0fGetStockRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\"5\n\x10GetStockResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\"f\n\x10ListStockRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x15\n\ronly_shortage\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"P\n\x11ListStockResponse\x12\"\n\x06stocks\x18\x01 \x03(\x0b\x32\x12.stockade.v1.Stock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"a\n\x14RegisterStockRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\rregistrations\x18\x02 \x03(\x0b\x32\x1e.stockade.v1.StockRegistration\"g\n\x11StockRegistration\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.stockade.v1.StockPolicy\"J\n\x15RegisterStockResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .stockade.v1.RegisterStockResult\"i\n\x13RegisterStockResult\x12#\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.StockH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x99\x01\n\x15SetStockPolicyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12(\n\x06policy\x18\x03 \x01(\x0b\x32\x18.stockade.v1.StockPolicy\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\x03\"p\n\x16SetStockPolicyResponse\x12#\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.StockH\x00\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.stockade.v1.RefusalH\x00\x42\x08\n\x06result\"c\n\x15SuspendSellingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x0c\n\x04note\x18\x03 \x01(\t\";\n\x16SuspendSellingResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\"b\n\x14ResumeSellingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x0c\n\x04note\x18\x03 \x01(\t\":\n\x15ResumeSellingResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock2\x89\x04\n\x0cStockService\x12G\n\x08GetStock\x12\x1c.stockade.v1.GetStockRequest\x1a\x1d.stockade.v1.GetStockResponse\x12J\n\tListStock\x12\x1d.stockade.v1.ListStockRequest\x1a\x1e.stockade.v1.ListStockResponse\x12V\n\rRegisterStock\x12!.stockade.v1.RegisterStockRequest\x1a\".stockade.v1.RegisterStockResponse\x12Y\n\x0eSetStockPolicy\x12\".stockade.v1.SetStockPolicyRequest\x1a#.stockade.v1.SetStockPolicyResponse\x12Y\n\x0eSuspendSelling\x12\".stockade.v1.SuspendSellingRequest\x1a#.stockade.v1.SuspendSellingResponse\x12V\n\rResumeSelling\x12!.stockade.v1.ResumeSellingRequest\x1a\".stockade.v1.ResumeSellingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstockade/v1/stock_service.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bstockade/v1/stock_key.proto\"\xb3\x03\n\x05Stock\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12$\n\x07on_hand\x18\x02 \x03(\x0b\x32\x13.stockade.v1.OnHand\x12\x15\n\rheld_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x63onfirmed_quantity\x18\x04 \x01(\x03\x12\x17\n\x0fpicked_quantity\x18\x05 \x01(\x03\x12\x1e\n\x16picked_adrift_quantity\x18\x06 \x01(\x03\x12\x1d\n\x15safety_stock_quantity\x18\x07 \x01(\x03\x12\x19\n\x11shortage_quantity\x18\x08 \x01(\x03\x12(\n\x06policy\x18\t \x01(\x0b\x32\x18.stockade.v1.StockPolicy\x12\'\n\x08position\x18\n \x01(\x0b\x32\x15.stockade.v1.Position\x12\x1a\n\x12\x61vailable_quantity\x18\x0b \x01(\x03\x12\x1b\n\x13in_transit_quantity\x18\x0c \x01(\x03\x12(\n\ttransfers\x18\r \x03(\x0b\x32\x15.stockade.v1.Transfer\"\xac\x02\n\x08Transfer\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x15\n\rtransfer_line\x18\x03 \x01(\t\x12\x19\n\x11\x66rom_warehouse_id\x18\x04 \x01(\t\x12\x1b\n\x13\x64ispatched_quantity\x18\x05 \x01(\x03\x12\x19\n\x11received_quantity\x18\x06 \x01(\x03\x12\x1b\n\x13in_transit_quantity\x18\x07 \x01(\x03\x12\x15\n\rlost_quantity\x18\x08 \x01(\x03\x12\x14\n\x0c\x65xception_id\x18\t \x01(\t\x12-\n\tlast_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x06OnHand\x12-\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0e\n\x06lot_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"\xf6\x02\n\x0bStockPolicy\x12\"\n\x15safety_stock_quantity\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x30\n\rselling_state\x18\x02 \x01(\x0e\x32\x19.stockade.v1.SellingState\x12#\n\x16max_quantity_per_order\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbase_unit\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12*\n\nitem_state\x18\x06 \x01(\x0e\x32\x16.stockade.v1.ItemState\x12\x35\n\x13receipt_disposition\x18\x07 \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x30\n\rrecalled_lots\x18\x08 \x01(\x0b\x32\x19.stockade.v1.RecalledLotsB\x18\n\x16_safety_stock_quantityB\x19\n\x17_max_quantity_per_order\"\x1f\n\x0cRecalledLots\x12\x0f\n\x07lot_ids\x18\x01 \x03(\t\";\n\x0fGetStockRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\"5\n\x10GetStockResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\"f\n\x10ListStockRequest\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\x15\n\ronly_shortage\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"P\n\x11ListStockResponse\x12\"\n\x06stocks\x18\x01 \x03(\x0b\x32\x12.stockade.v1.Stock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x14ListTransfersRequest\x12\x17\n\x0fto_warehouse_id\x18\x01 \x01(\t\x12\x19\n\x11\x66rom_warehouse_id\x18\x02 \x01(\t\x12\x13\n\x0btransfer_id\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Z\n\x15ListTransfersResponse\x12(\n\ttransfers\x18\x01 \x03(\x0b\x32\x15.stockade.v1.Transfer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"a\n\x14RegisterStockRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\rregistrations\x18\x02 \x03(\x0b\x32\x1e.stockade.v1.StockRegistration\"g\n\x11StockRegistration\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.stockade.v1.StockPolicy\"J\n\x15RegisterStockResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .stockade.v1.RegisterStockResult\"i\n\x13RegisterStockResult\x12#\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.StockH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\x99\x01\n\x15SetStockPolicyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12(\n\x06policy\x18\x03 \x01(\x0b\x32\x18.stockade.v1.StockPolicy\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\x03\"p\n\x16SetStockPolicyResponse\x12#\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.StockH\x00\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.stockade.v1.RefusalH\x00\x42\x08\n\x06result\"c\n\x15SuspendSellingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x0c\n\x04note\x18\x03 \x01(\t\";\n\x16SuspendSellingResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\"b\n\x14ResumeSellingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x0c\n\x04note\x18\x03 \x01(\t\":\n\x15ResumeSellingResponse\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock*W\n\tItemState\x12\x1a\n\x16ITEM_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11ITEM_STATE_ACTIVE\x10\x01\x12\x17\n\x13ITEM_STATE_INACTIVE\x10\x02\x32\xe1\x04\n\x0cStockService\x12G\n\x08GetStock\x12\x1c.stockade.v1.GetStockRequest\x1a\x1d.stockade.v1.GetStockResponse\x12J\n\tListStock\x12\x1d.stockade.v1.ListStockRequest\x1a\x1e.stockade.v1.ListStockResponse\x12V\n\rListTransfers\x12!.stockade.v1.ListTransfersRequest\x1a\".stockade.v1.ListTransfersResponse\x12V\n\rRegisterStock\x12!.stockade.v1.RegisterStockRequest\x1a\".stockade.v1.RegisterStockResponse\x12Y\n\x0eSetStockPolicy\x12\".stockade.v1.SetStockPolicyRequest\x1a#.stockade.v1.SetStockPolicyResponse\x12Y\n\x0eSuspendSelling\x12\".stockade.v1.SuspendSellingRequest\x1a#.stockade.v1.SuspendSellingResponse\x12V\n\rResumeSelling\x12!.stockade.v1.ResumeSellingRequest\x1a\".stockade.v1.ResumeSellingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockade.v1.stock_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOCK']._serialized_start=103
-  _globals['_STOCK']._serialized_end=467
-  _globals['_ONHAND']._serialized_start=469
-  _globals['_ONHAND']._serialized_end=558
-  _globals['_STOCKPOLICY']._serialized_start=561
-  _globals['_STOCKPOLICY']._serialized_end=786
-  _globals['_GETSTOCKREQUEST']._serialized_start=788
-  _globals['_GETSTOCKREQUEST']._serialized_end=847
-  _globals['_GETSTOCKRESPONSE']._serialized_start=849
-  _globals['_GETSTOCKRESPONSE']._serialized_end=902
-  _globals['_LISTSTOCKREQUEST']._serialized_start=904
-  _globals['_LISTSTOCKREQUEST']._serialized_end=1006
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=1008
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=1088
-  _globals['_REGISTERSTOCKREQUEST']._serialized_start=1090
-  _globals['_REGISTERSTOCKREQUEST']._serialized_end=1187
-  _globals['_STOCKREGISTRATION']._serialized_start=1189
-  _globals['_STOCKREGISTRATION']._serialized_end=1292
-  _globals['_REGISTERSTOCKRESPONSE']._serialized_start=1294
-  _globals['_REGISTERSTOCKRESPONSE']._serialized_end=1368
-  _globals['_REGISTERSTOCKRESULT']._serialized_start=1370
-  _globals['_REGISTERSTOCKRESULT']._serialized_end=1475
-  _globals['_SETSTOCKPOLICYREQUEST']._serialized_start=1478
-  _globals['_SETSTOCKPOLICYREQUEST']._serialized_end=1631
-  _globals['_SETSTOCKPOLICYRESPONSE']._serialized_start=1633
-  _globals['_SETSTOCKPOLICYRESPONSE']._serialized_end=1745
-  _globals['_SUSPENDSELLINGREQUEST']._serialized_start=1747
-  _globals['_SUSPENDSELLINGREQUEST']._serialized_end=1846
-  _globals['_SUSPENDSELLINGRESPONSE']._serialized_start=1848
-  _globals['_SUSPENDSELLINGRESPONSE']._serialized_end=1907
-  _globals['_RESUMESELLINGREQUEST']._serialized_start=1909
-  _globals['_RESUMESELLINGREQUEST']._serialized_end=2007
-  _globals['_RESUMESELLINGRESPONSE']._serialized_start=2009
-  _globals['_RESUMESELLINGRESPONSE']._serialized_end=2067
-  _globals['_STOCKSERVICE']._serialized_start=2070
-  _globals['_STOCKSERVICE']._serialized_end=2591
+  _globals['_ITEMSTATE']._serialized_start=2887
+  _globals['_ITEMSTATE']._serialized_end=2974
+  _globals['_STOCK']._serialized_start=136
+  _globals['_STOCK']._serialized_end=571
+  _globals['_TRANSFER']._serialized_start=574
+  _globals['_TRANSFER']._serialized_end=874
+  _globals['_ONHAND']._serialized_start=876
+  _globals['_ONHAND']._serialized_end=965
+  _globals['_STOCKPOLICY']._serialized_start=968
+  _globals['_STOCKPOLICY']._serialized_end=1342
+  _globals['_RECALLEDLOTS']._serialized_start=1344
+  _globals['_RECALLEDLOTS']._serialized_end=1375
+  _globals['_GETSTOCKREQUEST']._serialized_start=1377
+  _globals['_GETSTOCKREQUEST']._serialized_end=1436
+  _globals['_GETSTOCKRESPONSE']._serialized_start=1438
+  _globals['_GETSTOCKRESPONSE']._serialized_end=1491
+  _globals['_LISTSTOCKREQUEST']._serialized_start=1493
+  _globals['_LISTSTOCKREQUEST']._serialized_end=1595
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=1597
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=1677
+  _globals['_LISTTRANSFERSREQUEST']._serialized_start=1680
+  _globals['_LISTTRANSFERSREQUEST']._serialized_end=1814
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=1816
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=1906
+  _globals['_REGISTERSTOCKREQUEST']._serialized_start=1908
+  _globals['_REGISTERSTOCKREQUEST']._serialized_end=2005
+  _globals['_STOCKREGISTRATION']._serialized_start=2007
+  _globals['_STOCKREGISTRATION']._serialized_end=2110
+  _globals['_REGISTERSTOCKRESPONSE']._serialized_start=2112
+  _globals['_REGISTERSTOCKRESPONSE']._serialized_end=2186
+  _globals['_REGISTERSTOCKRESULT']._serialized_start=2188
+  _globals['_REGISTERSTOCKRESULT']._serialized_end=2293
+  _globals['_SETSTOCKPOLICYREQUEST']._serialized_start=2296
+  _globals['_SETSTOCKPOLICYREQUEST']._serialized_end=2449
+  _globals['_SETSTOCKPOLICYRESPONSE']._serialized_start=2451
+  _globals['_SETSTOCKPOLICYRESPONSE']._serialized_end=2563
+  _globals['_SUSPENDSELLINGREQUEST']._serialized_start=2565
+  _globals['_SUSPENDSELLINGREQUEST']._serialized_end=2664
+  _globals['_SUSPENDSELLINGRESPONSE']._serialized_start=2666
+  _globals['_SUSPENDSELLINGRESPONSE']._serialized_end=2725
+  _globals['_RESUMESELLINGREQUEST']._serialized_start=2727
+  _globals['_RESUMESELLINGREQUEST']._serialized_end=2825
+  _globals['_RESUMESELLINGRESPONSE']._serialized_start=2827
+  _globals['_RESUMESELLINGRESPONSE']._serialized_end=2885
+  _globals['_STOCKSERVICE']._serialized_start=2977
+  _globals['_STOCKSERVICE']._serialized_end=3586
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from stockade.v1 import stock_key_pb2 as _stock_key_pb2
 import builtins as _builtins
@@ -19,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ItemState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ItemStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ITEM_STATE_UNSPECIFIED: _ItemState.ValueType  # 0
+    """Not given: leave as it is."""
+    ITEM_STATE_ACTIVE: _ItemState.ValueType  # 1
+    """Traded."""
+    ITEM_STATE_INACTIVE: _ItemState.ValueType  # 2
+    """Not traded (yet, or any more): units that come in start in QUALITY_HOLD."""
+
+class ItemState(_ItemState, metaclass=_ItemStateEnumTypeWrapper):
+    """Whether an item is traded."""
+
+ITEM_STATE_UNSPECIFIED: ItemState.ValueType  # 0
+"""Not given: leave as it is."""
+ITEM_STATE_ACTIVE: ItemState.ValueType  # 1
+"""Traded."""
+ITEM_STATE_INACTIVE: ItemState.ValueType  # 2
+"""Not traded (yet, or any more): units that come in start in QUALITY_HOLD."""
+Global___ItemState: _TypeAlias = ItemState  # noqa: Y015
 
 @_typing.final
 class Stock(_message.Message):
@@ -37,6 +63,8 @@ class Stock(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     AVAILABLE_QUANTITY_FIELD_NUMBER: _builtins.int
+    IN_TRANSIT_QUANTITY_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
     held_quantity: _builtins.int
     """Open units of claims with a deadline."""
     confirmed_quantity: _builtins.int
@@ -51,6 +79,8 @@ class Stock(_message.Message):
     """Claims beyond what is there."""
     available_quantity: _builtins.int
     """Available to sell."""
+    in_transit_quantity: _builtins.int
+    """Units on their way to here from other warehouses; no part of anything above."""
     @_builtins.property
     def stock_key(self) -> _stock_key_pb2.StockKey:
         """Which."""
@@ -67,6 +97,10 @@ class Stock(_message.Message):
     def position(self) -> _stock_key_pb2.Position:
         """What the answer had seen."""
 
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
+        """The transfers that are not complete, the longest known first, at most 20."""
+
     def __init__(
         self,
         *,
@@ -81,14 +115,78 @@ class Stock(_message.Message):
         policy: Global___StockPolicy | None = ...,
         position: _stock_key_pb2.Position | None = ...,
         available_quantity: _builtins.int = ...,
+        in_transit_quantity: _builtins.int = ...,
+        transfers: _abc.Iterable[Global___Transfer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "position", b"position", "stock_key", b"stock_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "confirmed_quantity", b"confirmed_quantity", "held_quantity", b"held_quantity", "on_hand", b"on_hand", "picked_adrift_quantity", b"picked_adrift_quantity", "picked_quantity", b"picked_quantity", "policy", b"policy", "position", b"position", "safety_stock_quantity", b"safety_stock_quantity", "shortage_quantity", b"shortage_quantity", "stock_key", b"stock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "confirmed_quantity", b"confirmed_quantity", "held_quantity", b"held_quantity", "in_transit_quantity", b"in_transit_quantity", "on_hand", b"on_hand", "picked_adrift_quantity", b"picked_adrift_quantity", "picked_quantity", b"picked_quantity", "policy", b"policy", "position", b"position", "safety_stock_quantity", b"safety_stock_quantity", "shortage_quantity", b"shortage_quantity", "stock_key", b"stock_key", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stock: _TypeAlias = Stock  # noqa: Y015
+
+@_typing.final
+class Transfer(_message.Message):
+    """One line of a transfer, at the stock key it goes to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_KEY_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    TRANSFER_LINE_FIELD_NUMBER: _builtins.int
+    FROM_WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    DISPATCHED_QUANTITY_FIELD_NUMBER: _builtins.int
+    RECEIVED_QUANTITY_FIELD_NUMBER: _builtins.int
+    IN_TRANSIT_QUANTITY_FIELD_NUMBER: _builtins.int
+    LOST_QUANTITY_FIELD_NUMBER: _builtins.int
+    EXCEPTION_ID_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """The transfer."""
+    transfer_line: _builtins.str
+    """Its line."""
+    from_warehouse_id: _builtins.str
+    """Where it comes from."""
+    dispatched_quantity: _builtins.int
+    """Base units that left."""
+    received_quantity: _builtins.int
+    """Base units that came in."""
+    in_transit_quantity: _builtins.int
+    """Base units on their way: dispatched, not received, and still to come."""
+    lost_quantity: _builtins.int
+    """Base units that will not come: the last receipt said so."""
+    exception_id: _builtins.str
+    """The open exception about them."""
+    @_builtins.property
+    def stock_key(self) -> _stock_key_pb2.StockKey:
+        """Where it goes."""
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """When something was last told of it."""
+
+    def __init__(
+        self,
+        *,
+        stock_key: _stock_key_pb2.StockKey | None = ...,
+        transfer_id: _builtins.str = ...,
+        transfer_line: _builtins.str = ...,
+        from_warehouse_id: _builtins.str = ...,
+        dispatched_quantity: _builtins.int = ...,
+        received_quantity: _builtins.int = ...,
+        in_transit_quantity: _builtins.int = ...,
+        lost_quantity: _builtins.int = ...,
+        exception_id: _builtins.str = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_time", b"last_time", "stock_key", b"stock_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatched_quantity", b"dispatched_quantity", "exception_id", b"exception_id", "from_warehouse_id", b"from_warehouse_id", "in_transit_quantity", b"in_transit_quantity", "last_time", b"last_time", "lost_quantity", b"lost_quantity", "received_quantity", b"received_quantity", "stock_key", b"stock_key", "transfer_id", b"transfer_id", "transfer_line", b"transfer_line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 
 @_typing.final
 class OnHand(_message.Message):
@@ -131,6 +229,9 @@ class StockPolicy(_message.Message):
     MAX_QUANTITY_PER_ORDER_FIELD_NUMBER: _builtins.int
     BASE_UNIT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ITEM_STATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_DISPOSITION_FIELD_NUMBER: _builtins.int
+    RECALLED_LOTS_FIELD_NUMBER: _builtins.int
     safety_stock_quantity: _builtins.int
     """Base units withheld from every channel. In a request: absent leaves it as it is."""
     selling_state: _stock_key_pb2.SellingState.ValueType
@@ -141,6 +242,14 @@ class StockPolicy(_message.Message):
     """The unit all quantities are in, for people. In a request: empty leaves it as it is."""
     version: _builtins.int
     """Grows by 1 with every change, from 1. Ignored in a request."""
+    item_state: Global___ItemState.ValueType
+    """Whether the item is traded. In a request: unspecified leaves it as it is."""
+    receipt_disposition: _stock_key_pb2.Disposition.ValueType
+    """Where units that come in as SELLABLE start: SELLABLE or QUALITY_HOLD. In a request: unspecified leaves it as it is."""
+    @_builtins.property
+    def recalled_lots(self) -> Global___RecalledLots:
+        """Lots whose units are not sold. In a request: absent leaves them as they are, empty clears them."""
+
     def __init__(
         self,
         *,
@@ -149,10 +258,13 @@ class StockPolicy(_message.Message):
         max_quantity_per_order: _builtins.int | None = ...,
         base_unit: _builtins.str = ...,
         version: _builtins.int = ...,
+        item_state: Global___ItemState.ValueType = ...,
+        receipt_disposition: _stock_key_pb2.Disposition.ValueType = ...,
+        recalled_lots: Global___RecalledLots | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_quantity_per_order", b"_max_quantity_per_order", "_safety_stock_quantity", b"_safety_stock_quantity", "max_quantity_per_order", b"max_quantity_per_order", "safety_stock_quantity", b"safety_stock_quantity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_quantity_per_order", b"_max_quantity_per_order", "_safety_stock_quantity", b"_safety_stock_quantity", "max_quantity_per_order", b"max_quantity_per_order", "recalled_lots", b"recalled_lots", "safety_stock_quantity", b"safety_stock_quantity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_quantity_per_order", b"_max_quantity_per_order", "_safety_stock_quantity", b"_safety_stock_quantity", "base_unit", b"base_unit", "max_quantity_per_order", b"max_quantity_per_order", "safety_stock_quantity", b"safety_stock_quantity", "selling_state", b"selling_state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_quantity_per_order", b"_max_quantity_per_order", "_safety_stock_quantity", b"_safety_stock_quantity", "base_unit", b"base_unit", "item_state", b"item_state", "max_quantity_per_order", b"max_quantity_per_order", "recalled_lots", b"recalled_lots", "receipt_disposition", b"receipt_disposition", "safety_stock_quantity", b"safety_stock_quantity", "selling_state", b"selling_state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_quantity_per_order: _TypeAlias = _typing.Literal["max_quantity_per_order"]  # noqa: Y015
     _WhichOneofArgType__max_quantity_per_order: _TypeAlias = _typing.Literal["_max_quantity_per_order", b"_max_quantity_per_order"]  # noqa: Y015
@@ -164,6 +276,30 @@ class StockPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__safety_stock_quantity) -> _WhichOneofReturnType__safety_stock_quantity | None: ...
 
 Global___StockPolicy: _TypeAlias = StockPolicy  # noqa: Y015
+
+@_typing.final
+class RecalledLots(_message.Message):
+    """Lots called back by their maker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lot_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 100."""
+
+    def __init__(
+        self,
+        *,
+        lot_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot_ids", b"lot_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecalledLots: _TypeAlias = RecalledLots  # noqa: Y015
 
 @_typing.final
 class GetStockRequest(_message.Message):
@@ -274,6 +410,72 @@ class ListStockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListStockResponse: _TypeAlias = ListStockResponse  # noqa: Y015
+
+@_typing.final
+class ListTransfersRequest(_message.Message):
+    """Which transfers; filters are combined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    FROM_WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    to_warehouse_id: _builtins.str
+    """On their way to this warehouse."""
+    from_warehouse_id: _builtins.str
+    """Coming from this one."""
+    transfer_id: _builtins.str
+    """Of this transfer."""
+    page_size: _builtins.int
+    """At most 1,000. Default 100."""
+    page_token: _builtins.str
+    """The last page's `next_page_token`."""
+    def __init__(
+        self,
+        *,
+        to_warehouse_id: _builtins.str = ...,
+        from_warehouse_id: _builtins.str = ...,
+        transfer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_warehouse_id", b"from_warehouse_id", "page_size", b"page_size", "page_token", b"page_token", "to_warehouse_id", b"to_warehouse_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransfersRequest: _TypeAlias = ListTransfersRequest  # noqa: Y015
+
+@_typing.final
+class ListTransfersResponse(_message.Message):
+    """A page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
+        """In a stable order."""
+
+    def __init__(
+        self,
+        *,
+        transfers: _abc.Iterable[Global___Transfer] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "transfers", b"transfers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransfersResponse: _TypeAlias = ListTransfersResponse  # noqa: Y015
 
 @_typing.final
 class RegisterStockRequest(_message.Message):

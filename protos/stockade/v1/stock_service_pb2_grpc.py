@@ -45,6 +45,11 @@ class StockServiceStub:
                 request_serializer=stockade_dot_v1_dot_stock__service__pb2.ListStockRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_stock__service__pb2.ListStockResponse.FromString,
                 _registered_method=True)
+        self.ListTransfers = channel.unary_unary(
+                '/stockade.v1.StockService/ListTransfers',
+                request_serializer=stockade_dot_v1_dot_stock__service__pb2.ListTransfersRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_stock__service__pb2.ListTransfersResponse.FromString,
+                _registered_method=True)
         self.RegisterStock = channel.unary_unary(
                 '/stockade.v1.StockService/RegisterStock',
                 request_serializer=stockade_dot_v1_dot_stock__service__pb2.RegisterStockRequest.SerializeToString,
@@ -80,6 +85,13 @@ class StockServiceServicer:
 
     def ListStock(self, request, context):
         """Stock keys in a stable order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransfers(self, request, context):
+        """Lines of transfers that are not complete, in a stable order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +137,11 @@ def add_StockServiceServicer_to_server(servicer, server):
                     servicer.ListStock,
                     request_deserializer=stockade_dot_v1_dot_stock__service__pb2.ListStockRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_stock__service__pb2.ListStockResponse.SerializeToString,
+            ),
+            'ListTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransfers,
+                    request_deserializer=stockade_dot_v1_dot_stock__service__pb2.ListTransfersRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_stock__service__pb2.ListTransfersResponse.SerializeToString,
             ),
             'RegisterStock': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterStock,
@@ -202,6 +219,33 @@ class StockService:
             '/stockade.v1.StockService/ListStock',
             stockade_dot_v1_dot_stock__service__pb2.ListStockRequest.SerializeToString,
             stockade_dot_v1_dot_stock__service__pb2.ListStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.StockService/ListTransfers',
+            stockade_dot_v1_dot_stock__service__pb2.ListTransfersRequest.SerializeToString,
+            stockade_dot_v1_dot_stock__service__pb2.ListTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class StockServiceStub:
     """Every quantity of one stock key. NOT_FOUND when it is unknown."""
     ListStock: _grpc.UnaryUnaryMultiCallable[_stock_service_pb2.ListStockRequest, _stock_service_pb2.ListStockResponse]
     """Stock keys in a stable order."""
+    ListTransfers: _grpc.UnaryUnaryMultiCallable[_stock_service_pb2.ListTransfersRequest, _stock_service_pb2.ListTransfersResponse]
+    """Lines of transfers that are not complete, in a stable order."""
     RegisterStock: _grpc.UnaryUnaryMultiCallable[_stock_service_pb2.RegisterStockRequest, _stock_service_pb2.RegisterStockResponse]
     """Create up to 1,000 stock keys and set their policies; known ones get what is given. Items are independent."""
     SetStockPolicy: _grpc.UnaryUnaryMultiCallable[_stock_service_pb2.SetStockPolicyRequest, _stock_service_pb2.SetStockPolicyResponse]
@@ -55,6 +57,8 @@ class StockServiceAsyncStub(StockServiceStub):
     """Every quantity of one stock key. NOT_FOUND when it is unknown."""
     ListStock: _aio.UnaryUnaryMultiCallable[_stock_service_pb2.ListStockRequest, _stock_service_pb2.ListStockResponse]  # type: ignore[assignment]
     """Stock keys in a stable order."""
+    ListTransfers: _aio.UnaryUnaryMultiCallable[_stock_service_pb2.ListTransfersRequest, _stock_service_pb2.ListTransfersResponse]  # type: ignore[assignment]
+    """Lines of transfers that are not complete, in a stable order."""
     RegisterStock: _aio.UnaryUnaryMultiCallable[_stock_service_pb2.RegisterStockRequest, _stock_service_pb2.RegisterStockResponse]  # type: ignore[assignment]
     """Create up to 1,000 stock keys and set their policies; known ones get what is given. Items are independent."""
     SetStockPolicy: _aio.UnaryUnaryMultiCallable[_stock_service_pb2.SetStockPolicyRequest, _stock_service_pb2.SetStockPolicyResponse]  # type: ignore[assignment]
@@ -82,6 +86,14 @@ class StockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stock_service_pb2.ListStockResponse, _abc.Awaitable[_stock_service_pb2.ListStockResponse]]:
         """Stock keys in a stable order."""
+
+    @_abc_1.abstractmethod
+    def ListTransfers(
+        self,
+        request: _stock_service_pb2.ListTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stock_service_pb2.ListTransfersResponse, _abc.Awaitable[_stock_service_pb2.ListTransfersResponse]]:
+        """Lines of transfers that are not complete, in a stable order."""
 
     @_abc_1.abstractmethod
     def RegisterStock(

@@ -23,6 +23,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SaleGateReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SaleGateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SaleGateReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SALE_GATE_REASON_UNSPECIFIED: _SaleGateReason.ValueType  # 0
+    """Never sent."""
+    SALE_GATE_REASON_LOT_RECALLED: _SaleGateReason.ValueType  # 1
+    """Their lot is recalled: they start RECALLED."""
+    SALE_GATE_REASON_RECEIPT_POLICY: _SaleGateReason.ValueType  # 2
+    """The stock key's policy: `receipt_disposition`."""
+    SALE_GATE_REASON_SUPPLIER_POLICY: _SaleGateReason.ValueType  # 3
+    """Their supplier's units always start in QUALITY_HOLD (a setting; attribute `supplier_id`)."""
+    SALE_GATE_REASON_ITEM_INACTIVE: _SaleGateReason.ValueType  # 4
+    """The item is not traded."""
+    SALE_GATE_REASON_WAREHOUSE_NOT_ELIGIBLE: _SaleGateReason.ValueType  # 5
+    """Nothing is sold from the warehouse without somebody's saying so (a setting)."""
+
+class SaleGateReason(_SaleGateReason, metaclass=_SaleGateReasonEnumTypeWrapper):
+    """Why units that came in as SELLABLE do not start sellable. Lifted by a DispositionChange, but for a recalled lot."""
+
+SALE_GATE_REASON_UNSPECIFIED: SaleGateReason.ValueType  # 0
+"""Never sent."""
+SALE_GATE_REASON_LOT_RECALLED: SaleGateReason.ValueType  # 1
+"""Their lot is recalled: they start RECALLED."""
+SALE_GATE_REASON_RECEIPT_POLICY: SaleGateReason.ValueType  # 2
+"""The stock key's policy: `receipt_disposition`."""
+SALE_GATE_REASON_SUPPLIER_POLICY: SaleGateReason.ValueType  # 3
+"""Their supplier's units always start in QUALITY_HOLD (a setting; attribute `supplier_id`)."""
+SALE_GATE_REASON_ITEM_INACTIVE: SaleGateReason.ValueType  # 4
+"""The item is not traded."""
+SALE_GATE_REASON_WAREHOUSE_NOT_ELIGIBLE: SaleGateReason.ValueType  # 5
+"""Nothing is sold from the warehouse without somebody's saying so (a setting)."""
+Global___SaleGateReason: _TypeAlias = SaleGateReason  # noqa: Y015
+
 class _RejectReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -57,6 +93,8 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     """It waited too long for what its source sent before it."""
     REJECT_REASON_BEFORE_HISTORY: _RejectReason.ValueType  # 13
     """It was counted before what is still remembered of the stock key."""
+    REJECT_REASON_LOT_RECALLED: _RejectReason.ValueType  # 14
+    """The units are of a recalled lot: they are not made sellable again."""
 
 class RejectReason(_RejectReason, metaclass=_RejectReasonEnumTypeWrapper):
     """Why an event is rejected."""
@@ -89,6 +127,8 @@ REJECT_REASON_DEFERRED_TOO_LONG: RejectReason.ValueType  # 12
 """It waited too long for what its source sent before it."""
 REJECT_REASON_BEFORE_HISTORY: RejectReason.ValueType  # 13
 """It was counted before what is still remembered of the stock key."""
+REJECT_REASON_LOT_RECALLED: RejectReason.ValueType  # 14
+"""The units are of a recalled lot: they are not made sellable again."""
 Global___RejectReason: _TypeAlias = RejectReason  # noqa: Y015
 
 @_typing.final
@@ -828,13 +868,21 @@ class Applied(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     SHORTAGE_QUANTITY_FIELD_NUMBER: _builtins.int
     EXCEPTION_ID_FIELD_NUMBER: _builtins.int
+    BOOKED_DISPOSITION_FIELD_NUMBER: _builtins.int
+    GATE_REASONS_FIELD_NUMBER: _builtins.int
     shortage_quantity: _builtins.int
     """Promised units that are not there, after it."""
     exception_id: _builtins.str
     """The exception that it opened, or that is open for the stock key's shortage."""
+    booked_disposition: _stock_key_pb2.Disposition.ValueType
+    """Where its units start, when the sale gate did not let them start SELLABLE."""
     @_builtins.property
     def position(self) -> _stock_key_pb2.Position:
         """Including this event."""
+
+    @_builtins.property
+    def gate_reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___SaleGateReason.ValueType]:
+        """Why."""
 
     def __init__(
         self,
@@ -842,10 +890,12 @@ class Applied(_message.Message):
         position: _stock_key_pb2.Position | None = ...,
         shortage_quantity: _builtins.int = ...,
         exception_id: _builtins.str = ...,
+        booked_disposition: _stock_key_pb2.Disposition.ValueType = ...,
+        gate_reasons: _abc.Iterable[Global___SaleGateReason.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exception_id", b"exception_id", "position", b"position", "shortage_quantity", b"shortage_quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked_disposition", b"booked_disposition", "exception_id", b"exception_id", "gate_reasons", b"gate_reasons", "position", b"position", "shortage_quantity", b"shortage_quantity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

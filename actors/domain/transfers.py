@@ -1,0 +1,118 @@
+"""A transfer is one thing in two warehouses: what was dispatched, what came in, and what is on its way between them.
+
+Dispatch and receipt book units where they happen; beside that both are noted at the stock key the units go to, by transfer and
+line. The sums grow only, so it does not matter which is told first, and units in transit never count as available.
+"""
+
+from __future__ import annotations
+
+from actors.domain.alarms import raise_alarm
+from actors.domain.commands import Ingest
+from actors.domain.events import ExceptionChanged, ExceptionHealed, StockKeyRegistered
+from actors.domain.keys import split_stock_key, stock_key
+from actors.domain.outcomes import ExceptionKind
+from actors.domain.rules import ON_HAND_MAX
+from actors.domain.state import StockActor
+from actors.domain.transfer_events import TransferAlarmed, TransferDispatched, TransferForgotten, TransferReceived
+from actors.domain.turn import Turn
+
+TRANSFERS_PER_KEY_MAX = 1_000  # lines of transfers to one stock key that are remembered at a time
+UNITS_PER_TRANSFER_MAX = 1_000 * ON_HAND_MAX  # a sum that every reader of the journal can hold
+
+
+def transfer_name(transfer_id: str, transfer_line: str) -> str:
+    """What a transfer's line is kept under at its stock key."""
+    return f"{transfer_id}\x1f{transfer_line}"
+
+
+def dispatched(turn: Turn, origin: StockActor, command: Ingest) -> str:
+    """Note a dispatch at the stock key it goes to. The exception it opened when it cannot be followed there; else empty."""
+    quantity, transfer_id, line, to_warehouse_id, _ = command.details
+    parts = split_stock_key(origin.key)
+    target, why = _target(turn, stock_key(to_warehouse_id, parts.sku))
+    if target is not None:
+        why = _make_room(turn, target, transfer_id, line, quantity)
+    if target is None or why:
+        message = f"transfer {transfer_id!r} of SKU {parts.sku!r} to {to_warehouse_id!r} cannot be followed: {why}"
+        return raise_alarm(turn, origin.shard, ExceptionKind.TRANSFER_KEY_UNKNOWN, origin.key, message, quantity, [])
+    event = TransferDispatched(target.key, transfer_id, line, parts.warehouse_id, quantity)
+    turn.emit(target.shard, event)
+    _watch(turn, target, transfer_id, line)
+    return ""
+
+
+def received(turn: Turn, actor: StockActor, command: Ingest) -> str:
+    """Note a receipt at its own stock key. The exception of what was lost, when it is the last; else empty."""
+    quantity, transfer_id, line, from_warehouse_id, final, _ = command.details
+    why = _make_room(turn, actor, transfer_id, line, quantity)
+    if why:
+        message = f"transfer {transfer_id!r} from {from_warehouse_id!r} cannot be followed: {why}"
+        return raise_alarm(turn, actor.shard, ExceptionKind.TRANSFER_KEY_UNKNOWN, actor.key, message, quantity, [])
+    turn.emit(actor.shard, TransferReceived(actor.key, transfer_id, line, from_warehouse_id, quantity, final))
+    return _watch(turn, actor, transfer_id, line)
+
+
+def _target(turn: Turn, key: str) -> tuple[StockActor | None, str]:
+    """The stock actor that a dispatch goes to, made if it may be; or why there is none."""
+    books = turn.books
+    known = books.stock.get(key)
+    if known is not None:
+        return known, ""
+    warehouse_id = split_stock_key(key).warehouse_id
+    if books.rules.warehouses and warehouse_id not in books.rules.warehouses:
+        return None, f"the warehouse {warehouse_id!r} is not declared in the settings"
+    if not books.rules.catalog_open:
+        return None, "the catalog is closed and the stock key is not registered there"
+    shard = books.shards.get(books.shard_of(key))
+    if shard is None:
+        return None, "its shard is not on this host"
+    turn.emit(shard, StockKeyRegistered(key))
+    return shard.stock[key], ""
+
+
+def _make_room(turn: Turn, actor: StockActor, transfer_id: str, line: str, quantity: int) -> str:
+    """Forget closed transfers that no late event can be about any more; why another one cannot be followed, else empty."""
+    transfers = actor.transfers
+    if not transfers:
+        return ""
+    before_ms = turn.now_ms - turn.books.rules.history_ms
+    for name, transfer in list(transfers.items()):
+        if transfer.final and not transfer.exception_id and transfer.time_ms < before_ms:
+            turn.emit(actor.shard, TransferForgotten(actor.key, *name.split("\x1f")))
+    transfers = actor.transfers
+    known = transfers.get(transfer_name(transfer_id, line)) if transfers else None
+    if known is None:
+        full = transfers is not None and len(transfers) >= TRANSFERS_PER_KEY_MAX
+        return f"{TRANSFERS_PER_KEY_MAX:,} transfers to this stock key are open" if full else ""
+    if max(known.dispatched, known.received) + quantity > UNITS_PER_TRANSFER_MAX:
+        return "it has more units than can be"
+    return ""
+
+
+def _watch(turn: Turn, actor: StockActor, transfer_id: str, line: str) -> str:
+    """Open, change or heal the exception of lost units; forget a transfer that is complete. The open exception's id."""
+    transfer = (actor.transfers or {})[transfer_name(transfer_id, line)]
+    lost, opened = transfer.lost, transfer.exception_id
+    if lost and not opened:
+        sku, warehouse_id = split_stock_key(actor.key).sku, split_stock_key(actor.key).warehouse_id
+        message = (
+            f"transfer {transfer_id!r} of SKU {sku!r} from {transfer.from_warehouse_id!r} to {warehouse_id!r} came in short: "
+            f"{lost} of {transfer.dispatched} units are missing"
+        )
+        opened = raise_alarm(turn, actor.shard, ExceptionKind.TRANSFER_SHORT, actor.key, message, lost, [])
+        turn.emit(actor.shard, TransferAlarmed(actor.key, transfer_id, line, opened))
+    elif opened and not lost:
+        if _is_open(actor, opened):
+            turn.emit(actor.shard, ExceptionHealed(opened))
+        turn.emit(actor.shard, TransferAlarmed(actor.key, transfer_id, line, ""))
+        opened = ""
+    elif opened and _is_open(actor, opened) and actor.shard.exceptions[opened].quantity != lost:
+        turn.emit(actor.shard, ExceptionChanged(opened, lost, []))
+    if transfer.dispatched == transfer.received and not transfer.final:
+        turn.emit(actor.shard, TransferForgotten(actor.key, transfer_id, line))
+    return opened
+
+
+def _is_open(actor: StockActor, exception_id: str) -> bool:
+    exception = actor.shard.exceptions.get(exception_id)
+    return exception is not None and exception.state == 1
