@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.webhooks.metrics import WebhookMetrics
 from tests.integration.change_world import settings
 
 RULES_FILE = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "stockade.rules.yml"
+DASHBOARD_FILE = RULES_FILE.parents[1] / "grafana" / "stockade.json"
 RULES = [rule for group in yaml.safe_load(RULES_FILE.read_text())["groups"] for rule in group["rules"]]
 OF_SCRAPING = {"job", "instance", "process"}  # Prometheus' own, and the merged page's
 
@@ -29,6 +31,8 @@ NOT_YET: Exported = {
     "stockade_exceptions_open": {"kind", "priority"},
     "stockade_exceptions_oldest_open_seconds": {"priority"},
     "stockade_consumer_lagging": {"consumer"},
+    "stockade_consumer_lag_events": {"consumer"},
+    "stockade_consumer_lag_seconds": {"consumer"},
 }
 
 
@@ -58,6 +62,19 @@ async def test_every_alert_asks_for_what_the_service_exports(exported: Exported)
         known = set().union(*(exported[name] for name, _ in asked)) | OF_SCRAPING
         for text in (rule["expr"], *rule["annotations"].values()):
             assert used_labels(text) <= known, rule["alert"]
+
+
+async def test_every_panel_of_the_dashboard_shows_what_the_service_exports(exported: Exported):
+    panels = json.loads(DASHBOARD_FILE.read_text())["panels"]
+    assert len(panels) > 10
+    for panel in panels:
+        for target in panel["targets"]:
+            asked = list(selectors(target["expr"]))
+            assert asked, panel["title"]
+            for name, labels in asked:
+                assert name in exported, f"{panel['title']}: {name} is exported by nobody"
+                shown = used_labels(target["expr"]) | set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                assert labels | shown <= exported[name] | OF_SCRAPING, panel["title"]
 
 
 def exported_by(registry: CollectorRegistry) -> Iterator[tuple[str, set[str]]]:
