@@ -96,11 +96,12 @@ class ChannelConfig:
 @dataclass(frozen=True, slots=True)
 class WarehouseConfig:
     """A warehouse. ``fulfilment_door``: who tells of its shipments. ``sources``: fact → the source ids that may tell
-    it; a fact that is absent may be told by any source (subject to credentials).
+    it; a fact that is absent may be told by any source (subject to credentials). ``feeds``: sources that should be heard.
     """
 
     fulfilment_door: Door = Door.WAREHOUSE
     sources: Mapping[Fact, frozenset[str]] = field(default_factory=dict)
+    feeds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,10 @@ async def start_gateway(
     links = HostLinks(Core(config), directory, config)
     names = KnownNames(config)
     sources = frozenset(
-        source for each in config.warehouses.values() for told in each.sources.values() for source in told
+        source
+        for each in config.warehouses.values()
+        for told in (*each.sources.values(), each.feeds)
+        for source in told
     )
     metrics = Metrics(
         name=config.name,

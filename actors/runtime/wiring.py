@@ -112,7 +112,9 @@ def gateway_config(settings: Settings, cluster_token: str, *, name: str, grpc_po
             for channel_id, channel in settings.channels.items()
         },
         warehouses={
-            warehouse_id: kinds["WarehouseConfig"](fulfilment_door=warehouse.door, sources=warehouse.sources_by_fact)
+            warehouse_id: kinds["WarehouseConfig"](
+                fulfilment_door=warehouse.door, sources=warehouse.sources_by_fact, feeds=frozenset(warehouse.feeds)
+            )
             for warehouse_id, warehouse in settings.warehouses.items()
         },
         consumers={consumer_id: consumer.principal for consumer_id, consumer in settings.declared_consumers.items()},

@@ -44,7 +44,8 @@ def reserve(request_id: str, quantity: int = 1, sku: str = "A", **fields: Any) -
 
 
 def told(event_id: str, sku: str = "A", **fact: Any) -> event_pb.WarehouseEvent:
-    event = event_pb.WarehouseEvent(source_id="wms", event_id=event_id, stock_key=key(sku), **fact)
+    named: Any = {"source_id": "wms"} | fact
+    event = event_pb.WarehouseEvent(event_id=event_id, stock_key=key(sku), **named)
     event.occur_time.GetCurrentTime()
     return event
 
@@ -267,7 +268,7 @@ async def test_every_fact_is_understood_and_a_duplicate_is_told():
                 quantity=2, transfer_id="t", from_warehouse_id="overflow")),
             told("e10", customer_return=event_pb.CustomerReturn(quantity=1, return_id="rma")),
             told("e11"),
-            told("e12", stock_count=event_pb.StockCount(quantity=1, as_of_source_sequence=4)),
+            told("e12", stock_count=event_pb.StockCount(quantity=1)),
         ]  # fmt: skip
         response = await here.call(event_pb.IngestEventsRequest(events=facts))
         outcomes = [result.WhichOneof("result") for result in response.results]
@@ -288,8 +289,12 @@ async def test_every_fact_is_understood_and_a_duplicate_is_told():
 
 
 async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
-    warehouses = {"main": WarehouseConfig(sources={Fact.RECEIPT: frozenset({"wms"})}), "overflow": WarehouseConfig()}
+    heard = WarehouseConfig(feeds=frozenset({"handheld"}))
+    warehouses = {"main": WarehouseConfig(sources={Fact.RECEIPT: frozenset({"wms"})}), "overflow": heard}
     async with node(warehouses=warehouses) as (here, there):
+        for source_id in ("handheld", "nobody"):
+            event = told("e", source_id=source_id)
+            await here.call(event_pb.IngestEventsRequest(events=[event]))
         old = told("old", receipt=event_pb.Receipt(quantity=5))
         old.occur_time.FromSeconds(old.occur_time.seconds - 600)
         elsewhere = told("x", receipt=event_pb.Receipt(quantity=1))
@@ -314,6 +319,8 @@ async def test_every_metric_of_the_contract_is_there_and_says_what_happened():
             "stockade_shortage_units 0.0",
             'stockade_events_total{outcome="applied",source="wms"} 1.0',
             'stockade_events_received_total{source="wms"} 2.0',
+            'stockade_events_received_total{source="handheld"} 1.0',
+            'stockade_events_received_total{source="other"} 1.0',
             'stockade_feed_events_total{outcome="received",source="wms",stream=""} 2.0',
             'stockade_feed_waiting_events{source="wms",stream=""} 0.0',
             'stockade_feed_lag_seconds{source="wms",stream="",warehouse="main"} 6',
