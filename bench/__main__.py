@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.peers.catalog import Peer
 
 RESULTS = Path(__file__).parent / "results"
-COMMANDS = ("run", "peers", "list", "compare", "report", "check")
+COMMANDS = ("run", "peers", "list", "compare", "report", "check", "reconcile")
 PEER_SCENARIOS = ("hot", "spread", "hot-batch", "spread-batch", "hot-batch-1000")
 EXIT_FAILED, EXIT_USAGE, EXIT_INVALID, EXIT_TERMINATED = 1, 2, 3, 143
 
@@ -50,6 +50,14 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="results as tables, and as one self-contained HTML file")
     report.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     report.add_argument("--html", type=Path, metavar="FILE")
+    reconcile = commands.add_parser(
+        "reconcile", help="a very long count beside reservations: their p99, and no oversell"
+    )
+    reconcile.add_argument("--lines", type=int, default=100_000, help="stock keys, each counted (default 100,000)")
+    reconcile.add_argument("--rate", type=float, default=1_000, help="reservations a second (default 1,000)")
+    reconcile.add_argument("--seconds", type=float, default=20, help="of reservations alone (default 20)")
+    reconcile.add_argument("--gateways", type=int, default=1)
+    reconcile.add_argument("--seed", type=int, default=1)
     check = commands.add_parser("check", help="CPU a claim of a fixed workload against the committed record")
     check.add_argument("--record", action="store_true", help="write the record instead")
     check.add_argument("--rounds", type=int, default=9, help="the least of so many counts (default 9)")
@@ -72,6 +80,14 @@ def add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--html", type=Path, help="write the report as well")
 
 
+def reconcile(options: argparse.Namespace) -> int:
+    """A list beside reservations."""
+    from bench.reconciling import Wanted, measure
+
+    wanted = Wanted(options.lines, options.rate, options.seconds, options.gateways, options.seed)
+    return measure(wanted, lambda text: print(text, flush=True))
+
+
 def main(arguments: list[str]) -> int:
     """Exit code: 0; 1 journal and answers disagree, or the check found a regression; 2 usage; 3 a run does not count."""
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
@@ -87,6 +103,7 @@ def main(arguments: list[str]) -> int:
             "compare": compare,
             "report": report,
             "check": check,
+            "reconcile": reconcile,
         }[options.command](options)
     except (ScenarioError, ResultError) as error:
         print(error, file=sys.stderr)

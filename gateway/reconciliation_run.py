@@ -24,6 +24,7 @@ from gateway.config import (
     RECONCILIATION_LINES_PER_ITEM,
     RECONCILIATION_LINES_UNDER_WAY_MAX,
     RECONCILIATION_PATIENCE_MS,
+    RECONCILIATION_REST_SHARE,
     RECONCILIATION_RETRY_MS,
 )
 from gateway.errors import CallFailed, failure_of
@@ -96,7 +97,9 @@ class ReconciliationRun:
                 ErrorReason.OVERLOADED, f"more than {RECONCILIATION_LINES_MAX:,} lines: send several lists"
             )
         for start in range(0, len(fresh), RECONCILIATION_LINES_UNDER_WAY_MAX):
+            began = self._loop.time()
             await self._wave(fresh[start : start + RECONCILIATION_LINES_UNDER_WAY_MAX])
+            await asyncio.sleep((self._loop.time() - began) * RECONCILIATION_REST_SHARE)
 
     async def _wave(self, lines: Sequence[Line]) -> None:
         by_shard: dict[int, list[Line]] = {}

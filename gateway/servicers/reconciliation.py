@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
 from actors.domain.reconciliation_views import ReconciliationView
 from actors.domain.reconciliation_words import ReconciliationState
-from gateway.config import DRY_RUN_FINDINGS_MAX, RECONCILIATION_CHUNK_LINES_MAX, RESPONSE_FINDINGS_MAX
+from gateway.config import (
+    DRY_RUN_FINDINGS_MAX,
+    RECONCILIATION_CHUNK_LINES_MAX,
+    RECONCILIATION_LINES_UNDER_WAY_MAX,
+    RESPONSE_FINDINGS_MAX,
+)
 from gateway.errors import CallFailed, Violation, invalid
 from gateway.reconciliation_run import ReconciliationRun, TooDifferent
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
 from gateway.streams import Stream
 from gateway.translate import reconciliation as translate
-from gateway.translate.reconciliation import FINDING_KINDS, LINES_FIELD, ReconciliationRequests, Wanted
+from gateway.translate.reconciliation import FINDING_KINDS, LINES_FIELD, Line, ReconciliationRequests, Wanted
 from gateway.validation import Findings
 from stockade.v1 import reconciliation_service_pb2 as pb
 
@@ -71,17 +77,25 @@ class ReconciliationService:
                 raise invalid([Violation("header", "only the first message may be a header")])
             messages = getattr(message.chunk, field)
             self._check_chunk(message.chunk, field, len(messages))
-            lines = []
-            for one in messages:
-                found = Findings()
-                line = self._requests.line(wanted, one, index, found)
-                if line is None:
-                    run.fail_line(index, translate.description(found))
-                else:
-                    lines.append(line)
-                index += 1
-            await run.compare(lines)
+            for start in range(0, len(messages), RECONCILIATION_LINES_UNDER_WAY_MAX):
+                some = messages[
+                    start : start + RECONCILIATION_LINES_UNDER_WAY_MAX
+                ]  # no more at once: others wait meanwhile
+                await run.compare(self._read_lines(some, index + start, wanted, run))
+            index += len(messages)
         await run.compare_unlisted()
+
+    def _read_lines(self, messages: Sequence[Any], index: int, wanted: Wanted, run: ReconciliationRun) -> list[Line]:
+        """Those that are well formed; the others have failed. ``index``: of the first in the list."""
+        lines = []
+        for at, one in enumerate(messages, index):
+            found = Findings()
+            line = self._requests.line(wanted, one, at, found)
+            if line is None:
+                run.fail_line(at, translate.description(found))
+            else:
+                lines.append(line)
+        return lines
 
     @staticmethod
     def _check_chunk(chunk: pb.ReconciliationChunk, field: str, count: int) -> None:

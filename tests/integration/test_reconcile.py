@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from actors.domain.keys import stock_key
 from stockade import AsyncClient, StockadeError
-from stockade.client.reconciling import channel_line, open_order_line, stock_line
+from stockade.client.reconciling import RECONCILE, channel_line, header_message, open_order_line, stock_line
+from stockade.v1 import reconciliation_service_pb2 as pb
 from stockade.v1 import warehouse_event_service_pb2 as event_pb
 from tests.integration import host_world
-from tests.integration.gateway_world import World
+from tests.integration.gateway_world import World, until
 from tests.integration.test_gateway_with_host import available, node, receive, reserve, told
 
 
@@ -68,21 +70,35 @@ async def test_the_same_request_again_changes_nothing_and_answers_the_same():
 
 
 async def test_a_list_that_breaks_off_goes_on_when_it_is_sent_again():
-    async with service(A=10, B=10) as (client, here, _):
+    async with service(A=10, B=10) as (client, here, there):
+        method: Any = here.channel.stream_unary(
+            RECONCILE, request_serializer=pb.ReconcileRequest.SerializeToString, response_deserializer=bytes
+        )
+        call = method()
+        header = header_message("main", tolerance_units=1, request_id="night-1")
+        await call.write(pb.ReconcileRequest(header=header))
+        await call.write(pb.ReconcileRequest(chunk=pb.ReconciliationChunk(stock_lines=[stock_line("A", 9)])))
 
-        def breaks_off() -> Iterator[Any]:
-            yield stock_line("A", 9)
-            yield from (stock_line(f"none-{index}", 0) for index in range(999))
-            raise ConnectionError("the sender dies")
-
-        with pytest.raises(ConnectionError):
-            await client.reconcile("main", breaks_off(), tolerance_units=1, request_id="night-1", timeout_s=10)
+        books = there.host.engine.books
+        await until(lambda: books.stock[stock_key("main", "A")].sellable == 9)
+        call.cancel()
         (run, _, _) = await client.get_reconciliation(request_id="night-1")
         assert run.state == "RUNNING"
         lines = [stock_line("A", 9), stock_line("B", 10)]
         done = await client.reconcile("main", lines, tolerance_units=1, request_id="night-1")
         assert (done.reconciliation.state, done.reconciliation.counts.lines) == ("DONE", 2)
         assert await available(here, "A") == 9
+
+
+async def test_what_the_lines_raise_is_raised():
+    async with service() as (client, _, _):
+
+        def breaks_off() -> Iterator[Any]:
+            yield stock_line("A", 0)
+            raise ConnectionError("the sender dies")
+
+        with pytest.raises(ConnectionError):
+            await client.reconcile("main", breaks_off())
 
 
 async def test_bad_rows_fail_alone():
