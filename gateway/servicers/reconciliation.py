@@ -70,10 +70,16 @@ class ReconciliationService:
         """Chunk by chunk: the next is read when all lines of the last were answered. Raises CallFailed, TooDifferent."""
         field = LINES_FIELD[wanted.kind]
         index = 0
-        while (message := await stream.read()) is not None:
+        while True:
+            message = await stream.read()
+            if message is None:  # a caller that dies looks the same as one who has said all
+                raise invalid([Violation("end", "the list broke off: its last message must be the end")])
             if self._desk.closing.is_set():
                 raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "the gateway stops: send the list again")
-            if message.WhichOneof("part") != "chunk":
+            part = message.WhichOneof("part")
+            if part == "end":
+                break
+            if part != "chunk":
                 raise invalid([Violation("header", "only the first message may be a header")])
             messages = getattr(message.chunk, field)
             self._check_chunk(message.chunk, field, len(messages))
@@ -83,6 +89,9 @@ class ReconciliationService:
                 ]  # no more at once: others wait meanwhile
                 await run.compare(self._read_lines(some, index + start, wanted, run))
             index += len(messages)
+        if message.end.line_count != index:
+            said = f"says {message.end.line_count:,} lines; {index:,} came"
+            raise invalid([Violation("end.line_count", said)])
         await run.compare_unlisted()
 
     def _read_lines(self, messages: Sequence[Any], index: int, wanted: Wanted, run: ReconciliationRun) -> list[Line]:

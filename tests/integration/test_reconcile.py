@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from actors.domain.keys import stock_key
@@ -88,6 +89,25 @@ async def test_a_list_that_breaks_off_goes_on_when_it_is_sent_again():
         done = await client.reconcile("main", lines, tolerance_units=1, request_id="night-1")
         assert (done.reconciliation.state, done.reconciliation.counts.lines) == ("DONE", 2)
         assert await available(here, "A") == 9
+
+
+@pytest.mark.parametrize("end", [None, 2])
+async def test_nothing_is_concluded_from_a_list_that_has_no_end_or_not_all_its_lines(end):
+    async with service(A=10, B=10) as (client, here, _):
+        method: Any = here.channel.stream_unary(
+            RECONCILE, request_serializer=pb.ReconcileRequest.SerializeToString, response_deserializer=bytes
+        )
+        header = header_message("main", unlisted_keys="COUNT_AS_ZERO", request_id="night-1")
+        said = [pb.ReconcileRequest(header=header)]
+        said.append(pb.ReconcileRequest(chunk=pb.ReconciliationChunk(stock_lines=[stock_line("A", 10)])))
+        if end is not None:
+            said.append(pb.ReconcileRequest(end=pb.ReconciliationEnd(line_count=end)))
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await method(iter(said))
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        (run, findings, _) = await client.get_reconciliation(request_id="night-1")
+        assert (run.state, findings) == ("RUNNING", [])
+        assert await available(here, "B") == 10
 
 
 async def test_what_the_lines_raise_is_raised():

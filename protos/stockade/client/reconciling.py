@@ -112,7 +112,7 @@ class List:
         )
 
     def messages(self) -> Iterator[pb.ReconcileRequest]:
-        """The header, then chunks."""
+        """The header, chunks, the end."""
         try:
             yield from self._messages()
         except Exception as failure:
@@ -122,13 +122,16 @@ class List:
     def _messages(self) -> Iterator[pb.ReconcileRequest]:
         yield pb.ReconcileRequest(header=self.header)
         chunk: list[Any] = []
+        count = 0
         for line in self._lines() if callable(self._lines) else self._lines:
+            count += 1
             chunk.append(line)
             if len(chunk) >= CHUNK_LINES:
                 yield self._message(chunk)
                 chunk = []
         if chunk:
             yield self._message(chunk)
+        yield pb.ReconcileRequest(end=pb.ReconciliationEnd(line_count=count))
 
     def _message(self, lines: list[Any]) -> pb.ReconcileRequest:
         return pb.ReconcileRequest(chunk=pb.ReconciliationChunk(**{self._field: lines}))

@@ -283,12 +283,13 @@ Global___LineProblem: _TypeAlias = LineProblem  # noqa: Y015
 
 @_typing.final
 class ReconcileRequest(_message.Message):
-    """The header, or some lines."""
+    """The header, some lines, or the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___ReconciliationHeader:
         """What the lines are and what may be done about them."""
@@ -297,21 +298,48 @@ class ReconcileRequest(_message.Message):
     def chunk(self) -> Global___ReconciliationChunk:
         """Some lines."""
 
+    @_builtins.property
+    def end(self) -> Global___ReconciliationEnd:
+        """The list is whole."""
+
     def __init__(
         self,
         *,
         header: Global___ReconciliationHeader | None = ...,
         chunk: Global___ReconciliationChunk | None = ...,
+        end: Global___ReconciliationEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "header", b"header", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk", "end"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___ReconcileRequest: _TypeAlias = ReconcileRequest  # noqa: Y015
+
+@_typing.final
+class ReconciliationEnd(_message.Message):
+    """The list is whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_COUNT_FIELD_NUMBER: _builtins.int
+    line_count: _builtins.int
+    """How many lines were sent."""
+    def __init__(
+        self,
+        *,
+        line_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line_count", b"line_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconciliationEnd: _TypeAlias = ReconciliationEnd  # noqa: Y015
 
 @_typing.final
 class ReconciliationHeader(_message.Message):

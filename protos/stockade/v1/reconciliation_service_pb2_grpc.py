@@ -57,7 +57,8 @@ class ReconciliationServiceServicer:
     """
 
     def Reconcile(self, request_iterator, context):
-        """A header, then chunks of lines, as many as there are. Answered when all lines were compared. The same request id sent
+        """A header, then chunks of lines, as many as there are, then the end. Answered when all lines were compared. A stream that
+        breaks off before its end leaves the reconciliation RUNNING: nothing is concluded from lines that did not come. The same request id sent
         again goes on with the same reconciliation: nothing is booked twice; one that is done is answered at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

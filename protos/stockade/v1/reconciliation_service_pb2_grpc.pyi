@@ -34,7 +34,8 @@ class ReconciliationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReconciliationServiceAsyncStub: ...
     Reconcile: _grpc.StreamUnaryMultiCallable[_reconciliation_service_pb2.ReconcileRequest, _reconciliation_service_pb2.ReconcileResponse]
-    """A header, then chunks of lines, as many as there are. Answered when all lines were compared. The same request id sent
+    """A header, then chunks of lines, as many as there are, then the end. Answered when all lines were compared. A stream that
+    breaks off before its end leaves the reconciliation RUNNING: nothing is concluded from lines that did not come. The same request id sent
     again goes on with the same reconciliation: nothing is booked twice; one that is done is answered at once.
     """
     GetReconciliation: _grpc.UnaryUnaryMultiCallable[_reconciliation_service_pb2.GetReconciliationRequest, _reconciliation_service_pb2.GetReconciliationResponse]
@@ -48,7 +49,8 @@ class ReconciliationServiceAsyncStub(ReconciliationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Reconcile: _aio.StreamUnaryMultiCallable[_reconciliation_service_pb2.ReconcileRequest, _reconciliation_service_pb2.ReconcileResponse]  # type: ignore[assignment]
-    """A header, then chunks of lines, as many as there are. Answered when all lines were compared. The same request id sent
+    """A header, then chunks of lines, as many as there are, then the end. Answered when all lines were compared. A stream that
+    breaks off before its end leaves the reconciliation RUNNING: nothing is concluded from lines that did not come. The same request id sent
     again goes on with the same reconciliation: nothing is booked twice; one that is done is answered at once.
     """
     GetReconciliation: _aio.UnaryUnaryMultiCallable[_reconciliation_service_pb2.GetReconciliationRequest, _reconciliation_service_pb2.GetReconciliationResponse]  # type: ignore[assignment]
@@ -65,7 +67,8 @@ class ReconciliationServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_reconciliation_service_pb2.ReconcileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_reconciliation_service_pb2.ReconcileResponse, _abc.Awaitable[_reconciliation_service_pb2.ReconcileResponse]]:
-        """A header, then chunks of lines, as many as there are. Answered when all lines were compared. The same request id sent
+        """A header, then chunks of lines, as many as there are, then the end. Answered when all lines were compared. A stream that
+        breaks off before its end leaves the reconciliation RUNNING: nothing is concluded from lines that did not come. The same request id sent
         again goes on with the same reconciliation: nothing is booked twice; one that is done is answered at once.
         """
 
