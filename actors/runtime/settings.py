@@ -44,7 +44,7 @@ from actors.runtime.setting_values import (
     parse_named_tables,
     parse_size_bytes,
 )
-from actors.runtime.webhook_settings import Webhook, WebhookId, hide_webhook_secrets
+from actors.runtime.webhook_settings import Webhook, WebhookId, check_filters, hide_webhook_secrets
 
 __all__ = [
     "Channel",
@@ -254,6 +254,7 @@ class Settings(BaseModel):
             for channel in credential.channels:
                 if channel != "*" and channel not in self.channels:
                     raise ValueError(f"credential {credential.principal!r} names the unknown channel {channel!r}")
+        check_filters(self.webhooks, channels=self.channels, warehouses=self.warehouses)
         return self
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from actors.runtime.setting_values import HOUR_MS, MINUTE_MS, SECOND_MS, DurationMs, Identifier, SizeBytes
 
-__all__ = ["Webhook", "WebhookId", "WebhookSecret", "hide_webhook_secrets"]
+__all__ = ["Webhook", "WebhookId", "WebhookSecret", "check_filters", "hide_webhook_secrets"]
 
 SET = "(set)"
 WebhookId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # a consumer's id, and a metric's label
@@ -122,6 +123,15 @@ class Webhook(BaseModel):
         if len({secret.id for secret in self.secrets}) != len(self.secrets):
             raise ValueError("each secret needs an id of its own")
         return self
+
+
+def check_filters(webhooks: Mapping[str, Webhook], **declared: Collection[str]) -> None:
+    """Raises ValueError when a filter names a channel or a warehouse that is not declared: it would let nothing through."""
+    for webhook_id, webhook in webhooks.items():
+        for field, names in declared.items():
+            unknown = [name for name in getattr(webhook, field) if name not in names]
+            if unknown:
+                raise ValueError(f"webhooks.{webhook_id}.{field} names {unknown[0]!r}, which is not declared")
 
 
 def shown_url(url: str) -> str:

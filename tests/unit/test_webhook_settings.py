@@ -90,6 +90,8 @@ def test_everything_may_be_set_in_the_file(tmp_path: Path):
         ({"concurrency": 0}, "concurrency"),
         ({"backoff_ms_min": "1m", "backoff_ms_max": "1s"}, "backoff_ms_min must not exceed"),
         ({"retries": 5}, "retries"),
+        ({"channels": ["web", "wbe"]}, "webhooks.erp.channels names 'wbe'"),
+        ({"warehouses": ["mian"]}, "webhooks.erp.warehouses names 'mian'"),
     ],
 )
 def test_an_error_says_what_would_be_right(webhook: dict[str, Any], expected: str):
