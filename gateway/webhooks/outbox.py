@@ -117,8 +117,16 @@ class Outbox:
         """How many more changes may be taken in."""
         return self._config.unsettled_changes_max - self.unsettled
 
+    @property
+    def chunks_held(self) -> int:
+        """How many parts of the feed wait until all before them is settled."""
+        return len(self._chunks)
+
     def take(self, changes: Sequence[Change], cursor: str, now_ms: int) -> None:
         """Changes in the order of the feed, and the cursor behind them; also none, when only the cursor moved."""
+        if not changes and self._chunks:
+            self._chunks[-1].cursor = cursor or self._chunks[-1].cursor
+            return
         chunk = Chunk(cursor, len(changes), now_ms)
         self._chunks.append(chunk)
         self.unsettled += len(changes)

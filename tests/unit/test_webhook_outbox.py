@@ -120,6 +120,18 @@ def test_a_batch_that_fails_is_sent_again_as_it_was_and_keeps_its_lane_waiting()
     assert (again.batch_id, again.attempts, again.body()) == (batch.batch_id, 2, before)
 
 
+def test_a_feed_that_only_says_where_it_is_costs_no_memory_while_something_waits():
+    box = outbox(lanes=1)
+    box.take([change(1)], "c-0", 0)
+    for number in range(1, 1_000):
+        box.take([], f"c-{number}", number)
+    assert box.chunks_held == 1
+
+    (batch,) = box.due(1_000)
+    box.ended(batch, ACCEPTED, 1_000)
+    assert settled(box).cursor == "c-999"
+
+
 def test_a_lane_that_waits_holds_up_no_other():
     box = outbox(lanes=2)
     in_one, in_other = keys_of_two_lanes()
