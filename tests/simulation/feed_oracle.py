@@ -102,9 +102,13 @@ def expected(
             found.waiting.add(identity)
         else:
             booked.append(event)
-    for key in sorted({event.key for event in booked} | {order.key for order in orders}):
-        here = [event for event in booked if event.key == key]
-        _stock_key(found, key, here, [order for order in orders if order.key == key], lands)
+    here: dict[Key, tuple[list[WarehouseEvent], list[Order]]] = {}
+    for event in booked:
+        here.setdefault(event.key, ([], []))[0].append(event)
+    for order in orders:
+        here.setdefault(order.key, ([], []))[1].append(order)
+    for key, (events_here, orders_here) in here.items():
+        _stock_key(found, key, events_here, orders_here, lands)
     _transfers(found, booked)
     return found
 
@@ -218,36 +222,51 @@ def moved(
 def picked_nets(facts: Iterable[WarehouseEvent], orders: Sequence[Order]) -> dict[Promise, int]:
     """By promise: picks less unpicks less shipped; may be below nothing, when a shipment overtook its pick."""
     signs = {"PICK": 1, "UNPICK": -1, "SHIPMENT": -1}
+    known = names_of(orders)
     nets: dict[Promise, int] = {}
     for fact in facts:
         if fact.fact in signs:
-            promise = whose(fact.details["promise"], orders)
+            promise = whose(fact, known)
             nets[promise] = nets.get(promise, 0) + signs[fact.fact] * fact.details["quantity"]
     return nets
 
 
-def whose(promise: Promise, orders: Sequence[Order]) -> Promise:
-    """One name for a promise, whether it names the reservation or its order; the line does not matter."""
+def names_of(orders: Sequence[Order]) -> dict[Promise, Promise]:
+    """Under which one name goes what names the reservation, or its order; the line does not matter."""
+    names: dict[Promise, Promise] = {}
     for order in orders:
-        named = ("", order.channel_id, order.order_reference)
-        if promise and (promise[0] == order.reservation_id or (order.order_reference and promise[:3] == named)):
-            return (order.reservation_id, "", "")
-    return promise[:3]
+        name = (order.reservation_id, "", "")
+        names[name] = name
+        if order.order_reference:
+            names[("", order.channel_id, order.order_reference)] = name
+    return names
+
+
+def whose(fact: WarehouseEvent, names: Mapping[Promise, Promise]) -> Promise:
+    """The one name of a fact's promise."""
+    promise: Promise = tuple(fact.details["promise"][:3])
+    if promise and promise[0]:
+        promise = (promise[0], "", "")
+    return names.get(promise, promise)
 
 
 def _orders(found: Expected, key: Key, facts: Sequence[WarehouseEvent], orders: Sequence[Order]) -> None:
-    nets = picked_nets(facts, orders)
+    nets, names = picked_nets(facts, orders), names_of(orders)
+    shipped: dict[Promise, int] = {}
+    closed: set[Promise] = set()
+    for fact in facts:
+        if fact.fact == "SHIPMENT":
+            promise = whose(fact, names)
+            shipped[promise] = shipped.get(promise, 0) + fact.details["quantity"]
+            if fact.details["close_remainder"]:
+                closed.add(promise)
     open_units: dict[Promise, int] = {}
     for order in orders:
-        mine = (order.reservation_id, "", "")
-        shipments = [
-            fact for fact in facts if fact.fact == "SHIPMENT" and whose(fact.details["promise"], orders) == mine
-        ]
-        fulfilled = min(order.quantity, sum(shipment.details["quantity"] for shipment in shipments))
-        closed = any(shipment.details["close_remainder"] for shipment in shipments)
+        mine: Promise = (order.reservation_id, "", "")
+        fulfilled = min(order.quantity, shipped.get(mine, 0))
         _put(found.fulfilled, (key, order.reservation_id), fulfilled)
-        _put(found.released, (key, order.reservation_id), order.quantity - fulfilled if closed else 0)
-        open_units[mine] = 0 if closed else order.quantity - fulfilled
+        _put(found.released, (key, order.reservation_id), order.quantity - fulfilled if mine in closed else 0)
+        open_units[mine] = 0 if mine in closed else order.quantity - fulfilled
     shown = {promise: max(0, net) for promise, net in nets.items()}
     _put(found.picked, key, sum(shown.values()))
     _put(

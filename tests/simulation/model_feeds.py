@@ -78,8 +78,8 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     if reason:
         return _received(feed, event, model_warehouse.reject(model, reason, shard))
     place = model_warehouse.awaited(event)
-    whole_to = feed.whole_to + 1 if sequence == feed.whole_to + 1 else feed.whole_to
-    if place > whole_to:
+    feed.receive(sequence)
+    if place > feed.whole_to:
         identity = ("event", event["source_id"], event["event_id"])
         feed.waiting[identity] = Waiting(place, now_ms + model.settings.deferral_ms_max, event, shard)
         return _received(feed, event, told("DEFERRED"))
