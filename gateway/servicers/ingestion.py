@@ -85,7 +85,9 @@ class Ingestion:
                     continue
             item = make(event, cause, findings)
             if findings:
-                prefix = f"events[{index}]." if opening is None else "event."
+                prefix = (
+                    f"events[{index}]." if opening is None else ""
+                )  # a result of a stream names its event by its id
                 failed[index] = (source_id, event_id, failed_check(findings, prefix))
                 findings = Findings()
             else:

@@ -20,6 +20,9 @@ from tests.fuzz.registry import Random
 METHODS: dict[str, Any] = {
     method.name: method for file, service, _ in SERVICES for method in file.DESCRIPTOR.services_by_name[service].methods
 }
+# What can be called without a host's shell behind it, whose long polls a stream of changes needs.
+CALLED = {name: method for name, method in METHODS.items() if method.client_streaming or not method.server_streaming}
+EVENT: Any = METHODS["IngestEvents"].input_type.fields_by_name["events"].message_type
 IDS = {
     "sku": ("A", "B", "C"),
     "warehouse_id": ("main", "om"),
@@ -50,6 +53,23 @@ INTEGERS = {
 def request(random: Random, method: str, nastiness: float) -> Message:
     """A request of a method. ``nastiness``: how likely each value is a nasty one."""
     return filled(random, METHODS[method].input_type, nastiness, 0)
+
+
+def stream(random: Random, method: str, nastiness: float) -> list[bytes]:
+    """The messages of a caller's stream: mostly its opening, then some with what it brings."""
+    descriptor = METHODS[method].input_type
+    first = descriptor.fields[0]
+    messages = []
+    for at in range(random.choice((1, 2, 3, 5))):
+        message: Any = filled(random, descriptor, nastiness, 0)
+        if random.random() > nastiness / 2:
+            if at:
+                message.ClearField(first.name)
+            else:
+                message.Clear()
+                getattr(message, first.name).CopyFrom(filled(random, first.message_type, nastiness, 1))
+        messages.append(message.SerializeToString())
+    return messages
 
 
 def filled(random: Random, descriptor: Descriptor, nastiness: float, depth: int) -> Message:

@@ -38,7 +38,9 @@ from gateway.metrics import Metrics
 from gateway.rpc import Wrapper
 from gateway.server import SERVICES
 from gateway.servicers.desk import Desk
+from gateway.streams import handler
 from gateway.validation import KnownNames
+from tests.fuzz import nasty
 from tests.fuzz.requests import START_MS
 
 SHARDS = 4
@@ -63,11 +65,22 @@ LOOP = asyncio.new_event_loop()
 class Context:
     """A call's context, as far as the handlers use one."""
 
-    def __init__(self, metadata: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, metadata: Sequence[tuple[str, str]], messages: Sequence[Any] = ()) -> None:
         self._metadata = metadata
+        self._messages = iter(messages)
+        self.written: list[Message] = []
         self.code = grpc.StatusCode.OK
         self.details = ""
         self.trailers: dict[str, Any] = {}
+
+    async def read(self) -> Any:
+        return next(self._messages, grpc.aio.EOF)
+
+    async def write(self, message: Message) -> None:
+        self.written.append(message)
+
+    def done(self) -> bool:
+        return False
 
     def time_remaining(self) -> float | None:
         return 3.0
@@ -111,18 +124,34 @@ class Service:
             servicer = make(desk)
             for method in file.DESCRIPTOR.services_by_name[name].methods:
                 request_class = GetMessageClass(method.input_type)
-                handlers[method.name] = wrapper.unary(method.name, request_class, getattr(servicer, method.name))
+                handlers[method.name] = handler(wrapper, method, request_class, getattr(servicer, method.name))
         return handlers
 
     def call(self, method: str, raw: bytes, metadata: Sequence[tuple[str, str]] = ()) -> tuple[Context, Message | None]:
         """The context after the call, and the response as its bytes say it."""
-        handler = self.handlers[method]
+        found = self.handlers[method]
+        if found.request_streaming:
+            return self._talk(found, raw, metadata)
         context = Context(metadata)
-        request = handler.request_deserializer(raw)
-        response = LOOP.run_until_complete(handler.unary_unary(request, context))
+        request = found.request_deserializer(raw)
+        response = LOOP.run_until_complete(found.unary_unary(request, context))
         if response is None:
             return context, None
-        return context, type(response).FromString(handler.response_serializer(response))
+        return context, type(response).FromString(found.response_serializer(response))
+
+    def _talk(self, found: Any, raw: bytes, metadata: Sequence[tuple[str, str]]) -> tuple[Context, Message | None]:
+        """A caller's stream, whose messages ``raw`` holds; all that was answered, merged."""
+        parts = nasty.unpack(raw)
+        said = parts if isinstance(parts, list) and all(isinstance(part, bytes) for part in parts) else [raw]
+        context = Context(metadata, [found.request_deserializer(part) for part in said])
+        response = LOOP.run_until_complete((found.stream_unary or found.stream_stream)(None, context))
+        written = context.written if response is None else [response]
+        if context.code is not grpc.StatusCode.OK or not written:
+            return context, None
+        merged = type(written[0])()
+        for message in written:
+            merged.MergeFrom(type(message).FromString(found.response_serializer(message)))
+        return context, merged
 
     timeline = TIMELINE
     cluster_id = CLUSTER

@@ -48,7 +48,7 @@ def make(random: Random) -> bytes:
     if random.random() < 0.8:
         steps.append([0, "IngestEvents", first_stock(), {}])
     for _ in range(random.choice((1, 2, 4, 12, 24))):
-        method = random.choice(OFTEN if random.random() < 0.5 else tuple(requests.METHODS))
+        method = random.choice(OFTEN if random.random() < 0.5 else tuple(requests.CALLED))
         steps.append([_pass_ms(random), method, _raw(random, method, nastiness), _metadata(random)])
         if random.random() < 0.15:
             steps.append([_pass_ms(random), *random.choice(steps)[1:]])  # the same bytes again
@@ -76,6 +76,9 @@ def _metadata(random: Random) -> dict[str, str]:
 
 
 def _raw(random: Random, method: str, nastiness: float) -> bytes:
+    if requests.METHODS[method].client_streaming:
+        messages = requests.stream(random, method, nastiness)
+        return nasty.pack([nasty.spoiled(random, one) if random.random() < nastiness / 4 else one for one in messages])
     message = requests.request(random, method, nastiness)
     if method in LISTS and random.random() < 0.5:
         _forge_token(random, method, message)
@@ -117,10 +120,10 @@ def change(random: Random, data: bytes) -> bytes:
         steps[at][0] = _pass_ms(random)
     elif how < 0.85:
         steps.insert(random.randrange(len(steps) + 1), steps[at])
-    elif how < 0.95 and steps[at][1] in requests.METHODS:
+    elif how < 0.95 and steps[at][1] in requests.CALLED:
         steps[at][2] = _raw(random, steps[at][1], 0.2)
     else:
-        steps[at][1] = random.choice(tuple(requests.METHODS))
+        steps[at][1] = random.choice(tuple(requests.CALLED))
     return nasty.pack(steps)
 
 
@@ -144,7 +147,7 @@ def run(data: bytes) -> None:
 
 
 def _step(service: Service, pass_ms: Any, method: Any, raw: Any, metadata: Any) -> None:
-    if not isinstance(raw, bytes) or method not in requests.METHODS:
+    if not isinstance(raw, bytes) or method not in requests.CALLED:
         return
     if pass_ms == RESTART:
         service.restart()
@@ -160,6 +163,8 @@ def _step(service: Service, pass_ms: Any, method: Any, raw: Any, metadata: Any) 
         return
     assert context.code is grpc.StatusCode.OK, (method, context.code)
     requests.check_answer(response)
+    if method == "StreamEvents":  # whose results speak of their event, by its id
+        descriptor = requests.EVENT
     for status in _statuses(response):
         check_status(status, descriptor)
 
