@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from actors.domain.alarms import raise_alarm, watch_shortage
 from actors.domain.answers import Reply, error, ok
+from actors.domain.drifts import quarantine, supersede
 from actors.domain.events import StockKeyRegistered
 from actors.domain.fulfilling import in_bounds
 from actors.domain.history import Place
 from actors.domain.identity import feed_key, order_key
 from actors.domain.keys import split_stock_key
-from actors.domain.outcomes import Disposition, ErrorReason, ExceptionKind, SellingState
+from actors.domain.outcomes import Disposition, ErrorReason, ExceptionKind
 from actors.domain.placed_counts import book_at, expected_at, is_made_up_since, place_of_list
-from actors.domain.policies import change_selling
 from actors.domain.quantities import available_to_sell
 from actors.domain.reconciliation_commands import Header, ReconcileLines
 from actors.domain.reconciliation_events import FindingMade
@@ -40,7 +40,6 @@ from actors.domain.suspects import Suspects
 from actors.domain.turn import Turn
 
 MATCH = 0  # what a line that matches is answered with
-SUSPENDED = int(SellingState.SUSPENDED)
 WOULD = {FindingState.BOOKED: FindingState.WOULD_BOOK, FindingState.QUARANTINED: FindingState.WOULD_QUARANTINE}
 
 
@@ -52,6 +51,7 @@ class Run(NamedTuple):
     dry_run: bool
     place: Place | None  # None: the books of now
     suspects: Suspects
+    as_of_ms: int
 
 
 def reconcile_lines(turn: Turn, shard: ShardState, command: ReconcileLines) -> Reply:
@@ -62,7 +62,9 @@ def reconcile_lines(turn: Turn, shard: ShardState, command: ReconcileLines) -> R
     header = Header(*command.header)
     stream = feed_key(header.source_id, header.stream_id) if header.source_id else ""
     place = place_of_list(header.source_id, header.stream_id, header.as_of_source_sequence, header.as_of_time_ms)
-    run = Run(command.reconciliation_id, header, command.dry_run, place, Suspects(turn.books, shard, stream, place))
+    as_of_ms = place.occur_time_ms if place is not None else turn.now_ms
+    suspects = Suspects(turn.books, shard, stream, place)
+    run = Run(command.reconciliation_id, header, command.dry_run, place, suspects, as_of_ms)
     compare = LINES[command.kind]
     results = [compare(turn, shard, run, *line) for line in command.lines]
     return ok(LinesView(results, turn.position(shard)))
@@ -108,8 +110,10 @@ def _stock(  # noqa: PLR0913  what a line says
         return _problem(LineProblem.BEFORE_HISTORY, quantity)
     counted = Counted(disposition, quantity, includes_picked, expected)
     if not counted.difference:
-        if actor is not None and run.suspects.holes() and not run.dry_run:
-            _book(turn, actor, run, counted)  # what fills the hole later must find the count
+        if actor is not None and not run.dry_run:
+            if run.suspects.holes():
+                _book(turn, actor, run, counted)  # what fills the hole later must find the count
+            supersede(turn, actor, disposition, run.as_of_ms)
         return MATCH
     if actor is not None and not in_bounds(actor, disposition, counted.difference):
         return _problem(LineProblem.QUANTITY_OUT_OF_RANGE, quantity)
@@ -175,8 +179,7 @@ def _settle(  # noqa: PLR0913  the parts of a finding
     if state == FindingState.BOOKED:
         booked = _book(turn, actor, run, counted)
     elif state == FindingState.QUARANTINED:
-        suspends = actor.selling_state != SUSPENDED or suspended_by_findings(turn, actor)
-        change_selling(turn, actor, SUSPENDED)
+        suspends = quarantine(turn, actor)
         message = _message(actor.key, run, counted, suspects)
         drift = ExceptionKind.RECONCILIATION_DRIFT
         opened = raise_alarm(turn, shard, drift, actor.key, message, abs(counted.difference), [])
@@ -195,13 +198,9 @@ def _settle(  # noqa: PLR0913  the parts of a finding
         suspects,
     )
     turn.emit(shard, made)
+    if state != FindingState.REPORTED:
+        supersede(turn, actor, counted.disposition, run.as_of_ms, but=key)
     return line_view(shard.findings[key])
-
-
-def suspended_by_findings(turn: Turn, actor: StockActor) -> bool:
-    """Whether selling is suspended because of differences that nobody decided, and not by an operator."""
-    findings = turn.books.reconciliations.quarantined.get(actor.key, ())
-    return any(actor.shard.findings[key].suspends for key in findings)
 
 
 def _message(key: str, run: Run, counted: Counted, suspects: Sequence[str]) -> str:

@@ -70,6 +70,7 @@ class FindingState(IntEnum):
     DISCARDED = 5
     WOULD_BOOK = 6  # only in answers of a dry run
     WOULD_QUARANTINE = 7
+    SUPERSEDED = 8  # quarantined, then a later list was compared
 
 
 class LineProblem(IntEnum):

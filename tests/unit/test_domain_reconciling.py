@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors.domain.commands import Verb
+from actors.domain.commands import Cause, Verb
+from actors.domain.drifts import accept_count, discard_count
 from actors.domain.keys import stock_key
 from actors.domain.reconciliation_state import Counts
 from actors.domain.reconciliation_views import FindingView, LineView, ReconciliationView
@@ -16,6 +17,8 @@ from actors.domain.reconciliation_words import (
     RequestReason,
 )
 from actors.domain.rules import Rules
+from actors.domain.turn import Turn
+from actors.shard.encoding import read_entry_row, read_reservation_row
 from actors.shard.placement import shard_of
 from tests.unit.world import SHARDS, World
 
@@ -112,6 +115,80 @@ def test_beyond_the_tolerance_nothing_is_booked_and_selling_is_suspended(world):
     exception = actor.shard.exceptions[found.exception_id]
     assert "7 counted, 10 in the books" in exception.fields[2]
     assert exception.quantity == 3
+    world.restart()
+
+
+def exception_of(world, found):
+    return next(
+        shard.exceptions[found.exception_id]
+        for shard in world.engine.books.shards.values()
+        if found.exception_id in shard.exceptions
+    )
+
+
+def decide(world, effect, found):
+    """As ResolveException does, inside a turn."""
+    engine = world.engine
+    exception = exception_of(world, found)
+    shard = engine.books.stock[exception.fields[1]].shard
+    turn = Turn(engine.books, world.now_ms, {}, read_reservation_row, read_entry_row)
+    turn.begin(Cause(43, "", "q9"))
+    problem = effect(turn, shard, exception)
+    result = engine._result(turn, [], [], 0)  # there is no command of its own for it
+    world.journal.append(result.records, result.entries, result.read_heads)
+    return problem
+
+
+def test_an_accepted_count_is_booked_and_the_stock_key_is_sold_again(world):
+    found = Desk(world).count("A", 7)
+    world.receive("A", 2)  # since then
+    assert decide(world, accept_count, found) == ""
+    assert world.ats("A") == 9
+    assert decide(world, accept_count, found) == "its difference was decided already"
+    world.restart()
+
+
+def test_a_discarded_count_leaves_the_books_and_the_stock_key_is_sold_again(world):
+    found = Desk(world).count("A", 7)
+    assert decide(world, discard_count, found) == ""
+    assert world.ats("A") == 10
+    world.restart()
+
+
+def test_what_an_operator_suspended_is_not_sold_again(world):
+    world.set_policy("A", selling=2)
+    found = Desk(world).count("A", 7)
+    assert decide(world, discard_count, found) == ""
+    assert world.ats("A") == 0
+
+
+def test_a_stock_key_is_sold_again_when_its_last_difference_has_ended(world):
+    first = Desk(world).count("A", 7)
+    other = Desk(world).count("A", 3, disposition=3)
+    decide(world, discard_count, first)
+    assert world.ats("A") == 0
+    decide(world, accept_count, other)
+    assert (world.ats("A"), world.on_hand("A", 3)) == (10, 3)
+    world.restart()
+
+
+def test_a_later_list_that_agrees_ends_an_earlier_difference(world):
+    found = Desk(world).count("A", 7)
+    world.pass_ms(1)
+    assert Desk(world, run="rc-2-7-1").count("A", 10) == 0
+    assert world.ats("A") == 10
+    assert exception_of(world, found).state == 2
+    world.restart()
+
+
+def test_a_later_list_that_differs_again_takes_the_place_of_the_earlier_one(world):
+    first = Desk(world).count("A", 7)
+    world.pass_ms(1)
+    again = Desk(world, run="rc-2-7-1").count("A", 6)
+    assert (exception_of(world, first).state, exception_of(world, again).state) == (2, 1)
+    assert world.ats("A") == 0
+    decide(world, accept_count, again)
+    assert world.ats("A") == 6
     world.restart()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from actors.domain.drifts import accept_count
 from actors.domain.outcomes import Disposition, IngestOutcome
-from actors.domain.reconciliation_words import FindingKind, FindingState, LineProblem
-from tests.unit.test_domain_reconciling import Desk, events_of
+from actors.domain.reconciliation_words import FindingKind, FindingState, LineProblem, RequestReason
+from tests.unit.test_domain_reconciling import Desk, decide, events_of, runs
 from tests.unit.world import World
 
 
@@ -121,3 +122,29 @@ def test_a_list_from_the_future_is_refused(world):
 
 def test_a_list_placed_by_time_alone(world):
     assert Desk(world, time_ms=world.listed_ms).count("A", 10) == 0
+
+
+def test_an_accepted_count_stands_at_its_place(world):
+    found = desk(world).count("A", 3)
+    assert found.state == FindingState.QUARANTINED
+    world.receive("A", 1, sequence=3)
+    assert decide(world, accept_count, found) == ""
+    assert world.ats("A") == 3 + 4 + 1
+    world.restart()
+
+
+def test_an_accepted_count_whose_history_is_gone_books_what_differed_then(world):
+    found = desk(world).count("A", 3)
+    world.pass_ms(80 * 3_600_000)
+    assert decide(world, accept_count, found) == ""
+    assert world.ats("A") == 7
+    world.restart()
+
+
+def test_a_hole_that_stays_asks_for_a_reconciliation_of_its_warehouse(world):
+    world.receive("A", 1, sequence=5)
+    assert not runs(world)
+    world.pass_ms(world.rules.gap_patience_ms + 1)
+    (asked,) = runs(world)
+    assert (asked.warehouse_id, asked.reason, asked.source_id) == ("main", RequestReason.FEED_GAP, "wms")
+    world.restart()

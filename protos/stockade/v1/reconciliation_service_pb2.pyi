@@ -227,6 +227,8 @@ class _FindingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingS
     """A dry run: it would be booked."""
     FINDING_STATE_WOULD_QUARANTINE: _FindingState.ValueType  # 7
     """A dry run: it would be quarantined."""
+    FINDING_STATE_SUPERSEDED: _FindingState.ValueType  # 8
+    """Quarantined, then a later list of the same stock key was compared."""
 
 class FindingState(_FindingState, metaclass=_FindingStateEnumTypeWrapper):
     """What was done about a finding."""
@@ -247,6 +249,8 @@ FINDING_STATE_WOULD_BOOK: FindingState.ValueType  # 6
 """A dry run: it would be booked."""
 FINDING_STATE_WOULD_QUARANTINE: FindingState.ValueType  # 7
 """A dry run: it would be quarantined."""
+FINDING_STATE_SUPERSEDED: FindingState.ValueType  # 8
+"""Quarantined, then a later list of the same stock key was compared."""
 Global___FindingState: _TypeAlias = FindingState  # noqa: Y015
 
 class _LineProblem:
