@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.peers.catalog import Peer
 
 RESULTS = Path(__file__).parent / "results"
-COMMANDS = ("run", "peers", "list", "compare", "report", "check", "reconcile")
+COMMANDS = ("run", "peers", "list", "compare", "report", "check", "reconcile", "feed")
 PEER_SCENARIOS = ("hot", "spread", "hot-batch", "spread-batch", "hot-batch-1000")
 EXIT_FAILED, EXIT_USAGE, EXIT_INVALID, EXIT_TERMINATED = 1, 2, 3, 143
 
@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--seconds", type=float, default=20, help="of reservations alone (default 20)")
     reconcile.add_argument("--gateways", type=int, default=1)
     reconcile.add_argument("--seed", type=int, default=1)
+    feed = commands.add_parser("feed", help="how fast changes go out, and how soon a watcher hears of them")
+    feed.add_argument("--changes", type=int, default=1_000_000, help="to catch up with (default 1,000,000)")
+    feed.add_argument("--watch-seconds", type=float, default=20.0)
+    feed.add_argument("--cpus", help="processors for everything (default the first two; '' for all)")
+    feed.add_argument("--seed", type=int, default=1)
+    feed.add_argument("--output", type=Path, help="figures as JSON")
     check = commands.add_parser("check", help="CPU a claim of a fixed workload against the committed record")
     check.add_argument("--record", action="store_true", help="write the record instead")
     check.add_argument("--rounds", type=int, default=9, help="the least of so many counts (default 9)")
@@ -104,6 +110,7 @@ def main(arguments: list[str]) -> int:
             "report": report,
             "check": check,
             "reconcile": reconcile,
+            "feed": feed,
         }[options.command](options)
     except (ScenarioError, ResultError) as error:
         print(error, file=sys.stderr)
@@ -247,6 +254,16 @@ def report(options: argparse.Namespace) -> int:
         write_html(results, options.html)
         print(f"report in {options.html}")
     return 0
+
+
+def feed(options: argparse.Namespace) -> int:
+    """The change feed."""
+    from bench.feed import run_feed
+
+    pin(options.cpus)
+    return run_feed(
+        changes=options.changes, watch_seconds=options.watch_seconds, seed=options.seed, output=options.output
+    )
 
 
 def check(options: argparse.Namespace) -> int:
