@@ -92,6 +92,7 @@ class HostChanges:
         self._too_early: list[tuple[Poll, int]] = []
         self._polls = 0  # not answered yet
         self._asked_ms = 0
+        self._answers = 0
         self._began_turn = 0
         self._durable_ms = 0
 
@@ -201,7 +202,8 @@ class HostChanges:
         weight_left = poll.weight_max
         told = []
         whole = True
-        for shard, sequence in poll.cursor.items():
+        self._answers += 1
+        for shard, sequence in _rotated(poll.cursor, self._answers):  # none waits behind a busy one for ever
             ring = rings[shard]
             if sequence < ring.floor:
                 whole = False
@@ -267,3 +269,9 @@ class HostChanges:
             "changes_published": self.log.published,
             "change_pieces_read": self.pieces_read,
         }
+
+
+def _rotated(cursor: Mapping[int, int], start: int) -> list[tuple[int, int]]:
+    places = list(cursor.items())
+    start %= len(places) or 1
+    return places[start:] + places[:start]

@@ -33,6 +33,9 @@ TAIL_BYTES_MAX = 32 * 1024 * 1024  # some 300,000 changes
 
 log = logging.getLogger(__name__)
 
+# (result, [(shard, up to, chunks), …], whether any host answered)
+Asked = tuple[int, list[tuple[int, int, list[Chunk]]], bool]
+
 
 class Listener(Protocol):
     """Hears of every change as it comes."""
@@ -192,9 +195,7 @@ class ChangeHub:
 
     # --- asking a host ---------------------------------------------------------------------------------------------------
 
-    async def ask(
-        self, places: Mapping[int, int], weight_max: int
-    ) -> tuple[int, list[tuple[int, int, list[Chunk]]], bool]:
+    async def ask(self, places: Mapping[int, int], weight_max: int) -> Asked:
         """What follows the places, straight from the hosts, for one reader: (result, [(shard, up to, chunks), …], whether any
         host answered). A host that is away tells nothing now."""
         by_host: dict[str, list[tuple[int, int]]] = {}

@@ -5,10 +5,11 @@ the hosts. It pulls, so nothing is kept for it: a reader that does not come is n
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.changes.cursors import cursor_text
-from gateway.changes.hub import FOLLOW_WEIGHT_MAX, FROM_OLDEST, RESYNC_TIMELINE, WHOLE, ChangeHub
+from gateway.changes.hub import FOLLOW_WEIGHT_MAX, FROM_OLDEST, RESYNC_TIMELINE, WHOLE, Asked, ChangeHub
 from gateway.changes.rows import Row, RowFilter
 from gateway.changes.tails import Chunk
 
@@ -73,6 +74,8 @@ class ChangeReader:
         self._hub = hub
         self._filter = row_filter
         self._times: dict[int, int] = {}  # of the last change taken, by shards that lag
+        self._order = deque(self.places)
+        self._ahead: tuple[dict[int, int], asyncio.Task[Asked]] | None = None
         self._believed = False  # a host knows places as new as these: another gateway was ahead of this one
         self._loop = asyncio.get_running_loop()
 
@@ -91,7 +94,7 @@ class ChangeReader:
                 return batch
             lagging = self._from_tails(batch, count_max)
             if lagging and batch.count < count_max and not batch.full:
-                result, found, answered = await hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
+                result, found, answered = await self._ask(lagging, count_max)
                 if result != WHOLE:
                     batch.resync = result
                     return batch
@@ -102,6 +105,8 @@ class ChangeReader:
                     if chunks:
                         self._times[shard] = chunks[-1].rows[-1][2]
                 self._note_time(lagging)
+                if found:
+                    self._ask_ahead(count_max)
                 if not answered and not batch.count:
                     await asyncio.sleep(HOST_AWAY_PAUSE_S)
             left_s = end_s - self._loop.time()
@@ -115,7 +120,8 @@ class ChangeReader:
         tails = self._hub.tails.by_shard
         lagging: dict[int, int] = {}
         whole = True
-        for shard, sequence in self.places.items():
+        for shard in list(self._order):
+            sequence = self.places[shard]
             tail = tails.get(shard)
             if tail is None or sequence < tail.floor or (sequence > tail.upto and not self._believed):
                 lagging[shard] = sequence
@@ -124,6 +130,7 @@ class ChangeReader:
                 continue
             if batch.count >= count_max or batch.full:
                 whole = False
+                self._order.rotate(-self._order.index(shard))  # it is the first of the next round: none waits for ever
                 break
             chunks = tail.chunks
             upto = tail.upto
@@ -138,6 +145,33 @@ class ChangeReader:
             batch.as_of_ms = self._hub.as_of()[1]
             self.time_ms = max(self.time_ms, batch.as_of_ms)
         return lagging
+
+    async def _ask(self, lagging: Mapping[int, int], count_max: int) -> Asked:
+        """What follows these places; asked already while the last batch was on its way out, where it was foreseen."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if ahead[0] == lagging:
+                return await ahead[1]
+            ahead[1].cancel()
+        return await self._hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
+
+    def _ask_ahead(self, count_max: int) -> None:
+        """While a batch is encoded and sent the host reads the next."""
+        tails = self._hub.tails.by_shard
+        lagging = {
+            shard: self.places[shard]
+            for shard in self._order
+            if shard not in tails or self.places[shard] < tails[shard].floor
+        }
+        if lagging:
+            asked = self._hub.ask(lagging, min(count_max, FOLLOW_WEIGHT_MAX))
+            self._ahead = (lagging, self._loop.create_task(asked))
+
+    def close(self) -> None:
+        """It reads no more."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
 
     def _note_time(self, lagging: Iterable[int]) -> None:
         """While catching up: what happened before the oldest of the last changes that came of each shard is taken in."""

@@ -128,13 +128,16 @@ class _Delivery:
             async for batch in self._snapshot(reading.row_filter):
                 await self._deliver(batch, reader, snapshot=True)
         heartbeat_s = reading.heartbeat_ms / 1000
-        while not self._desk.closing.is_set():
-            batch = await reader.next(reading.count_max, heartbeat_s)
-            await self._deliver(batch, reader)
-            if batch.resync:
-                return
-            if self._rpc_over():
-                raise CallFailed(ErrorReason.DEADLINE_EXCEEDED)
+        try:
+            while not self._desk.closing.is_set():
+                batch = await reader.next(reading.count_max, heartbeat_s)
+                await self._deliver(batch, reader)
+                if batch.resync:
+                    return
+                if self._rpc_over():
+                    raise CallFailed(ErrorReason.DEADLINE_EXCEEDED)
+        finally:
+            reader.close()
         raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "the gateway stops: go on from your cursor", retry_after_ms=100)
 
     def _rpc_over(self) -> bool:

@@ -77,6 +77,13 @@ class WatchStream:
         wanted = RowFilter(warehouse_ids=watch.warehouses)
         places = {shard: cursor.sequences.get(shard, 0) for shard in self._hub.shards}
         reader = ChangeReader(self._hub, cursor.timeline, places, wanted, cursor.time_ms)
+        try:
+            return await self._catch_up(reader)
+        finally:
+            reader.close()
+
+    async def _catch_up(self, reader: ChangeReader) -> bool:
+        watch = self._watch
         latest: dict[str, tuple[int, Any]] = {}
         while True:
             batch = await reader.next(CATCH_UP_COUNT, self._heartbeat_s, RowBatch)
