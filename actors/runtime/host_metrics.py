@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from actors.domain.state import Books
+from actors.runtime.consumer_metrics import consumer_metrics
 from actors.runtime.feed_metrics import feed_metrics, feed_views
 from actors.shard.statistics import COMMIT_BUCKETS_S
 
@@ -27,6 +28,8 @@ GAUGES = {
     "queue_lines": ("stockade_queue_lines", "Lines that wait for a turn"),
     "accepts_claims": ("stockade_accepts_claims", "1 while new claims are accepted; 0: the disk is below the floor"),
     "links": ("stockade_links", "Gateways connected to the host"),
+    "change_log_bytes": ("stockade_change_log_bytes", "Recent changes in memory; 0 while nobody reads"),
+    "change_polls": ("stockade_change_polls", "Gateways that wait for changes, and readers that catch up"),
     "clock_offset_ms": ("stockade_clock_offset_milliseconds", "Shard time minus wall time"),
 }
 COUNTERS = {
@@ -39,6 +42,8 @@ COUNTERS = {
     "late": ("stockade_late", "Commands dropped undone because they came too late"),
     "records": ("stockade_journal_records", "Records made durable"),
     "snapshots": ("stockade_snapshots", "Snapshots published"),
+    "changes_published": ("stockade_changes_published", "Changes told while somebody read, with their lines"),
+    "change_pieces_read": ("stockade_change_pieces_read", "Times that older changes were read back from the journal"),
     "clock_jumps": ("stockade_clock_jumps", "Jumps of the wall clock that were ignored"),
 }
 
@@ -81,6 +86,7 @@ class HostCollector(Collector):
         yield depth
         if self._books is not None:
             yield from feed_metrics(feed_views(self._books), self._now_ms)
+            yield from consumer_metrics(self._books, self._now_ms)
 
 
 def commit_histogram(status: Mapping[str, Any]) -> HistogramMetricFamily:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import changes_command, events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import client_commands as client
-from gateway.cli import events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import reconcile_command as reconciling
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
@@ -60,6 +60,9 @@ for name, panel, command in (
     ("exceptions", STOCK, client.list_exceptions),
     ("feeds", STOCK, feeds_command.show_feeds),
     ("transfers", STOCK, transfer_commands.transfers),
+    ("watch", STOCK, changes_command.watch),
+    ("changes", SERVICE, changes_command.read_changes),
+    ("consumers", SERVICE, changes_command.consumers),
     ("reserve", RESERVATIONS, client.reserve),
     ("confirm", RESERVATIONS, client.confirm),
     ("release", RESERVATIONS, client.release),
