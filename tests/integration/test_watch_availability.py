@@ -13,7 +13,7 @@ from gateway.changes.cursors import cursor_text, read_cursor
 from stockade.v1 import availability_service_pb2 as pb
 from stockade.v1 import availability_service_pb2_grpc
 from stockade.v1.stock_key_pb2 import StockKey
-from tests.integration.change_world import PATIENCE_S, ChangeWorld, change_world
+from tests.integration.change_world import PATIENCE_S, ChangeWorld, Reader, change_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -164,17 +164,26 @@ async def test_what_to_watch_must_be_said(wrong: dict[str, Any]) -> None:
             await call.read()
 
 
-async def test_a_silent_feed_makes_every_availability_of_its_warehouse_stale() -> None:
-    async with change_world() as world:
+async def test_a_silent_feed_makes_every_availability_of_its_warehouse_stale_until_it_is_heard() -> None:
+    async with change_world(warehouses={"main": {"feeds": {"wms": "1s"}}, "overflow": {}}) as world:
         await world.receive("A", 9)
+        reader = world.read(from_now=True)
         watcher = await Watcher(world, "A").fresh()
-        books = world.node.host.engine.books
-        books.set_stale("wms", "main", stale=True)
-        await world.reserve("A")  # its change is told with what holds now
         await watcher.until(lambda: watcher.stale == {"A": True})
+        assert watcher.values == {"A": 9}
 
-        reader = await world.read(from_oldest=True).caught_up()
-        assert [one.availability.stale for one in reader.changes if one.WhichOneof("change") == "availability"][-1]
+        await world.receive("B", 1)
+        await watcher.until(lambda: watcher.stale == {"A": False})
+        await reader.until(lambda reader: len(warehouse_changes(reader)) >= 2)
+        assert warehouse_changes(reader)[:2] == [("main", True), ("main", False)]
+
+
+def warehouse_changes(reader: Reader) -> list[tuple[str, bool]]:
+    return [
+        (one.warehouse.warehouse_id, one.warehouse.stale)
+        for one in reader.changes
+        if one.WhichOneof("change") == "warehouse"
+    ]
 
 
 # --- the gateway's view -----------------------------------------------------------------------------------------------------
