@@ -276,24 +276,25 @@ FACTS: dict[str, tuple[int, Callable[[Any, Path], list[Any]]]] = {
 
 
 class Results:
-    """Puts replies into results. Of one record's events the answers are mostly alike: the last one is kept and copied."""
+    """Puts the replies of one batch into results. A record's events have answers that are alike: they are made once and
+    copied.
+    """
 
     def __init__(self) -> None:
-        self._like: tuple[Any, ...] | None = None
-        self._applied = pb.Applied()
+        self._applied: dict[tuple[Any, ...], pb.Applied] = {}
 
     def fill(self, result: pb.IngestResult, timeline: str, view: Sequence[Any]) -> str:
         """Put an ``IngestView`` into a result; returns the outcome's name for the metrics."""
         event_id, outcome, place, shortage_quantity, exception_id, reject_reason = view[:6]
         result.event_id = event_id
         if outcome == _APPLIED:
-            like = (timeline, *place, shortage_quantity, exception_id)
-            if like != self._like:
-                self._like = like
-                self._applied = pb.Applied(
+            like = (*place, shortage_quantity, exception_id)
+            applied = self._applied.get(like)
+            if applied is None:
+                applied = self._applied[like] = pb.Applied(
                     position=position(timeline, place), shortage_quantity=shortage_quantity, exception_id=exception_id
                 )
-            result.applied.CopyFrom(self._applied)
+            result.applied.CopyFrom(applied)
             if len(view) > 7 and view[6]:  # noqa: PLR2004  an older host has no sale gate
                 result.applied.booked_disposition = view[6]
                 result.applied.gate_reasons.extend(view[7])
