@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
-from gateway.cli.event_files import EventLine, Given, read_events
+from gateway.cli.event_files import FACTS, EventLine, Given, read_events
 from gateway.cli.row_files import CsvRows, ErrorFile, is_csv, json_rows
 from stockade.v1 import stock_key_pb2
 from stockade.v1 import warehouse_event_service_pb2 as pb
@@ -158,3 +159,17 @@ def test_json_lines_take_what_is_given_for_all():
     assert (found.event.source_id, found.event.stream_id) == ("wms", "day")
     (without,) = read_events(json_rows([line]), Given())
     assert "--source" in without.problem
+
+
+def test_the_page_for_integrators_names_columns_that_exist():
+    page = Path(__file__).resolve().parents[2].joinpath("docs", "warehouse-events.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.count("|") == 3]
+    told: dict[str, set[str]] = {}
+    for _, names, columns, _ in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            if name in FACTS:
+                told[name] = set(re.findall(r"`(\w+)`", columns))
+    assert set(told) == set(FACTS)
+    for name, listed in told.items():
+        assert listed - {"quantity"} <= set(FACTS[name].fields_by_name), name
+        assert {field.name for field in FACTS[name].fields} - {"quantity", "delta", "promise"} <= listed, name
