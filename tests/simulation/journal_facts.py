@@ -219,7 +219,7 @@ class FactsReader:
     def _spent(self, effect: Effect, record: Record, events: list[Any]) -> None:
         """What identity the events spend, if they do."""
         facts = self._facts
-        for event in events:
+        for sequence, event in enumerate(events, effect.spans[record.shard].first):
             kind = event[0]
             if kind == RESERVATION_OPENED:
                 _, reservation_id, _, channel_id, request_id, digest, _, _, lines, *_ = event
@@ -234,12 +234,12 @@ class FactsReader:
                 effect.reservation_id, effect.home = reservation_id, record.shard
                 effect.refused = bool(refusal and refusal[0])
             elif kind == ENTRY_SPENT:
-                self._entry(effect, record, event)
+                self._entry(effect, record, event, sequence)
             elif kind == HISTORY_FORGOTTEN and effect.verb != "ingest":
                 effect.history_forgotten += ((plain_key(event[1]), event[2]),)
 
     @staticmethod
-    def _entry(effect: Effect, record: Record, event: Sequence[Any]) -> None:
+    def _entry(effect: Effect, record: Record, event: Sequence[Any], sequence: int) -> None:
         letter, *parts = event[1].split("\x1f")
         if letter == "c":
             effect.identity, effect.digest = ("request", *parts), event[2]  # a tombstone's own id is spent last
@@ -250,6 +250,7 @@ class FactsReader:
             effect.identity, effect.digest = ("event", *parts[:2]), event[2]
             _, outcome, shortage, exception_id, reason, *more = event[3]
             effect.answer = (OUTCOMES[outcome], shortage, exception_id, reason)
+            effect.place = (record.shard, record.epoch, sequence)
             if more and more[0] >= 0:
                 effect.place = (more[0], more[1], more[2])  # it is answered from where the units are
         else:

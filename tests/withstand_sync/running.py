@@ -118,12 +118,14 @@ async def _disturb(
             await asyncio.to_thread(serve.wait_serving)
             progress(deliverer.told.sent)
 
-    killing = asyncio.create_task(kill())
-    await asyncio.gather(deliverer.batches(batched), deliverer.streams(streamed))
-    missing = [event for event in events if event.event_id not in deliverer.told.answered]
-    await deliverer.batches(missing)
-    killing.cancel()
-    await asyncio.gather(killing, return_exceptions=True)
+    async def deliver() -> None:
+        await asyncio.gather(deliverer.batches(batched), deliverer.streams(streamed))
+        await deliverer.batches([event for event in events if event.event_id not in deliverer.told.answered])
+
+    async with asyncio.TaskGroup() as group:  # when the service does not come back, nothing is delivered to it for minutes
+        killing = group.create_task(kill())
+        await group.create_task(deliver())
+        killing.cancel()
     return deliverer
 
 
