@@ -127,6 +127,10 @@ class Judge:
             if before_ms > effect.time_ms - self.model.settings.history_ms and len(stock.notes) <= bound:
                 self._add("history", f"what happened since {before_ms} on {key} was forgotten at {places(effect)}")
             model_counts.forget(stock, before_ms)
+        for key, transfer_id, line in effect.transfers_forgotten:
+            transfer = self.model.stock[key].transfers.pop((transfer_id, line), None)
+            if transfer is not None and (transfer.lost or not transfer.last):
+                self._add("history", f"transfer {transfer_id} to {key} is open and was forgotten at {places(effect)}")
 
     # --- effects ------------------------------------------------------------------------------------------------------------
 

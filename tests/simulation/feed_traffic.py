@@ -172,6 +172,7 @@ def different(key: Key, should_be: Expected, stock: dict[str, Any]) -> list[str]
         "on_hand": on_hand,
         "picked": should_be.picked.get(key, 0),
         "picked_adrift": should_be.picked_adrift.get(key, 0),
+        "in_transit": sum(units for (to, _, _), units in should_be.in_transit.items() if to == key),
     }
     return [
         f"the oracle says {name} of {key} is {value}; it is {stock[name]}"

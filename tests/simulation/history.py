@@ -34,8 +34,10 @@ Answers of status ok (a part that the caller was not told is absent):
     verbs, get_reservation   the same and channel_id customer_id order_reference confirm_time_ms end_time_ms
     get_availability     items: ((available, known), …)
     get_stock and operator calls   key on_hand held confirmed picked picked_adrift shortage safety_stock selling_state
-                         max_quantity_per_order base_unit policy_version available; on_hand: {disposition: units ≠ 0}
-    ingest               outcome shortage exception_id reject_reason watermark (of its stream, unless replayed)
+                         max_quantity_per_order base_unit policy_version available item_state receipt_disposition
+                         recalled_lots in_transit; on_hand: {disposition: units ≠ 0}
+    ingest               outcome shortage exception_id reject_reason booked_disposition gate_reasons, and unless replayed
+                         watermark (of its stream)
 
 Answers of status refused: reason state version shortages; shortages: ((line_id, key, requested, available, reason), …).
 Of status not_done and unknown: error, the service's word for it.
@@ -166,6 +168,9 @@ class Effect:
     told: frozenset[str] = frozenset()  # reservations whose claims a warehouse event changed
     place: tuple[int, ...] = ()  # of an event that touched stock: (shard, epoch, sequence) that its answers name
     history_forgotten: tuple[tuple[Key, int], ...] = ()  # stock keys whose history before that time was let go of
+    transfers_forgotten: tuple[
+        tuple[Key, str, str], ...
+    ] = ()  # lines of transfers that were complete, or closed long ago
     feed: tuple[str, ...] = ()  # (source, stream)
     up_to: int = 0
 

@@ -26,7 +26,7 @@ from stockade.client.results import (
     Reservation,
     Stock,
 )
-from stockade.v1 import reservation_service_pb2, stock_key_pb2
+from stockade.v1 import reservation_service_pb2, stock_key_pb2, stock_service_pb2
 from tests.simulation.history import NOT_DONE, OK, REFUSED, UNKNOWN, Key, LineSeen, Operation, Place
 
 FACT_NAMES = {
@@ -186,6 +186,9 @@ def _policy(policy: Any) -> dict[str, Any]:
         "selling_state": _name(stock_key_pb2.SellingState, "SELLING_STATE_", policy.selling_state),
         "max_quantity_per_order": given("max_quantity_per_order"),
         "base_unit": policy.base_unit,
+        "item_state": _name(stock_service_pb2.ItemState, "ITEM_STATE_", policy.item_state),
+        "receipt_disposition": _name(stock_key_pb2.Disposition, "DISPOSITION_", policy.receipt_disposition),
+        "recalled_lots": tuple(policy.recalled_lots.lot_ids) if policy.HasField("recalled_lots") else None,
     }
 
 
@@ -361,6 +364,10 @@ def _stock(result: Stock) -> dict[str, Any]:
         "base_unit": result.base_unit,
         "policy_version": result.policy_version,
         "available": result.available_quantity,
+        "item_state": result.item_state,
+        "receipt_disposition": result.receipt_disposition,
+        "recalled_lots": tuple(result.recalled_lot_ids),
+        "in_transit": result.in_transit_quantity,
     }
 
 

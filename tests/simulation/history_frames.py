@@ -18,10 +18,12 @@ from actors.domain.outcomes import (
     Fact,
     FillPolicy,
     IngestOutcome,
+    ItemState,
     RefusalReason,
     RejectReason,
     ReleaseReason,
     ReservationState,
+    SaleGateReason,
     SellingState,
 )
 from tests.simulation.history import (
@@ -144,6 +146,9 @@ def _policy(command: Any) -> dict[str, Any]:
         "selling_state": SellingState(command.selling_state).name if command.selling_state else "",
         "max_quantity_per_order": limit if limit >= 0 else None,
         "base_unit": command.base_unit,
+        "item_state": ItemState(command.item_state).name if command.item_state else "",
+        "receipt_disposition": Disposition(command.receipt_disposition).name if command.receipt_disposition else "",
+        "recalled_lots": tuple(command.recalled_lot_ids[0]) if command.recalled_lot_ids else None,
     }
 
 
@@ -234,6 +239,8 @@ def answered(operation: Operation, reply: Sequence[Any], timeline: str, returned
             "shortage": payload[3],
             "exception_id": payload[4],
             "reject_reason": RejectReason(payload[5]).name if payload[5] else "",
+            "booked_disposition": Disposition(payload[6]).name if payload[6] else "",
+            "gate_reasons": tuple(SaleGateReason(reason).name for reason in payload[7]),
         }
         if not replayed:
             operation.answer["watermark"] = payload[10]
@@ -325,4 +332,8 @@ def stock_answer(payload: Sequence[Any]) -> dict[str, Any]:
         "base_unit": payload[10],
         "policy_version": payload[11],
         "available": payload[12],
+        "item_state": ItemState(payload[14]).name,
+        "receipt_disposition": Disposition(payload[15]).name,
+        "recalled_lots": tuple(payload[16]),
+        "in_transit": payload[17],
     }

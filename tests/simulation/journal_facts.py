@@ -29,6 +29,7 @@ RESERVATION_RETIRED = 37
 ENTRY_SPENT = 40
 DEFERRED_ENDED = 62
 FEED_GAP_CLOSED = 64
+TRANSFER_FORGOTTEN = 73
 
 CAUSE_OWNED = 0
 CAUSE_INGEST = 40
@@ -215,6 +216,9 @@ class FactsReader:
         effect.told |= {event[1] if 30 <= event[0] < 40 else event[2] for event in events if 20 <= event[0] < 40}
         forgotten = tuple((plain_key(event[1]), event[2]) for event in events if event[0] == HISTORY_FORGOTTEN)
         effect.history_forgotten += forgotten
+        effect.transfers_forgotten += tuple(
+            (plain_key(event[1]), event[2], event[3]) for event in events if event[0] == TRANSFER_FORGOTTEN
+        )
 
     def _spent(self, effect: Effect, record: Record, events: list[Any]) -> None:
         """What identity the events spend, if they do."""

@@ -105,6 +105,8 @@ def settings_of(rules: Rules) -> Settings:
         takeover_grace_ms=rules.takeover_grace_ms,
         deferral_ms_max=rules.deferral_ms_max,
         history_ms=rules.history_ms,
+        not_selling=frozenset(rules.warehouses_not_selling),
+        quality_hold_suppliers=frozenset(rules.quality_hold_suppliers),
     )
 
 

@@ -94,6 +94,8 @@ def names(operation: Operation) -> Iterable[Any]:
             yield ("reservation", arguments.get(name) or answer.get(name))
     if operation.verb == "ingest":
         yield ("event", arguments["source_id"], arguments["event_id"])
+        if arguments["fact"] == "TRANSFER_DISPATCH":
+            yield ("key", (arguments["details"]["to_warehouse_id"], arguments["key"][1]))
         promise = arguments["details"].get("promise")
         if promise:
             yield ("reservation", promise[0]) if promise[0] else ("order", promise[1], promise[2])
@@ -317,7 +319,9 @@ def signature(model: Model) -> Any:
     stock = [
         (
             one.key, tuple(sorted(one.on_hand.items())), one.safety_stock, one.selling_state, one.max_quantity_per_order,
-            one.policy_version, tuple(sorted(one.adrift.items())), tuple(sorted(one.booked.items())),
+            one.policy_version, tuple(sorted(one.adrift.items())), tuple(sorted(one.booked.items())), one.policy(),
+            tuple(sorted((name, repr(transfer)) for name, transfer in one.transfers.items())), repr(one.counts),
+            repr(one.notes),
         )
         for one in model.stock.values()
     ]  # fmt: skip

@@ -363,14 +363,18 @@ def _selling(state: str) -> Policy:
 
 
 def _set(stock: Stock, given: Mapping[str, Any]) -> Outcome:
-    before = (stock.safety_stock, stock.selling_state, stock.max_quantity_per_order, stock.base_unit)
+    before = stock.policy()
     if given.get("safety_stock_quantity") is not None:
         stock.safety_stock = given["safety_stock_quantity"]
     if given.get("max_quantity_per_order") is not None:
         stock.max_quantity_per_order = given["max_quantity_per_order"]
     stock.selling_state = given.get("selling_state") or stock.selling_state
     stock.base_unit = given.get("base_unit") or stock.base_unit
-    if before != (stock.safety_stock, stock.selling_state, stock.max_quantity_per_order, stock.base_unit):
+    stock.item_state = given.get("item_state") or stock.item_state
+    stock.receipt_disposition = given.get("receipt_disposition") or stock.receipt_disposition
+    if given.get("recalled_lots") is not None:
+        stock.recalled_lots = tuple(sorted(set(given["recalled_lots"])))
+    if before != stock.policy():
         stock.policy_version += 1
     return Outcome("ok", stock.seen(), changed=True)
 

@@ -14,6 +14,7 @@ from tests.simulation.history import Key
 
 if TYPE_CHECKING:
     from tests.simulation.model_counts import Count, Note
+    from tests.simulation.model_gate import Transfer
 
 HELD, CONFIRMED, FULFILLED, RELEASED, EXPIRED = "HELD", "CONFIRMED", "FULFILLED", "RELEASED", "EXPIRED"
 SELLABLE = "SELLABLE"
@@ -57,6 +58,8 @@ class Settings:
     exceptions_open_max: int = 10_000  # of a shard; beyond it a rejected event opens none
     deferral_ms_max: int = 15 * 60 * 1000
     history_ms: int = 72 * 3600 * 1000
+    not_selling: frozenset[str] = frozenset()  # warehouses whose units do not start sellable
+    quality_hold_suppliers: frozenset[str] = frozenset()
     feeds: bool = True  # False: sequences are not looked at, every event is decided at once (the search knows no order)
 
 
@@ -112,6 +115,17 @@ class Stock:
     notes: list[Note] = field(default_factory=list)  # what moved its units
     counts: list[Count] = field(default_factory=list)
     history_from_ms: int = 0  # what moved before it may be forgotten
+    item_state: str = "ACTIVE"
+    receipt_disposition: str = SELLABLE
+    recalled_lots: tuple[str, ...] = ()
+    transfers: dict[tuple[str, str], Transfer] = field(default_factory=dict)  # (transfer id, line) of what comes here
+
+    def policy(self) -> tuple[Any, ...]:
+        """Everything that an operator sets."""
+        return (
+            self.safety_stock, self.selling_state, self.max_quantity_per_order, self.base_unit, self.item_state,
+            self.receipt_disposition, self.recalled_lots,
+        )  # fmt: skip
 
     def on_hand_of(self, disposition: str) -> int:
         """Units there in that condition."""
@@ -175,6 +189,10 @@ class Stock:
             "base_unit": self.base_unit,
             "policy_version": self.policy_version,
             "available": self.available(),
+            "item_state": self.item_state,
+            "receipt_disposition": self.receipt_disposition,
+            "recalled_lots": self.recalled_lots,
+            "in_transit": sum([transfer.in_transit for transfer in self.transfers.values()]),
         }
 
 
@@ -237,9 +255,14 @@ def refused(
     return Outcome("refused", answer)
 
 
-def told(outcome: str, shortage: int = 0, exception: str = "", reason: str = "") -> Outcome:
-    """What became of an event."""
-    answer = {"outcome": outcome, "shortage": shortage, "exception_id": exception, "reject_reason": reason}
+def told(
+    outcome: str, shortage: int = 0, exception: str = "", reason: str = "", held: tuple[str, tuple[str, ...]] = ("", ())
+) -> Outcome:  # fmt: skip
+    """What became of an event. ``held``: where its units start instead of sellable, and why."""
+    answer = {
+        "outcome": outcome, "shortage": shortage, "exception_id": exception, "reject_reason": reason,
+        "booked_disposition": held[0], "gate_reasons": held[1],
+    }  # fmt: skip
     return Outcome("ok", answer, changed=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation import model_counts
+from tests.simulation import model_counts, model_gate
 from tests.simulation.history import Key
 from tests.simulation.model_counts import Pile
 from tests.simulation.model_state import (
@@ -55,6 +55,8 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     as_of = fact == "STOCK_COUNT" and not details["take_as_now"]
     if not reason and as_of and model_counts.too_old(stock, event, now_ms, model.settings.history_ms):
         reason = "BEFORE_HISTORY"
+    if not reason and model_gate.lifts_recalled(stock, event):
+        reason = "LOT_RECALLED"
     if not reason and stock is not None and not _fits(stock, details):
         reason = "QUANTITY_OUT_OF_RANGE"
     if reason:
@@ -62,6 +64,9 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     if stock is None:
         stock = model.stock[key] = Stock(key, shard)
     exception = ""
+    held = model_gate.held_back(model, stock, event)
+    if held[0]:
+        event = {**event, "details": {**details, "disposition": held[0]}}
     if fact == "SHIPMENT":
         promise = details["promise"]
         line = event["document_line"] or (promise[3] if promise else "")
@@ -83,8 +88,12 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
         model_counts.book(stock, event)
     else:
         _move(stock, event)
+    if fact == "TRANSFER_DISPATCH":
+        exception = model_gate.dispatched(model, event)
+    elif fact == "TRANSFER_RECEIPT":
+        exception = model_gate.received(model, event)
     model.watch(stock)
-    return told("APPLIED", stock.shortage(), exception or stock.shortage_exception)
+    return told("APPLIED", stock.shortage(), exception or stock.shortage_exception, held=held)
 
 
 def misunderstood(model: Model, event: Mapping[str, Any], now_ms: int) -> str:

@@ -281,6 +281,9 @@ class Orders:
             draw.choice(("", "EA")),
             draw.choice((0, 0, 2)),
             0,
+            draw.choice((0, 0, 0, 0, 1, 2)),
+            draw.choice((0, 0, 0, 1, 2)),
+            draw.choice(([], [], [], [["L7"]], [[]])),
         ]
         return self._of_key(Verb.SET_STOCK_POLICY, key, [self.id("o"), digest_of(key, fields), key, *fields])
 
@@ -379,13 +382,16 @@ def _disposition(orders: Orders) -> FactDetails:
 
 
 def _dispatch(orders: Orders) -> FactDetails:
-    other = orders.plan.work.warehouses[-1]
-    return int(Fact.TRANSFER_DISPATCH), [orders.draw.randint(1, 3), "T1", "1", other, SELLABLE], "", ""
+    draw = orders.draw
+    truck, other = draw.choice(("T1", "T2")), draw.choice(orders.plan.work.warehouses)
+    return int(Fact.TRANSFER_DISPATCH), [draw.randint(1, 3), truck, "1", other, SELLABLE], "", ""
 
 
 def _transfer(orders: Orders) -> FactDetails:
-    other = orders.plan.work.warehouses[0]
-    return int(Fact.TRANSFER_RECEIPT), [orders.draw.randint(1, 3), "T1", "1", other, False, SELLABLE], "", ""
+    draw = orders.draw
+    truck, other = draw.choice(("T1", "T2")), draw.choice(orders.plan.work.warehouses)
+    details = [draw.randint(1, 3), truck, "1", other, draw.random() < 0.3, SELLABLE]
+    return int(Fact.TRANSFER_RECEIPT), details, "", ""
 
 
 def _return(orders: Orders) -> FactDetails:

@@ -126,6 +126,7 @@ def _rules(draw: random.Random, warehouses: tuple[str, ...]) -> Rules:
         deferral_ms_max=draw.choice((300, 5_000, 900_000, 900_000)),
         gap_patience_ms=draw.choice((200, 3_000, 300_000)),
         history_ms=draw.choice((4_000, 72 * HOUR_MS, 72 * HOUR_MS, 72 * HOUR_MS)),
+        warehouses_not_selling=frozenset(warehouses[1:]) if draw.random() < 0.1 else frozenset(),
         feeds={one: {"wms": draw.choice((400, 5_000))} for one in (*warehouses, TOLD_FLOOR) if draw.random() < 0.3},
     )
 

@@ -7,6 +7,7 @@ simulation adds (gateways, loss, several attempts at once) is not here.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from actors.domain.commands import Verb
@@ -36,6 +37,8 @@ def settings_of(rules: Rules) -> Settings:
         exceptions_open_max=rules.exceptions_open_max,
         deferral_ms_max=rules.deferral_ms_max,
         history_ms=rules.history_ms,
+        not_selling=frozenset(rules.warehouses_not_selling),
+        quality_hold_suppliers=frozenset(rules.quality_hold_suppliers),
     )
 
 
@@ -94,7 +97,10 @@ class Trader:
         self.warehouses: tuple[str, ...] = ("main", "main", "main", "east")  # order management ships from "east"
         self.draw = random.Random(seed)
         doors = {"east": Door.ORDER_MANAGEMENT}
-        self.world = RecordingWorld(rules or Rules(doors=doors, lifetime_ms_max=600_000))
+        drawn = Rules(doors=doors, lifetime_ms_max=600_000)
+        if seed % 4 == 0:
+            drawn = replace(drawn, warehouses_not_selling={"east"}, quality_hold_suppliers={"slow"})
+        self.world = RecordingWorld(rules or drawn)
         self.ids: list[str] = []
         self.late: list[Item] = []  # reserves whose release by request id overtook them
         self.shipments = ["s0"]
@@ -242,7 +248,7 @@ class Trader:
         sku, warehouse = self.place()
         fact = draw.choice((*Fact, Fact.PICK, Fact.SHIPMENT, Fact.SHIPMENT, Fact.UNPICK))
         one, other = draw.sample(list(Disposition), 2) if draw.random() < 0.4 else (1, Disposition.DAMAGED)
-        quantity = self.quantity()
+        quantity, transfer = self.quantity(), draw.choice(("t1", "t2", "t3"))
         details: dict[Fact, tuple[Any, ...]] = {
             Fact.RECEIPT: (quantity, int(one), "", ""),
             Fact.PICK: (quantity, self.promise()),
@@ -251,8 +257,8 @@ class Trader:
             Fact.ADJUSTMENT: (draw.choice((-1, 1)) * quantity, int(one), "", ""),
             Fact.STOCK_COUNT: (draw.randint(0, 20), int(one), 0, draw.random() < 0.4, draw.random() < 0.5),
             Fact.DISPOSITION_CHANGE: (quantity, int(one), int(other)),
-            Fact.TRANSFER_DISPATCH: (quantity, "t", "", "east", int(one)),
-            Fact.TRANSFER_RECEIPT: (quantity, "t", "", "main", True, int(one)),
+            Fact.TRANSFER_DISPATCH: (quantity, transfer, "", draw.choice(("east", "main")), int(one)),
+            Fact.TRANSFER_RECEIPT: (quantity, transfer, "", "main", draw.random() < 0.3, int(one)),
             Fact.CUSTOMER_RETURN: (quantity, int(one), self.promise(), ""),
         }
         event = self.world.fresh_id("e") if draw.random() < 0.97 else f"e{draw.randint(1, 50)}"
@@ -264,7 +270,8 @@ class Trader:
             told[2] = max(0, sequence - draw.choice((0, 1, 2, 3, 5)))
         return self.world.event(
             fact, sku, *told, warehouse=warehouse, event=event, document_line=line, age_ms=age_ms, source=source,
-            stream=stream, sequence=sequence,
+            stream=stream, sequence=sequence, lot_id=draw.choice(("", "", "L7")),
+            attributes=draw.choice(([], [["supplier_id", "slow"]])),
         )  # fmt: skip
 
     # --- operations and questions -------------------------------------------------------------------------------------------
@@ -279,11 +286,17 @@ class Trader:
         verb = draw.choice((Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING, Verb.SET_SELLING))
         fields: list[Any] = [safety, int(selling), limit, ""]
         if verb == Verb.SET_STOCK_POLICY:
-            fields = [safety, limit, "piece", draw.choice((0, 0, 1, 2)), int(selling)]
+            fields = [safety, limit, "piece", draw.choice((0, 0, 1, 2)), int(selling), *self.gate()]
         elif verb == Verb.SET_SELLING:
             fields = [int(draw.choice((SellingState.OPEN, SellingState.OPEN, SellingState.SUSPENDED))), ""]
         content = repr((int(verb), key, fields)).encode()
         return [int(verb), shard, 0, 1, [], [world.fresh_id("o"), content, key, *fields]]
+
+    def gate(self) -> list[Any]:
+        """Item state, where receipts start, recalled lots; mostly as they are."""
+        draw = self.draw
+        lots = draw.choice(([], [], [["L7"]], [[]]))
+        return [draw.choice((0, 0, 0, 1, 2)), draw.choice((0, 0, 1, 2)), lots]
 
     def read(self) -> Item:
         draw = self.draw

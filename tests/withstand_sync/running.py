@@ -122,7 +122,9 @@ async def _disturb(
         await asyncio.gather(deliverer.batches(batched), deliverer.streams(streamed))
         await deliverer.batches([event for event in events if event.event_id not in deliverer.told.answered])
 
-    async with asyncio.TaskGroup() as group:  # when the service does not come back, nothing is delivered to it for minutes
+    async with (
+        asyncio.TaskGroup() as group
+    ):  # when the service does not come back, nothing is delivered to it for minutes
         killing = group.create_task(kill())
         await group.create_task(deliver())
         killing.cancel()
