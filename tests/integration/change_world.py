@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from actors.journal.memory import MemoryJournal
+from actors.journal.memory import MemoryJournal, MemoryStore
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.wiring import InProcessNode, gateway_config, new_memory_store, start_gateway, start_in_process
 from stockade import AsyncClient, Reservation
@@ -29,8 +29,9 @@ def settings(**overrides: object) -> Settings:
 class ChangeWorld:
     """A node, its client, and readers of its changes."""
 
-    def __init__(self, node: InProcessNode) -> None:
+    def __init__(self, node: InProcessNode, store: MemoryStore | None = None) -> None:
         self.node = node
+        self._store = store
         self.client = AsyncClient(node.target, channel_id="web")
         self.channel = grpc.aio.insecure_channel(node.target, options=[("grpc.max_receive_message_length", 2**26)])
         self.feed = change_feed_service_pb2_grpc.ChangeFeedServiceStub(self.channel)
@@ -54,6 +55,18 @@ class ChangeWorld:
         message = pb.ReadChangesRequest(**request)
         message.heartbeat_interval.FromMilliseconds(200)
         return Reader(self.feed.ReadChanges(message))
+
+    def remember_little(self, bytes_max: int) -> None:
+        """Host and gateways keep next to nothing of recent changes: readers that are not there at once need the journal."""
+        self.node.host._changes.log._bytes_max = bytes_max
+        for gateway in self.node.gateways:
+            gateway._changes.tails._bytes_max = bytes_max
+
+    def drop_records(self, before_ms: int) -> None:
+        """Retention ended for what is older."""
+        assert self._store is not None
+        for rows in self._store.records.values():
+            rows[:] = [row for row in rows if row[0].time_ms >= before_ms]
 
     async def restart_gateway(self) -> None:
         """The gateway goes, and another one comes at the same port."""
@@ -154,7 +167,7 @@ async def change_world(**overrides: object) -> AsyncIterator[ChangeWorld]:
     chosen = settings(**overrides)
     store = new_memory_store(chosen)
     node = await start_in_process(chosen, lambda: MemoryJournal(store))
-    world = ChangeWorld(node)
+    world = ChangeWorld(node, store)
     try:
         yield world
     finally:
