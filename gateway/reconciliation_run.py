@@ -65,6 +65,8 @@ class ReconciliationRun:
         self._findings_kept_max = findings_kept_max
         self._loop = asyncio.get_running_loop()
         self._listed = Listed()
+        self._dispositions: set[int] = set()  # that the list is about,
+        self._includes_picked = True  # and whether all its lines counted picked units as well
         self._counts = dict.fromkeys(Counts._fields, 0)
         self.findings: list[pb.Finding] = []
         self.failed: list[pb.FailedLine] = []
@@ -86,6 +88,9 @@ class ReconciliationRun:
         """Compare lines with the books. Raises CallFailed when a shard does not answer, TooDifferent."""
         kind = self._wanted.kind
         fresh = []
+        if kind == STOCK:
+            self._dispositions.update(line.body[1] for line in lines)
+            self._includes_picked = self._includes_picked and all(line.body[3] for line in lines)
         for line in lines:
             if self._listed.add(translate.what_is_compared(kind, line.body)):
                 fresh.append(line)
@@ -163,8 +168,14 @@ class ReconciliationRun:
         return translate.what_is_compared(self._wanted.kind, line.body) not in self._listed
 
     def _zeros(self, shard: int, rows: Sequence[Sequence[Any]]) -> list[Line]:
+        """A list that is not about damaged units says nothing about them; one of the shelf nothing about picked ones."""
         if self._wanted.kind == STOCK:
-            return [Line(shard, [key, each, 0, True], -1) for key, dispositions in rows for each in dispositions]
+            return [
+                Line(shard, [key, each, 0, self._includes_picked], -1)
+                for key, dispositions in rows
+                for each in dispositions
+                if each in self._dispositions
+            ]
         return [Line(shard, [*row, 0], -1) for row in rows]
 
     async def _comparable(self) -> AsyncIterator[tuple[int, Sequence[Sequence[Any]]]]:

@@ -14,6 +14,7 @@ from actors.domain.keys import stock_key
 from stockade import AsyncClient, StockadeError
 from stockade.client.reconciling import RECONCILE, channel_line, header_message, open_order_line, stock_line
 from stockade.v1 import reconciliation_service_pb2 as pb
+from stockade.v1 import stock_key_pb2
 from stockade.v1 import warehouse_event_service_pb2 as event_pb
 from tests.integration import host_world
 from tests.integration.gateway_world import World, until
@@ -146,6 +147,17 @@ async def test_what_a_whole_list_does_not_name_is_not_there():
         assert (done.reconciliation.counts.booked, done.reconciliation.counts.quarantined) == (1, 1)
         assert await available(here, "B") == 0
         assert {one.stock_key.sku: one.state for one in done.findings} == {"B": "BOOKED", "C": "QUARANTINED"}
+
+
+async def test_a_whole_list_of_the_shelf_says_nothing_of_damaged_and_picked_units():
+    async with service(A=10, B=3) as (client, here, _):
+        damaged = told(
+            "damaged", "B", receipt=event_pb.Receipt(quantity=5, disposition=stock_key_pb2.DISPOSITION_DAMAGED)
+        )
+        picked = told("picked", "B", pick=event_pb.Pick(quantity=3))
+        await here.call(event_pb.IngestEventsRequest(events=[damaged, picked]))
+        done = await client.reconcile("main", [stock_line("A", 10)], unlisted_keys="COUNT_AS_ZERO")
+        assert (done.reconciliation.counts.lines, done.findings) == (2, ())
 
 
 async def test_open_orders_are_compared_both_ways():

@@ -144,7 +144,9 @@ class _UnlistedKeysEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unlisted
     UNLISTED_KEYS_IGNORE: _UnlistedKeys.ValueType  # 1
     """Nothing: the list is of a part of the warehouse."""
     UNLISTED_KEYS_COUNT_AS_ZERO: _UnlistedKeys.ValueType  # 2
-    """The list is whole: what is not in it has quantity 0."""
+    """The list is whole: what is not in it has quantity 0. Of stock: in the dispositions that the list mentions, picked units
+    included or not as in its lines.
+    """
 
 class UnlistedKeys(_UnlistedKeys, metaclass=_UnlistedKeysEnumTypeWrapper):
     """What it means that something the books have is in no line."""
@@ -154,7 +156,9 @@ UNLISTED_KEYS_UNSPECIFIED: UnlistedKeys.ValueType  # 0
 UNLISTED_KEYS_IGNORE: UnlistedKeys.ValueType  # 1
 """Nothing: the list is of a part of the warehouse."""
 UNLISTED_KEYS_COUNT_AS_ZERO: UnlistedKeys.ValueType  # 2
-"""The list is whole: what is not in it has quantity 0."""
+"""The list is whole: what is not in it has quantity 0. Of stock: in the dispositions that the list mentions, picked units
+included or not as in its lines.
+"""
 Global___UnlistedKeys: _TypeAlias = UnlistedKeys  # noqa: Y015
 
 class _FindingKind:
