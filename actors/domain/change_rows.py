@@ -63,10 +63,12 @@ class ReservationChange(NamedTuple):
 
 
 class WarehouseChange(NamedTuple):
-    """A warehouse's feed fell silent or came back: every availability of that warehouse is stale, or no longer."""
+    """A warehouse's feed fell silent or came back: every availability of that warehouse is stale, or no longer. Or a
+    reconciliation of it is requested."""
 
     kind: int
     sequence: int
     time_ms: int
     warehouse_id: str
     stale: bool
+    requested_reconciliation_id: str = ""

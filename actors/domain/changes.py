@@ -28,7 +28,10 @@ WAREHOUSE = int(ChangeKind.WAREHOUSE)
 TOUCHING_KINDS = frozenset((10, 11, 12, 13, 20, 22, 23, 24, 25))
 OPENED_KIND, ENDED_KIND = 30, 35
 FEED_STALE_KIND = 63  # feed_key, warehouse_id, stale, …
-CHANGE_KINDS = TOUCHING_KINDS | set(range(OPENED_KIND, ENDED_KIND + 1)) | {FEED_STALE_KIND}
+RECONCILIATION_REQUESTED_KIND = 90  # reconciliation_id, warehouse_id, …
+CHANGE_KINDS = (
+    TOUCHING_KINDS | set(range(OPENED_KIND, ENDED_KIND + 1)) | {FEED_STALE_KIND, RECONCILIATION_REQUESTED_KIND}
+)
 
 
 def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: int) -> list[tuple[Any, ...]]:
@@ -46,6 +49,8 @@ def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: in
                 rows.append(_reservation_change(kind, event, sequence, time_ms))
             elif kind == FEED_STALE_KIND:
                 rows.append((WAREHOUSE, sequence, time_ms, event[2], bool(event[3])))
+            elif kind == RECONCILIATION_REQUESTED_KIND:
+                rows.append((WAREHOUSE, sequence, time_ms, event[2], False, event[1]))
             sequence += 1
     rows += [(AVAILABILITY, last, time_ms, key) for key, last in touched.items()]
     if len(rows) > 1:
@@ -102,7 +107,7 @@ def with_values(books: Books, shard: ShardState, rows: Iterable[tuple[Any, ...]]
             stale = bool(stale_warehouses) and split_stock_key(key).warehouse_id in stale_warehouses
             row = (*row, 0 if actor is None else available_to_sell(actor), stale, seen)
         elif row[0] == WAREHOUSE:
-            row = (*row[:4], row[3] in stale_warehouses)  # another of its feeds may be silent still
+            row = (*row[:4], row[3] in stale_warehouses, *row[5:])  # another of its feeds may be silent still
         finished.append(row)
     return finished
 

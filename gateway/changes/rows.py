@@ -37,6 +37,8 @@ def add_change(changes: Any, id_prefix: str, shard: int, row: Row) -> None:
     elif kind == WAREHOUSE:
         change.warehouse.warehouse_id = row[3]
         change.warehouse.stale = row[4]
+        if len(row) > 5:  # noqa: PLR2004
+            change.warehouse.requested_reconciliation_id = row[5]
 
 
 def _reservation(message: pb.ReservationChange, row: Row) -> None:

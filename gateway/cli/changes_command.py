@@ -148,6 +148,8 @@ def _show_batch(batch: ChangeBatch, *, as_json: bool) -> int:
 def _in_words(change: Changed) -> str:
     if isinstance(change, AvailabilityChanged):
         return f"{key_text(change.stock_key)}: {change.available_quantity:,} available{' (stale)' * change.stale}"
+    if isinstance(change, WarehouseChanged) and change.requested_reconciliation_id:
+        return f"warehouse {change.warehouse_id}: reconciliation {change.requested_reconciliation_id} is requested"
     if isinstance(change, WarehouseChanged):
         return f"warehouse {change.warehouse_id}: its feed {'fell silent' if change.stale else 'is heard again'}"
     parts = [f"reservation {change.reservation_id} ({change.channel_id}): {change.what.lower().replace('_', ' ')}"]

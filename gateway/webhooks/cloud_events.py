@@ -49,6 +49,8 @@ def change_event(change: pb.Change, *, snapshot: bool = False) -> Change:
         subject, order_key = f"warehouses/{change.warehouse.warehouse_id}", f"w/{change.warehouse.warehouse_id}"
         attributes["type"] = WAREHOUSE_CHANGED
         data = {"warehouse_id": change.warehouse.warehouse_id, "stale": change.warehouse.stale}
+        if change.warehouse.requested_reconciliation_id:
+            data["requested_reconciliation_id"] = change.warehouse.requested_reconciliation_id
     attributes |= {"subject": subject, "datacontenttype": "application/json"}
     if change.time_ms:
         attributes["time"] = rfc3339(change.time_ms)

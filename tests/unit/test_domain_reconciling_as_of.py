@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from actors.domain.change_rows import WarehouseChange
+from actors.domain.changes import changes_of, with_values
 from actors.domain.drifts import accept_count
 from actors.domain.outcomes import Disposition, IngestOutcome
 from actors.domain.reconciliation_words import FindingKind, FindingState, LineProblem, RequestReason
+from actors.journal.codec import decode_groups
 from tests.unit.test_domain_reconciling import Desk, decide, events_of, runs
 from tests.unit.world import World
 
@@ -148,3 +151,14 @@ def test_a_hole_that_stays_asks_for_a_reconciliation_of_its_warehouse(world):
     (asked,) = runs(world)
     assert (asked.warehouse_id, asked.reason, asked.source_id) == ("main", RequestReason.FEED_GAP, "wms")
     world.restart()
+
+
+def test_a_request_is_told_to_readers_of_changes(world):
+    world.receive("A", 1, sequence=5)
+    world.pass_ms(world.rules.gap_patience_ms + 1)
+    (asked,) = runs(world)
+    shard = world.engine.books.shards[int(asked.reconciliation_id.split("-")[2])]
+    (record, _) = world.store.records[shard.id][-1]
+    rows = changes_of(decode_groups(record.payload), record.first_sequence, record.time_ms)
+    told = [WarehouseChange(*row) for row in with_values(world.engine.books, shard, rows) if row[0] == 3]
+    assert [(one.warehouse_id, one.requested_reconciliation_id) for one in told] == [("main", asked.reconciliation_id)]

@@ -68,6 +68,7 @@ class WarehouseChanged:
     time_ms: int
     warehouse_id: str
     stale: bool
+    requested_reconciliation_id: str = ""  # the service asks for a reconciliation
 
 
 Changed = AvailabilityChanged | ReservationChanged | WarehouseChanged
@@ -144,7 +145,8 @@ def changed(change: pb.Change) -> Changed:
             *head, reading.stock_key(told.stock_key), told.available_quantity, told.stale, told.seen_sequence
         )
     if which == "warehouse":
-        return WarehouseChanged(*head, change.warehouse.warehouse_id, change.warehouse.stale)
+        told_of = change.warehouse
+        return WarehouseChanged(*head, told_of.warehouse_id, told_of.stale, told_of.requested_reconciliation_id)
     said = change.reservation
     return ReservationChanged(
         *head,

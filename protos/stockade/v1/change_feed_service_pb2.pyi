@@ -456,25 +456,29 @@ Global___ChangedLine: _TypeAlias = ChangedLine  # noqa: Y015
 
 @_typing.final
 class WarehouseChange(_message.Message):
-    """A warehouse's feed fell silent, or came back."""
+    """A warehouse's feed fell silent, or came back; or a reconciliation of it is requested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    REQUESTED_RECONCILIATION_ID_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
     """Which."""
     stale: _builtins.bool
     """True: every availability of it is stale from now on."""
+    requested_reconciliation_id: _builtins.str
+    """The service asks for a reconciliation, to be answered under this id."""
     def __init__(
         self,
         *,
         warehouse_id: _builtins.str = ...,
         stale: _builtins.bool = ...,
+        requested_reconciliation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stale", b"stale", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requested_reconciliation_id", b"requested_reconciliation_id", "stale", b"stale", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
