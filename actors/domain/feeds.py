@@ -19,6 +19,7 @@ from actors.domain.feed_state import Deferred, Feed
 from actors.domain.feed_watch import gap_moved, heard
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutcome, RejectReason
+from actors.domain.sequences import Sequences
 from actors.domain.state import Books, Entry, ShardState
 from actors.domain.turn import Turn, make
 from actors.domain.warehouse import Decided, as_of, cannot_be_understood, decide, rejected
@@ -31,6 +32,7 @@ SHIPMENT = int(Fact.SHIPMENT)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
 INGEST = int(Verb.INGEST)
 MAY_WAIT = frozenset((SHIPMENT, STOCK_COUNT))
+NOTHING_RECEIVED = Sequences()
 
 FEEDS_PER_SHARD_MAX = 10_000  # streams: they are never forgotten, so nobody may make them at will
 WAITING_PER_FEED_MAX = 10_000  # events of a stream that wait: a night's counts behind one hole; a kilobyte each
@@ -87,7 +89,7 @@ def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
         there = home
     if fact in MAY_WAIT:
         place = place_awaited(command)
-        if place and place > _watermark_after(feed, sequence):
+        if place and place > (feed.sequences if feed is not None else NOTHING_RECEIVED).watermark_with(sequence):
             return _defer(turn, shard, feed, command, key, place)
     return _answer(turn, shard, command, key, decide(turn, there, actor, command))
 
@@ -113,12 +115,6 @@ def place_awaited(command: Ingest) -> int:
     if command.fact == SHIPMENT and command.details[3] and command.source_sequence:
         return command.source_sequence - 1
     return 0
-
-
-def _watermark_after(feed: Feed | None, sequence: int) -> int:
-    """Where the watermark stands once ``sequence`` is received."""
-    watermark = feed.sequences.watermark if feed is not None else 0
-    return watermark + 1 if sequence == watermark + 1 else watermark
 
 
 def _again(command: Ingest, feed: Feed | None, entry: Entry) -> Reply:

@@ -46,6 +46,12 @@ class Sequences:
             at < len(self.starts) and self.starts[at] == sequence + 1
         )
 
+    def watermark_with(self, sequence: int) -> int:
+        """Where the watermark would stand, had that one been received as well."""
+        if sequence != self.watermark + 1:
+            return self.watermark
+        return self.ends[0] if self.starts and self.starts[0] == sequence + 1 else sequence
+
     def add(self, sequence: int, time_ms: int) -> bool:
         """It was received at ``time_ms``; whether the watermark moved. Adding one again changes nothing."""
         if sequence == self.watermark + 1:

@@ -157,6 +157,13 @@ class TestWaiting:
         line = world.get(order).lines[0]
         assert (line.fulfilled_quantity, line.released_quantity, world.state(order)) == (3, 1, "FULFILLED")
 
+    def test_one_that_fills_the_hole_itself_does_not_wait(self, world):
+        world.receive("A", 10, sequence=1)
+        world.receive("A", 5, sequence=3)
+        told = count(world, "A", 8, sequence=2, as_of=3, includes_picked=True)
+        assert (told.outcome, world.on_hand("A")) == ("APPLIED", 8)
+        assert world.engine.books.waiting == {}
+
     def test_facts_that_commute_do_not_wait(self, world):
         assert world.receive("A", 10, sequence=5).outcome == "APPLIED"
         assert world.ats("A") == 10

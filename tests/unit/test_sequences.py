@@ -18,7 +18,9 @@ def test_it_is_a_set_of_numbers(draw_seed):
         number = draw.randint(1, 60)
         assert sequences.has(number) == (number in known)
         before = sequences.watermark
+        expected = sequences.watermark_with(number)
         assert sequences.add(number, time_ms) == (sequences.watermark != before)
+        assert sequences.watermark == expected
         known.add(number)
         watermark = next(one for one in range(1, 100) if one not in known) - 1
         assert sequences.watermark == watermark
