@@ -44,6 +44,7 @@ from actors.domain.events import (
     StockPolicySet,
     VerbSpent,
 )
+from actors.domain.history import History
 from actors.domain.identity import order_key, request_key
 from actors.domain.keys import RESERVATION_ID_VERSION
 from actors.domain.outcomes import Admission, ExceptionKind, ExceptionState, ReservationState
@@ -103,17 +104,23 @@ def _stock_policy_set(_books: Books, shard: ShardState, event: StockPolicySet, _
 
 
 def _on_hand_changed(_books: Books, shard: ShardState, event: OnHandChanged, _time_ms: int) -> None:
-    actor = shard.stock[event.stock_key]
-    if event.disposition == SELLABLE:
-        actor.sellable += event.delta
-        return
-    if actor.on_hand is None:
-        actor.on_hand = {}
-    quantity = actor.on_hand.get(event.disposition, 0) + event.delta
-    if quantity:
-        actor.on_hand[event.disposition] = quantity
+    key, _, disposition, delta = event[:4]
+    actor = shard.stock[key]
+    if disposition == SELLABLE:
+        actor.sellable += delta
     else:
-        actor.on_hand.pop(event.disposition, None)
+        if actor.on_hand is None:
+            actor.on_hand = {}
+        quantity = actor.on_hand.get(disposition, 0) + delta
+        if quantity:
+            actor.on_hand[disposition] = quantity
+        else:
+            actor.on_hand.pop(disposition, None)
+    if event[13] >= 0:
+        history = actor.history
+        if history is None:
+            history = actor.history = History()
+        history.note(event[11], event[12], event[13], disposition, delta, 0, "")
 
 
 def _adrift_picked(_books: Books, shard: ShardState, event: AdriftPicked, _time_ms: int) -> None:
@@ -440,14 +447,12 @@ def _reservation_retired(books: Books, shard: ShardState, event: ReservationReti
 
 
 def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: int) -> None:
-    entry = Entry(event.entry_key, event.digest, event.answer, shard.id)
-    entry.time_ms = time_ms
-    entry.epoch = shard.epoch
-    entry.sequence = shard.sequence
-    shard.entries[event.entry_key] = entry
-    if event.entry_key[0] in "ce":
-        books.request_ids[event.entry_key] = entry
-    books.entries_spent.append((time_ms, shard.id, event.entry_key))
+    key, digest, answer = event
+    entry = Entry(key, digest, answer, shard.id, time_ms, shard.epoch, shard.sequence)
+    shard.entries[key] = entry
+    if key[0] in "ce":
+        books.request_ids[key] = entry
+    books.entries_spent.append((time_ms, shard.id, key))
 
 
 def _entry_retired(books: Books, shard: ShardState, event: EntryRetired, _time_ms: int) -> None:

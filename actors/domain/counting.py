@@ -15,7 +15,7 @@ from actors.domain.feed_events import CountPlaced, FactNoted, HistoryForgotten
 from actors.domain.history import FACTS_MAX, WORDS, History, Marker, Moved, Place
 from actors.domain.outcomes import Disposition, Fact
 from actors.domain.state import StockActor
-from actors.domain.turn import Turn, make
+from actors.domain.turn import Turn
 
 SELLABLE = int(Disposition.SELLABLE)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
@@ -46,14 +46,12 @@ def note_fact(
     _look_back(turn, actor, place, disposition, on_hand_delta, picks or {})
 
 
-def note_move(turn: Turn, actor: StockActor, place: Place, changed: OnHandChanged) -> None:
-    """Book and remember a fact that is one change of on hand: ``emit`` and ``note_fact`` in one, for the rush hour."""
-    key, _, disposition, delta = changed[:4]
-    noted = make(FactNoted, (key, *place, disposition, delta, 0, ""))
-    turn.emit_pair(actor.shard, changed, noted)
+def note_move(turn: Turn, actor: StockActor, changed: OnHandChanged) -> None:
+    """Book and remember a fact that is one change of on hand, which names its place: ``emit`` and ``note_fact`` in one."""
+    turn.emit(actor.shard, changed)
     history = actor.history
     if history is None or history.markers or len(history.facts) >= history.words_to_check:
-        _look_back(turn, actor, place, disposition, delta, {})
+        _look_back(turn, actor, Place(*changed[11:14]), changed.disposition, changed.delta, {})
 
 
 def _look_back(  # noqa: PLR0913  the parts of a fact

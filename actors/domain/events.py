@@ -68,7 +68,8 @@ class OnHandChanged(NamedTuple):
     """on_hand[disposition] += delta, because of ``fact`` (a Fact; SHIPMENT also when order management told it).
 
     A disposition change is two of these. A count's delta is counted minus booked. ``reference``: shipment, transfer, return
-    or inbound id, or an adjustment's reason.
+    or inbound id, or an adjustment's reason. The last three, when ``occur_time_ms`` is not below 0: the fact is noted in the
+    history with this change and this place, as FactNoted does for what also changed picked units.
     """
 
     stock_key: str
@@ -82,6 +83,9 @@ class OnHandChanged(NamedTuple):
     lot_expire_time_ms: int = 0
     note: str = ""
     attributes: Sequence[Sequence[str]] = ()
+    stream_key: str = ""
+    sequence: int = 0
+    occur_time_ms: int = -1
 
 
 class AdriftPicked(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from heapq import heappop
 
 from actors.domain.alarms import raise_alarm
-from actors.domain.answers import IngestView, Reply, error, ok
+from actors.domain.answers import OK, IngestView, Reply, error, ok
 from actors.domain.commands import Cause, Ingest, Verb
 from actors.domain.events import EntrySpent
 from actors.domain.feed_events import DeferredEnded, EventDeferred, FeedReceived, FeedSettled
@@ -22,7 +22,7 @@ from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutco
 from actors.domain.sequences import Sequences
 from actors.domain.state import Books, Entry, ShardState
 from actors.domain.turn import Turn, make
-from actors.domain.warehouse import Decided, as_of, cannot_be_understood, decide, rejected
+from actors.domain.warehouse import FACTS, Decided, as_of, cannot_be_understood, decide, rejected
 
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
@@ -32,6 +32,7 @@ SHIPMENT = int(Fact.SHIPMENT)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
 INGEST = int(Verb.INGEST)
 MAY_WAIT = frozenset((SHIPMENT, STOCK_COUNT))
+PLAIN = frozenset(FACTS) - MAY_WAIT  # facts that are understood by themselves
 NOTHING_RECEIVED = Sequences()
 
 FEEDS_PER_SHARD_MAX = 10_000  # streams: they are never forgotten, so nobody may make them at will
@@ -76,9 +77,10 @@ def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
             return _sequence_again(turn, shard, feed, command, key)
         if not feed.sequences.fits(sequence):
             return error(ErrorReason.OVERLOADED, "too much is missing in this stream", OVERLOADED_RETRY_MS)
-    reason = cannot_be_understood(turn, command)
-    if reason is not None:
-        return _answer(turn, shard, command, key, rejected(reason))
+    if not sequence or fact not in PLAIN or command.reject_reason:
+        reason = cannot_be_understood(turn, command)
+        if reason is not None:
+            return _answer(turn, shard, command, key, rejected(reason))
     actor = books.stock.get(stock_key)
     if actor is not None:
         there = actor.shard
@@ -178,9 +180,8 @@ def _answer(turn: Turn, shard: ShardState, command: Ingest, key: str, decided: D
         gap_moved(turn, shard, feed)
     watermark = feed.sequences.watermark
     turn.reads.add(shard.id)
-    return ok(
-        make(IngestView, (event_id, outcome, place, short, opened, reason, booked, gate_reasons, 0, 0, watermark))
-    )
+    view = make(IngestView, (event_id, outcome, place, short, opened, reason, booked, gate_reasons, 0, 0, watermark))
+    return (OK, False, view)
 
 
 def entry_answer(  # noqa: PLR0913  the parts of a decision

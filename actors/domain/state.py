@@ -245,14 +245,23 @@ class Entry:
 
     __slots__ = ("answer", "digest", "epoch", "key", "sequence", "shard", "time_ms")
 
-    def __init__(self, key: str, digest: bytes, answer: Sequence[Any], shard: int) -> None:
+    def __init__(  # noqa: PLR0913  as many as it has
+        self,
+        key: str,
+        digest: bytes,
+        answer: Sequence[Any],
+        shard: int,
+        time_ms: int = 0,
+        epoch: int = 0,
+        sequence: int = 0,
+    ) -> None:
         self.key = key
         self.digest = digest
         self.answer = answer
         self.shard = shard
-        self.time_ms = 0
-        self.epoch = 0
-        self.sequence = 0
+        self.time_ms = time_ms
+        self.epoch = epoch
+        self.sequence = sequence
 
 
 class StockException:

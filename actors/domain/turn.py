@@ -71,17 +71,18 @@ class Turn:
         shard.sequence += 1
         event_type = type(event)
         APPLY[event_type](self.books, shard, event, self.now_ms)
-        events = self._current.get(shard.id)
-        if events is None:
-            events = []
-            self._current[shard.id] = events
-            group = (self.cause, events)
-            groups = self.groups.get(shard.id)
-            if groups is None:
-                self.groups[shard.id] = [group]
-            else:
-                groups.append(group)
-        events.append((KIND_OF[event_type], *event))
+        kept = (KIND_OF[event_type], *event)
+        shard_id = shard.id
+        events = self._current.get(shard_id)
+        if events is not None:
+            events.append(kept)
+            return
+        events = self._current[shard_id] = [kept]
+        groups = self.groups.get(shard_id)
+        if groups is None:
+            self.groups[shard_id] = [(self.cause, events)]
+        else:
+            groups.append((self.cause, events))
 
     def emit_pair(self, shard: ShardState, first: Any, second: Any) -> None:
         """Two events of one shard: ``emit`` twice, written out because every single grant comes through here."""

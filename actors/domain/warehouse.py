@@ -34,6 +34,7 @@ APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
 REJECTED = int(IngestOutcome.REJECTED)
 SELLABLE = int(Disposition.SELLABLE)
+NOT_NOTED = Place("", 0, -1)  # of a change that is no fact of the history
 SHIPMENT, STOCK_COUNT = int(Fact.SHIPMENT), int(Fact.STOCK_COUNT)
 
 
@@ -74,10 +75,12 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
         turn.emit(shard, StockKeyRegistered(command.stock_key))
         actor = shard.stock[command.stock_key]
     opened = FACTS[command.fact](turn, actor, command)
-    watch_shortage(turn, actor)
+    short = shortage(actor)
+    if short or actor.shortage_exception_id:
+        watch_shortage(turn, actor)
     opened = opened or actor.shortage_exception_id
     booked_disposition = booked_as(command) if reasons else 0
-    answer = (APPLIED, turn.position(shard), shortage(actor), opened, 0, booked_disposition, reasons)
+    answer = (APPLIED, turn.position(shard), short, opened, 0, booked_disposition, reasons)
     decided: Decided = make(Decided, answer)
     return decided
 
@@ -145,8 +148,8 @@ def as_of(command: Ingest) -> int | None:
     return command.details[2] or (command.source_sequence - 1 if command.source_sequence else None)
 
 
-def _changed(
-    actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
+def _changed(  # noqa: PLR0913  the parts of an event
+    actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str, place: Place
 ) -> OnHandChanged:
     changed: OnHandChanged = make(
         OnHandChanged,
@@ -162,6 +165,7 @@ def _changed(
             command.lot_expire_time_ms,
             note,
             command.attributes,
+            *place,
         ),
     )
     return changed
@@ -170,7 +174,7 @@ def _changed(
 def _move(
     turn: Turn, actor: StockActor, command: Ingest, disposition: int, delta: int, reference: str, note: str = ""
 ) -> str:
-    note_move(turn, actor, place_of(command), _changed(actor, command, disposition, delta, reference, note))
+    note_move(turn, actor, _changed(actor, command, disposition, delta, reference, note, place_of(command)))
     return ""
 
 
@@ -208,7 +212,7 @@ def _stock_count(turn: Turn, actor: StockActor, command: Ingest) -> str:
         if disposition == SELLABLE and not includes_picked:
             target += actor.picked
         difference = target - actor.on_hand_of(disposition)
-        turn.emit(actor.shard, _changed(actor, command, disposition, difference, command.document_id))
+        turn.emit(actor.shard, _changed(actor, command, disposition, difference, command.document_id, "", NOT_NOTED))
         return ""
     place = place_of(command)._replace(sequence=as_of(command) or 0)
     book_count(

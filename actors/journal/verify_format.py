@@ -28,7 +28,7 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             "OnHandChanged",
             4,
             "stock_key fact disposition delta reference document_id document_line lot_id lot_expire_time_ms note "
-            "attributes",
+            "attributes stream_key sequence occur_time_ms",
         ),
         (13, "AdriftPicked", 3, "stock_key promise delta was"),
         (

@@ -155,7 +155,7 @@ class StockRules:
 
     def on_hand_changed(self, event: Event) -> None:
         """[stock_key, fact, disposition, delta, …]"""
-        if not 5 <= len(event) <= 12:
+        if not 5 <= len(event) <= 15:
             raise ValueError("number of fields")
         _, key, fact, disposition, delta = event[:5]
         stock = self.touched[key] = self.stocks.get(key) or self._unregistered(event, key)

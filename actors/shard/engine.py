@@ -129,9 +129,11 @@ class Engine:
         steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter.
         """
         wanted: dict[str, None] = {}
+        leaving = self._leaving
         for item in items:
-            for key in self._keys(item, found):
-                if key not in found and key not in self._leaving and key in may_be_stored:
+            keys = self._event_keys(item[5], found) if item[0] == INGEST else self._keys(item, found)
+            for key in keys:
+                if key not in found and key not in leaving and key in may_be_stored:
                     wanted[key] = None
         for waiting in placed(self.books) if self.books.feeds_moved else ():
             for key in self._event_keys(waiting.body, found):
@@ -147,8 +149,6 @@ class Engine:
             if len(body) > 10 and body[10]:
                 keys.append(reservation_row_key(body[10]))
             return [key for key in keys if key not in books.request_ids and key[2:] not in books.reservations]
-        if verb == Verb.INGEST:
-            return self._event_keys(body, found)
         if verb in (Verb.REGISTER_STOCK, Verb.SET_STOCK_POLICY, Verb.SET_SELLING):
             return [operator_key(body[0], body[2])]
         if verb == Verb.ACKNOWLEDGE_CHANGES:

@@ -1,7 +1,8 @@
 """Queues per shard and the choice of the next turn's items: bounded, fair, without IO.
 
 Round robin over shards, so that a flooded one costs the others a share and no more; one stock key may fill a quarter of its
-shard's queue, so that a flooded SKU leaves its neighbours room.
+shard's queue, so that a flooded SKU leaves its neighbours room. Events of a source have a queue of their own beside their feed
+shard's: a warehouse's rush hour is not to stand before the orders of whatever lives in that shard.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 from actors.shard.host_config import HostConfig
 from actors.shard.messages import Verb
 
+FED = frozenset((int(Verb.INGEST), int(Verb.HEARTBEAT)))
+FEED_LANES = 1 << 20  # above every shard's number
 LINES_PER_SHARD_AND_ROUND = 250  # how many lines one shard gives before the next one's turn
 
 
@@ -39,6 +42,13 @@ def stock_key_of(item: Sequence[Any]) -> str:
     return ""
 
 
+def lane_of(item: Sequence[Any]) -> int:
+    """Which queue an item goes to: its shard's, or the one for feeds beside it."""
+    verb: int = item[0]
+    shard: int = item[1]
+    return shard + FEED_LANES if verb in FED else shard
+
+
 class TurnQueue:
     """All queues of a host."""
 
@@ -52,12 +62,12 @@ class TurnQueue:
 
     def depth(self, shard: int) -> int:
         """Lines waiting for a shard."""
-        return self._lines.get(shard, 0)
+        return self._lines.get(shard, 0) + self._lines.get(shard + FEED_LANES, 0)
 
     def offer(self, waiting: Waiting) -> bool:
         """Queue an item; False when its shard's queue, or its stock key's share of it, is full."""
         item = waiting.item
-        shard, weight = item[1], item[3]
+        shard, weight = lane_of(item), item[3]
         queued = self._lines.get(shard, 0)
         limit = self._config.queue_lines_per_shard_max
         if queued and queued + weight > limit:
