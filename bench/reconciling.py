@@ -25,6 +25,7 @@ import uvloop
 
 from bench.arrivals import due_times
 from bench.load import Generator, Told, connected, connections_for
+from bench.metering import Meter
 from bench.noop import CHANNEL, WAREHOUSE
 from bench.outcome import Outcome
 from bench.results import percentiles_ms
@@ -60,6 +61,7 @@ class Phase:
 
     name: str
     outcome: Outcome
+    cpu: dict[str, float]  # seconds by role
 
     def figures(self) -> dict[str, float]:
         """Milliseconds."""
@@ -71,7 +73,8 @@ class Phase:
         return (
             f"{self.name}: {outcome.calls / outcome.seconds:,.0f} reservations/s for {outcome.seconds:.0f} s, "
             f"p50 {latency.get('p50')} ms, p99 {latency.get('p99')} ms, max {latency.get('max')} ms; {outcome.granted:,} granted, "
-            f"{outcome.refused:,} refused, {outcome.failed:,} failed {outcome.errors or ''}"
+            f"{outcome.refused:,} refused, {outcome.failed:,} failed {outcome.errors or ''}; CPU "
+            + ", ".join(f"{role} {spent / outcome.seconds:.2f}" for role, spent in sorted(self.cpu.items()))
         )
 
 
@@ -111,8 +114,9 @@ def stock_up(target: str, lines: int) -> None:
 class Reservations:
     """An open loop against one target."""
 
-    def __init__(self, target: str, wanted: Wanted) -> None:
+    def __init__(self, target: str, data_dir: Path, wanted: Wanted) -> None:
         self._target = target
+        self._data_dir = data_dir
         self._wanted = wanted
         scenario = Scenario(title="reserve", about="beside a list", work="reserve", keys=wanted.lines, load=Load())
         self._shots = reserves(scenario, random.Random(wanted.seed))
@@ -121,7 +125,10 @@ class Reservations:
     def run(self, name: str, goes_on: Callable[[], bool], seconds: float) -> Phase:
         """As long as it should go on, at most so many seconds."""
         due = due_times(self._wanted.rate, seconds, "poisson", random.Random(self._wanted.seed))
-        return Phase(name, uvloop.run(self._drive(itertools.takewhile(lambda _: goes_on(), due))))
+        meter = Meter(self._data_dir)
+        outcome = uvloop.run(self._drive(itertools.takewhile(lambda _: goes_on(), due)))
+        meter.sample()
+        return Phase(name, outcome, meter.cpu())
 
     async def _drive(self, due: Iterator[float]) -> Outcome:
         async with connected(self._target, connections_for(IN_FLIGHT)) as channels:
@@ -157,7 +164,7 @@ def measure(wanted: Wanted, say: Callable[[str], None]) -> int:
             began = time.monotonic()
             stock_up(target, wanted.lines)
             say(f"stocked in {time.monotonic() - began:.0f} s")
-            load = Reservations(target, wanted)
+            load = Reservations(target, directory, wanted)
             load.run("warm-up", lambda: True, 3.0)
             alone = load.run("alone", lambda: True, wanted.seconds)
             say(alone.line())
