@@ -53,6 +53,10 @@ ERRORS: dict[ErrorReason, ErrorRow] = {
     ErrorReason.RESERVATION_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such reservation"),
     ErrorReason.STOCK_KEY_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such stock key"),
     ErrorReason.RECONCILIATION_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such reconciliation"),
+    ErrorReason.EXCEPTION_NOT_FOUND: _row(grpc.StatusCode.NOT_FOUND, NOT_DONE, 0, "no such exception"),
+    ErrorReason.EXCEPTION_ENDED: _row(
+        grpc.StatusCode.FAILED_PRECONDITION, NOT_DONE, 0, "the exception is not open any more"
+    ),
     ErrorReason.OVERLOADED: _row(
         grpc.StatusCode.RESOURCE_EXHAUSTED, NOT_DONE, 100, "too much is under way: wait, then send the same id again"
     ),

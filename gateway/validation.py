@@ -15,7 +15,7 @@ from collections.abc import Container
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from actors.domain.keys import parse_reservation_id, stock_key
+from actors.domain.keys import parse_exception_id, parse_reservation_id, stock_key
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX
 from actors.shard.placement import consumer_shard_of, feed_shard_of, shard_of
@@ -275,6 +275,13 @@ class KnownNames:
         if parts is None or parts.shard >= self.shard_count:
             raise CallFailed(ErrorReason.RESERVATION_NOT_FOUND, f"no reservation {reservation_id!r}")
         return parts.shard
+
+    def exception_shard(self, exception_id: str) -> int:
+        """The shard that a well-formed exception id names. Raises CallFailed EXCEPTION_NOT_FOUND when it is not one of ours."""
+        shard = parse_exception_id(exception_id)
+        if shard is None or shard >= self.shard_count:
+            raise CallFailed(ErrorReason.EXCEPTION_NOT_FOUND, f"no exception {exception_id!r}")
+        return shard
 
     def _forget(self) -> None:
         for skus in self.placed.values():

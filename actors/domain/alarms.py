@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from actors.domain.events import ExceptionChanged, ExceptionHealed, ExceptionOpened
 from actors.domain.keys import exception_id, split_stock_key
 from actors.domain.outcomes import ExceptionKind
@@ -50,10 +53,9 @@ def raise_alarm(  # noqa: PLR0913  an exception has this many parts
     quantity: int,
     reservation_ids: list[str],
     reject_reason: int = 0,
+    payload: Sequence[Any] = (),
 ) -> str:
-    """Open a stock exception because of the turn's cause; its id. Empty when the shard has too many of rejected events."""
-    if kind == ExceptionKind.EVENT_REJECTED and shard.exceptions_open >= turn.books.rules.exceptions_open_max:
-        return ""
+    """Open a stock exception because of the turn's cause; its id. ``payload``: the event it is about, to be decided again."""
     number = shard.next_exception_number
     opened = exception_id(shard.timeline, shard.id, number)
     cause = turn.cause
@@ -72,6 +74,15 @@ def raise_alarm(  # noqa: PLR0913  an exception has this many parts
             "" if cause.source_id else cause.request_id,
             cause.channel_id,
             reject_reason,
+            payload,
+            (
+                cause.verb,
+                cause.principal,
+                cause.correlation_id,
+                cause.stream_id,
+                cause.source_sequence,
+                cause.occur_time_ms,
+            ),
         ),
     )
     return opened

@@ -190,7 +190,7 @@ class TransferView(NamedTuple):
 
 
 class ExceptionView(NamedTuple):
-    """LIST_EXCEPTIONS."""
+    """LIST_EXCEPTIONS, GET_EXCEPTION. ``payload``: the body of its event; ``cause`` and ``handlings``: as its events say."""
 
     exception_id: str
     kind: int
@@ -206,6 +206,26 @@ class ExceptionView(NamedTuple):
     open_time_ms: int
     end_time_ms: int
     reject_reason: int
+    priority: int = 0
+    owning_team: str = ""
+    suggested_action: str = ""
+    actions: Sequence[int] = ()  # that end it
+    payload: Sequence[Any] = ()
+    cause: Sequence[Any] = ()
+    handlings: Sequence[Sequence[Any]] = ()  # [[time ms, action, who, why, reject reason], …]
+
+
+class ResolutionView(NamedTuple):
+    """RESOLVE_EXCEPTION: the exception after it, and what became of its event (``outcome`` 0: none was decided)."""
+
+    exception: Sequence[Any]  # ExceptionView
+    outcome: int
+    place: Sequence[int]
+    shortage_quantity: int
+    opened: str
+    reject_reason: int
+    booked_disposition: int
+    gate_reasons: Sequence[int]
 
 
 class ExplanationView(NamedTuple):

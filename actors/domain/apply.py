@@ -12,6 +12,7 @@ from heapq import heappush
 from typing import Any
 
 from actors.domain.apply_consumers import APPLY_CONSUMERS, rebuild_consumers
+from actors.domain.apply_exceptions import APPLY_EXCEPTIONS, rebuild_exceptions
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
 from actors.domain.apply_reconciliation import APPLY_RECONCILIATION, rebuild_reconciliations
@@ -27,10 +28,6 @@ from actors.domain.events import (
     ClaimsForgotten,
     EntryRetired,
     EntrySpent,
-    ExceptionChanged,
-    ExceptionHealed,
-    ExceptionOpened,
-    ExceptionRetired,
     OnHandChanged,
     ReservationAmended,
     ReservationConfirmed,
@@ -47,7 +44,7 @@ from actors.domain.events import (
 from actors.domain.history import History
 from actors.domain.identity import order_key, request_key
 from actors.domain.keys import RESERVATION_ID_VERSION
-from actors.domain.outcomes import Admission, ExceptionKind, ExceptionState, ReservationState
+from actors.domain.outcomes import Admission, ReservationState
 from actors.domain.quantities import headroom
 from actors.domain.state import (
     SELLABLE,
@@ -58,14 +55,12 @@ from actors.domain.state import (
     ShardState,
     Spent,
     StockActor,
-    StockException,
 )
 from actors.domain.stock_parts import DEFAULT_GATE, SaleGate
 
 ALWAYS = int(Admission.ALWAYS)
 HELD = int(ReservationState.HELD)
 CONFIRMED = int(ReservationState.CONFIRMED)
-SHORTAGE = int(ExceptionKind.SHORTAGE)
 
 
 def apply_event(books: Books, shard: ShardState, event: Any, time_ms: int) -> None:
@@ -443,7 +438,7 @@ def _reservation_retired(books: Books, shard: ShardState, event: ReservationReti
         books.request_ids.pop(request_key(reservation.channel_id, spent.request_id), None)
 
 
-# --- dedupe entries and exceptions -----------------------------------------------------------------------------------------
+# --- dedupe entries --------------------------------------------------------------------------------------------------------
 
 
 def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: int) -> None:
@@ -459,56 +454,6 @@ def _entry_retired(books: Books, shard: ShardState, event: EntryRetired, _time_m
     entry = shard.entries.pop(event.entry_key)
     if books.request_ids.get(event.entry_key) is entry:
         del books.request_ids[event.entry_key]
-
-
-def _exception_opened(books: Books, shard: ShardState, event: ExceptionOpened, time_ms: int) -> None:
-    fields = (
-        event.kind,
-        event.stock_key,
-        event.message,
-        event.source_id,
-        event.event_id,
-        event.request_id,
-        event.channel_id,
-        event.reject_reason,
-    )
-    opened = StockException(event.exception_id, fields)
-    opened.quantity = event.quantity
-    opened.reservation_ids = event.reservation_ids
-    opened.state = int(ExceptionState.OPEN)
-    opened.open_time_ms = time_ms
-    shard.exceptions[event.exception_id] = opened
-    shard.exceptions_open += 1
-    if event.number >= shard.next_exception_number:
-        shard.next_exception_number = event.number + 1
-    if event.kind == SHORTAGE and event.stock_key in books.stock:
-        books.stock[event.stock_key].shortage_exception_id = event.exception_id
-        books.shortage_units += event.quantity
-
-
-def _exception_changed(books: Books, shard: ShardState, event: ExceptionChanged, _time_ms: int) -> None:
-    changed = shard.exceptions[event.exception_id]
-    if changed.fields[0] == SHORTAGE:
-        books.shortage_units += event.quantity - changed.quantity
-    changed.quantity = event.quantity
-    changed.reservation_ids = event.reservation_ids
-
-
-def _exception_healed(books: Books, shard: ShardState, event: ExceptionHealed, time_ms: int) -> None:
-    healed = shard.exceptions[event.exception_id]
-    assert healed.state == ExceptionState.OPEN, "healed twice"
-    healed.state = int(ExceptionState.HEALED)
-    healed.end_time_ms = time_ms
-    books.exceptions_healed.append((time_ms, shard.id, event.exception_id))
-    shard.exceptions_open -= 1
-    if healed.fields[0] == SHORTAGE:
-        books.shortage_units -= healed.quantity
-        books.stock[healed.fields[1]].shortage_exception_id = ""
-
-
-def _exception_retired(_books: Books, shard: ShardState, event: ExceptionRetired, _time_ms: int) -> None:
-    assert shard.exceptions[event.exception_id].state != ExceptionState.OPEN, "retired while open"
-    del shard.exceptions[event.exception_id]
 
 
 Apply = Callable[[Books, ShardState, Any, int], None]
@@ -536,10 +481,7 @@ APPLY: dict[type[Any], Apply] = {
     ReservationRetired: _reservation_retired,
     EntrySpent: _entry_spent,
     EntryRetired: _entry_retired,
-    ExceptionOpened: _exception_opened,
-    ExceptionChanged: _exception_changed,
-    ExceptionHealed: _exception_healed,
-    ExceptionRetired: _exception_retired,
+    **APPLY_EXCEPTIONS,
     **APPLY_FEEDS,
     **APPLY_HISTORY,
     **APPLY_CONSUMERS,
@@ -581,9 +523,7 @@ def rebuild_indices(books: Books) -> None:
     )
     ended: list[tuple[int, str]] = []
     spent_entries: list[tuple[int, int, str]] = []
-    healed: list[tuple[int, int, str]] = []
     for shard in books.shards.values():
-        shard.exceptions_open = 0
         shard.transferring = {key: None for key, actor in shard.stock.items() if actor.transfers}
         for reservation in shard.reservations.values():
             books.request_ids[request_key(reservation.channel_id, reservation.request_id)] = reservation
@@ -600,14 +540,6 @@ def rebuild_indices(books: Books) -> None:
             if entry.key[0] in "ce":
                 books.request_ids[entry.key] = entry
             spent_entries.append((entry.time_ms, shard.id, entry.key))
-        for exception in shard.exceptions.values():
-            if exception.state == ExceptionState.OPEN:
-                shard.exceptions_open += 1
-                if exception.fields[0] == SHORTAGE:
-                    books.shortage_units += exception.quantity
-                    books.stock[exception.fields[1]].shortage_exception_id = exception.id
-            else:
-                healed.append((exception.end_time_ms, shard.id, exception.id))
     books.ended.clear()
     books.ended.extend(sorted(ended))
     books.entries_spent.clear()
@@ -615,5 +547,4 @@ def rebuild_indices(books: Books) -> None:
     rebuild_feeds(books)
     rebuild_consumers(books)
     rebuild_reconciliations(books)
-    books.exceptions_healed.clear()
-    books.exceptions_healed.extend(sorted(healed))
+    rebuild_exceptions(books)

@@ -43,6 +43,8 @@ class Verb(IntEnum):
     INGEST = 40
     HEARTBEAT = 41
     GET_FEED_STATUS = 42
+    RESOLVE_EXCEPTION = 43
+    GET_EXCEPTION = 45
     LIST_TRANSFERS = 44
     GET_HOST_STATUS = 50  # answered by the host's shell, not by the engine
     READ_CHANGES = 51  # the same, as a long poll: [timeline, [[shard, after sequence], …], weight_max, wait_ms]
@@ -198,7 +200,7 @@ class ListTransfers(NamedTuple):
 
 
 class ListExceptions(NamedTuple):
-    """Item shard -1 (the whole host). Empty ``kinds`` / ``states``: all."""
+    """Item shard -1 (the whole host). Empty ``kinds`` / ``states`` / ``priorities`` / ``team``: all. Opened in [from, to)."""
 
     kinds: Sequence[int]
     warehouse_id: str
@@ -206,6 +208,30 @@ class ListExceptions(NamedTuple):
     states: Sequence[int]
     page_size: int
     page_token: str = ""
+    priorities: Sequence[int] = ()
+    team: str = ""
+    open_from_ms: int = 0
+    open_to_ms: int = 0
+    newest_first: bool = False
+    source_id: str = ""
+
+
+class GetException(NamedTuple):
+    """Item shard: the one in the exception's id."""
+
+    exception_id: str
+
+
+class ResolveException(NamedTuple):
+    """Item shard: the one in the exception's id. ``resolver``: who, when the principal does not say. ``corrected``: an Ingest."""
+
+    request_id: str
+    digest: bytes
+    exception_id: str
+    action: int
+    note: str
+    resolver: str = ""
+    corrected: Sequence[Any] = ()
 
 
 class ListAvailability(NamedTuple):
@@ -328,6 +354,8 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.INGEST: Ingest,
     Verb.HEARTBEAT: Heartbeat,
     Verb.GET_FEED_STATUS: GetFeedStatus,
+    Verb.RESOLVE_EXCEPTION: ResolveException,
+    Verb.GET_EXCEPTION: GetException,
     Verb.ACKNOWLEDGE_CHANGES: AcknowledgeChanges,
     Verb.LIST_CONSUMERS: ListConsumers,
     Verb.ATTACH_CONSUMER: AttachConsumer,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from actors.domain.alarms import watch_shortage
 from actors.domain.events import ExceptionHealed, OnHandChanged
+from actors.domain.exception_state import StockException
 from actors.domain.fulfilling import in_bounds
 from actors.domain.history import Place
 from actors.domain.outcomes import ExceptionState, Fact, SellingState
@@ -15,7 +16,7 @@ from actors.domain.policies import change_selling
 from actors.domain.reconciliation_events import FindingResolved
 from actors.domain.reconciliation_state import Finding, what_of_finding
 from actors.domain.reconciliation_words import FindingState
-from actors.domain.state import ShardState, StockActor, StockException
+from actors.domain.state import ShardState, StockActor
 from actors.domain.turn import Turn
 
 OPEN = int(ExceptionState.OPEN)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from actors.domain.consumer_events import CONSUMER_KINDS
+from actors.domain.exception_events import ExceptionHandled, ExceptionResolved, FeedCorrected
 from actors.domain.feed_events import (
     CountPlaced,
     DeferredEnded,
@@ -267,7 +268,10 @@ class EntryRetired(NamedTuple):
 
 
 class ExceptionOpened(NamedTuple):
-    """Somebody must look. Whose command or fact it was says the cause."""
+    """Somebody must look. ``cause``: [verb, principal, correlation id, stream id, source sequence, occur time ms].
+
+    ``payload``: the body of the event it is about, where that may be decided again.
+    """
 
     exception_id: str
     number: int
@@ -281,6 +285,8 @@ class ExceptionOpened(NamedTuple):
     request_id: str
     channel_id: str
     reject_reason: int = 0
+    payload: Sequence[Any] = ()
+    cause: Sequence[Any] = ()
 
 
 class ExceptionChanged(NamedTuple):
@@ -333,6 +339,9 @@ Event = (
     | ExceptionChanged
     | ExceptionHealed
     | ExceptionRetired
+    | ExceptionResolved
+    | ExceptionHandled
+    | FeedCorrected
     | FeedReceived
     | EventDeferred
     | DeferredEnded
@@ -377,6 +386,9 @@ EVENT_KINDS: dict[int, type[Any]] = {
     51: ExceptionChanged,
     52: ExceptionHealed,
     53: ExceptionRetired,
+    54: ExceptionResolved,
+    55: ExceptionHandled,
+    74: FeedCorrected,
     60: FeedReceived,
     61: EventDeferred,
     62: DeferredEnded,

@@ -38,6 +38,7 @@ NOTHING_RECEIVED = Sequences()
 FEEDS_PER_SHARD_MAX = 10_000  # streams: they are never forgotten, so nobody may make them at will
 WAITING_PER_FEED_MAX = 10_000  # events of a stream that wait: a night's counts behind one hole; a kilobyte each
 DECIDED_PER_TURN_MAX = 1_000  # of those whose time came; the next turn takes the rest
+REJECTED_RETRY_MS = 60_000  # somebody must resolve exceptions first
 OVERLOADED_RETRY_MS = 1_000  # a hole is filled, or given up, in seconds at the earliest
 
 MESSAGES = {
@@ -142,12 +143,12 @@ def _place_of(entry: Entry) -> tuple[int, int, int, int]:
 
 def _count_repeat(feed: Feed | None, command: Ingest) -> None:
     if feed is not None:
-        part = feed.warehouses.get(_warehouse_of(command))
+        part = feed.warehouses.get(warehouse_counted(command))
         if part is not None:
             part.repeats += 1
 
 
-def _warehouse_of(command: Ingest) -> str:
+def warehouse_counted(command: Ingest) -> str:
     """The warehouse that a feed counts it under: unknown ones together, so that a typo makes nothing that stays."""
     return "" if command.reject_reason == RejectReason.UNKNOWN_WAREHOUSE else command.stock_key.split("\x1f")[1]
 
@@ -165,10 +166,12 @@ def _answer(turn: Turn, shard: ShardState, command: Ingest, key: str, decided: D
     """It was decided: journal that it was received and what a repeat gets."""
     outcome, place, short, opened, reason, booked, gate_reasons = decided
     if outcome == REJECTED and not opened:
+        if shard.exceptions_open >= turn.books.rules.exceptions_open_max:  # nothing is dropped: its sender keeps it
+            return error(ErrorReason.OVERLOADED, "too many exceptions are open: resolve some", REJECTED_RETRY_MS)
         opened = open_rejection(turn, shard, command, reason)
     source_id, stream_id, event_id, sequence, occur_time_ms, stock_key = command[:6]
     feed_key = f"{source_id}\x1f{stream_id}"
-    warehouse_id = _warehouse_of(command) if reason else stock_key.split("\x1f")[1]
+    warehouse_id = warehouse_counted(command) if reason else stock_key.split("\x1f")[1]
     received = make(FeedReceived, (feed_key, sequence, warehouse_id, occur_time_ms, outcome))
     answer = entry_answer(outcome, place, short, opened, reason, booked, gate_reasons)
     turn.emit_pair(shard, received, make(EntrySpent, (key, command.digest, answer)))
@@ -202,11 +205,11 @@ def entry_answer(  # noqa: PLR0913  the parts of a decision
 
 
 def open_rejection(turn: Turn, shard: ShardState, command: Ingest, reason: int) -> str:
-    """The exception of a rejected event; empty when there are too many."""
+    """The exception of a rejected event, which is kept with it: somebody may want it booked."""
     message = f"event {command.event_id!r} of source {command.source_id!r} rejected: {MESSAGES[RejectReason(reason)]}"
     late = reason == RejectReason.DEFERRED_TOO_LONG
     kind = ExceptionKind.EVENT_NOT_PLACED if late else ExceptionKind.EVENT_REJECTED
-    return raise_alarm(turn, shard, kind, command.stock_key, message, 0, [], reason)
+    return raise_alarm(turn, shard, kind, command.stock_key, message, 0, [], reason, tuple(command))
 
 
 # --- waiting -----------------------------------------------------------------------------------------------------------------
@@ -217,7 +220,7 @@ def _defer(turn: Turn, shard: ShardState, feed: Feed | None, command: Ingest, ke
     if feed is not None and feed.waiting >= WAITING_PER_FEED_MAX:
         return error(ErrorReason.OVERLOADED, "too many events of this stream wait", OVERLOADED_RETRY_MS)
     until_ms = turn.now_ms + turn.books.rules.deferral_ms_max
-    feed_key, warehouse_id = f"{command.source_id}\x1f{command.stream_id}", _warehouse_of(command)
+    feed_key, warehouse_id = f"{command.source_id}\x1f{command.stream_id}", warehouse_counted(command)
     turn.emit(shard, FeedReceived(feed_key, command.source_sequence, warehouse_id, command.occur_time_ms, DEFERRED))
     cause = turn.cause
     told = (cause.principal, cause.correlation_id, cause.traceparent)
@@ -309,7 +312,7 @@ def _settle(turn: Turn, shard: ShardState, waiting: Deferred, *, in_time: bool) 
     if decided.outcome == REJECTED and not decided.exception_id:
         decided = decided._replace(exception_id=open_rejection(turn, shard, command, decided.reject_reason))
     turn.emit(shard, DeferredEnded(waiting.event_key, decided.outcome))
-    turn.emit(shard, FeedSettled(waiting.feed_key, _warehouse_of(command), decided.outcome))
+    turn.emit(shard, FeedSettled(waiting.feed_key, warehouse_counted(command), decided.outcome))
     turn.emit(shard, EntrySpent(waiting.event_key, command.digest, entry_answer(*decided)))
 
 

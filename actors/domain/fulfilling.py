@@ -160,14 +160,14 @@ def _tell_home(turn: Turn, reservation_id: str, fulfilled: int, released: int) -
         )
 
 
-def mismatch(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> str:
-    """The same shipment told with another quantity: not booked; the exception's id."""
+def mismatch(turn: Turn, actor: StockActor, shipment: Shipment, booked: int, payload: Sequence[Any] = ()) -> str:
+    """The same shipment told with another quantity: not booked; the exception's id. ``payload``: the event that told it."""
     message = (
         f"shipment {shipment.shipment_id!r} line {shipment.document_line!r} was booked with {booked} units "
         f"and is told again with {shipment.quantity}"
     )
     kind = ExceptionKind.SHIPMENT_MISMATCH
-    return raise_alarm(turn, actor.shard, kind, actor.key, message, shipment.quantity - booked, [])
+    return raise_alarm(turn, actor.shard, kind, actor.key, message, shipment.quantity - booked, [], 0, payload)
 
 
 def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:

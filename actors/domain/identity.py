@@ -22,6 +22,8 @@ ANSWER_SHIPMENT = 5  # [5, quantity]: a shipment's identity was booked with that
 ANSWER_TOMBSTONE_RELEASE = 6  # [6]: the release by request id that found nothing; its repeat answers the same
 ANSWER_CHANGE_REJECTED = 7  # [7, exception id]: a consumer did not take a change
 
+ANSWER_RESOLUTION = 8  # [8, …]: what became of an exception's event: ``answers.ResolutionView`` without the exception
+
 
 def request_key(channel_id: str, request_id: str) -> str:
     """A request id in the scope of its channel."""

@@ -65,3 +65,11 @@ def parse_reservation_id(text: str) -> ReservationIdParts | None:
 def exception_id(timeline: str, shard: int, number: int) -> str:
     """Spell the id of a stock exception: ``x-timeline-shard-number``."""
     return f"x-{timeline}-{shard}-{number}"
+
+
+def parse_exception_id(text: str) -> int | None:
+    """The shard in an exception id; None when it was not made by Stockade."""
+    parts = text.split("-")
+    if len(parts) != 4 or parts[0] != "x" or not all(part.isascii() and part.isdigit() for part in parts[2:]):
+        return None
+    return int(parts[2]) if len(parts[2]) <= 5 else None

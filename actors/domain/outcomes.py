@@ -44,6 +44,8 @@ class ErrorReason(IntEnum):
     INTERNAL = 11
     WRONG_OWNER = 12  # between host and gateway only: the gateway asks the directory again
     STOCK_KEY_NOT_FOUND = 13  # GetStock, SetStockPolicy … of a key that nobody registered
+    EXCEPTION_NOT_FOUND = 14
+    EXCEPTION_ENDED = 15  # it healed, or somebody else was faster
     RECONCILIATION_NOT_FOUND = 20
 
 
@@ -188,6 +190,24 @@ class ExceptionState(IntEnum):
     OPEN = 1
     HEALED = 2
     RESOLVED = 3
+
+
+class ExceptionPriority(IntEnum):
+    """How soon somebody must look."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+    URGENT = 4
+
+
+class ResolveAction(IntEnum):
+    """What somebody does about an exception."""
+
+    RETRY = 1
+    CORRECT_AND_RETRY = 2
+    DISCARD = 3
+    ACKNOWLEDGE = 4  # it stays open: somebody looks after it
 
 
 class Door(IntEnum):

@@ -1,4 +1,4 @@
-"""Questions: availability, stock, reservations, exceptions, and why ATS is what it is. They change nothing.
+"""Questions: availability, stock, reservations, and why ATS is what it is. They change nothing.
 
 Pages go by shard, then by a stable order within it; a page token is ``shard:place`` and holds across restarts.
 """
@@ -15,7 +15,6 @@ from actors.domain.commands import (
     GetAvailability,
     GetReservation,
     GetStock,
-    ListExceptions,
     ListReservations,
     ListStock,
     ListTransfers,
@@ -25,10 +24,10 @@ from actors.domain.keys import split_stock_key
 from actors.domain.lifecycle import deadline_of, expire_if_due, not_found
 from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
 from actors.domain.quantities import available_to_sell, claims, cover, shortage
-from actors.domain.state import OPEN, Reservation, ShardState, StockActor, StockException
+from actors.domain.state import OPEN, Reservation, ShardState, StockActor
 from actors.domain.transfers import TRANSFERS_PER_KEY_MAX
 from actors.domain.turn import Turn
-from actors.domain.views import exception_view, reservation_view, stock_view, transfer_views
+from actors.domain.views import reservation_view, stock_view, transfer_views
 
 HELD = int(ReservationState.HELD)
 SCANNED_PER_PAGE_MAX = 20_000  # entities looked at for one page; a sparse filter gets a short page and a token
@@ -173,30 +172,6 @@ def list_reservations(turn: Turn, command: ListReservations) -> Reply:
     found, token = paged(turn, command.page_token, command.page_size, within, lambda one: len(one.lines))
     views = [reservation_view(turn, reservation, books.home_of(reservation)) for reservation in found]
     return ok(Page(views, token))
-
-
-def list_exceptions(turn: Turn, command: ListExceptions) -> Reply:
-    """Stock exceptions by shard and number. OK payload: ``Page`` of ``ExceptionView``."""
-
-    def within(shard: ShardState, after: str) -> Iterator[tuple[str, StockException | None]]:
-        number = _number(after)
-        for exception in shard.exceptions.values():
-            own = int(exception.id.rsplit("-", 1)[1])
-            if own > number:
-                yield str(own), exception if wanted(exception) else None
-
-    def wanted(exception: StockException) -> bool:
-        kind, stock_key = exception.fields[0], exception.fields[1]
-        if command.kinds and kind not in command.kinds:
-            return False
-        if command.states and exception.state not in command.states:
-            return False
-        if command.stock_key and stock_key != command.stock_key:
-            return False
-        return not command.warehouse_id or split_stock_key(stock_key).warehouse_id == command.warehouse_id
-
-    found, token = paged(turn, command.page_token, command.page_size, within)
-    return ok(Page([exception_view(exception) for exception in found], token))
 
 
 def explain_availability(turn: Turn, shard: ShardState, command: ExplainAvailability) -> Reply:

@@ -40,4 +40,5 @@ class Rules:
     reconciliation_memory_ms: int = 7 * 24 * 3600 * 1000  # runs and findings are listed so long; the journal keeps them
     healed_memory_ms: int = 24 * 3600 * 1000  # how long a healed exception is listed; the journal keeps it
     healed_in_memory_max: int = 20_000  # per host: beyond it the oldest healed ones leave earlier
-    exceptions_open_max: int = 10_000  # per shard, of rejected events; beyond it a rejection is answered without one
+    exceptions_open_max: int = 10_000  # per shard; beyond it an event that would be rejected stays with its sender
+    exception_teams: Mapping[str, str] = field(default_factory=dict)  # kind of exception → the team that looks after it

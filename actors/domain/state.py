@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from actors.domain.consumer_state import Consumer
+from actors.domain.exception_state import StockException
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.history import History
 from actors.domain.outcomes import Disposition, SellingState
@@ -264,21 +265,6 @@ class Entry:
         self.sequence = sequence
 
 
-class StockException:
-    """A durable exception: somebody must look, until it heals or is resolved."""
-
-    __slots__ = ("end_time_ms", "fields", "id", "open_time_ms", "quantity", "reservation_ids", "state")
-
-    def __init__(self, exception_id: str, fields: Sequence[Any]) -> None:
-        self.id = exception_id
-        self.fields = fields  # kind, stock_key, message, source_id, event_id, request_id, channel_id, reject_reason
-        self.quantity = 0
-        self.reservation_ids: Sequence[str] = ()
-        self.state = 1
-        self.open_time_ms = 0
-        self.end_time_ms = 0
-
-
 class ShardState:
     """One shard: the unit of ownership, ordering and journaling. ``sequence``: of the last event applied."""
 
@@ -345,6 +331,7 @@ class Books:
         "ended",
         "entries_spent",
         "exceptions_healed",
+        "exceptions_open",
         "feed_shard_of",
         "feeds_moved",
         "feeds_of",
@@ -357,6 +344,7 @@ class Books:
         "reconciliations",
         "request_ids",
         "reservations",
+        "resolution_times",
         "rules",
         "shard_of",
         "shards",
@@ -384,6 +372,8 @@ class Books:
         self.ended: deque[tuple[int, str]] = deque()  # (end time ms, reservation id)
         self.entries_spent: deque[tuple[int, int, str]] = deque()  # (time ms, shard, entry key)
         self.exceptions_healed: deque[tuple[int, int, str]] = deque()  # (time ms, shard, exception id)
+        self.exceptions_open: dict[tuple[int, int], int] = {}  # (kind, reject reason) → how many are open
+        self.resolution_times: dict[int, list[float]] = {}  # kind → [seconds in all, ended ones by bucket …], live ones
         self.held_reservations = 0
         self.oversells = 0
         self.imposed_uncovered_units = 0

@@ -16,6 +16,7 @@ from actors.domain.state import StockActor
 from actors.domain.transfer_events import TransferAlarmed, TransferDispatched, TransferForgotten, TransferReceived
 from actors.domain.turn import Turn
 
+KEY_UNKNOWN = ExceptionKind.TRANSFER_KEY_UNKNOWN
 TRANSFERS_PER_KEY_MAX = 1_000  # lines of transfers to one stock key that are remembered at a time
 UNITS_PER_TRANSFER_MAX = 1_000 * ON_HAND_MAX  # a sum that every reader of the journal can hold
 
@@ -34,7 +35,7 @@ def dispatched(turn: Turn, origin: StockActor, command: Ingest) -> str:
         why = _make_room(turn, target, transfer_id, line, quantity)
     if target is None or why:
         message = f"transfer {transfer_id!r} of SKU {parts.sku!r} to {to_warehouse_id!r} cannot be followed: {why}"
-        return raise_alarm(turn, origin.shard, ExceptionKind.TRANSFER_KEY_UNKNOWN, origin.key, message, quantity, [])
+        return raise_alarm(turn, origin.shard, KEY_UNKNOWN, origin.key, message, quantity, [], 0, tuple(command))
     event = TransferDispatched(target.key, transfer_id, line, parts.warehouse_id, quantity)
     turn.emit(target.shard, event)
     _watch(turn, target, transfer_id, line)
@@ -68,6 +69,15 @@ def _target(turn: Turn, key: str) -> tuple[StockActor | None, str]:
         return None, "its shard is not on this host"
     turn.emit(shard, StockKeyRegistered(key))
     return shard.stock[key], ""
+
+
+def may_go_to(turn: Turn, origin_key: str, to_warehouse_id: str) -> bool:
+    """Whether a dispatch can be followed there now."""
+    books, key = turn.books, stock_key(to_warehouse_id, split_stock_key(origin_key).sku)
+    if key in books.stock:
+        return True
+    declared = books.rules.warehouses
+    return books.rules.catalog_open and (not declared or to_warehouse_id in declared)
 
 
 def _make_room(turn: Turn, actor: StockActor, transfer_id: str, line: str, quantity: int) -> str:

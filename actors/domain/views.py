@@ -17,6 +17,8 @@ from actors.domain.answers import (
     ok,
     refused,
 )
+from actors.domain.exception_kinds import meaning_of
+from actors.domain.exception_state import StockException
 from actors.domain.identity import (
     ANSWER_REFUSAL,
     ANSWER_TOMBSTONE,
@@ -24,9 +26,10 @@ from actors.domain.identity import (
     request_key,
     uuid7_time_ms,
 )
-from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
+from actors.domain.outcomes import ErrorReason, ExceptionState, RefusalReason, ReservationState
 from actors.domain.quantities import available_to_sell, shortage
-from actors.domain.state import SELLABLE, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.domain.rules import Rules
+from actors.domain.state import SELLABLE, Entry, Reservation, ShardState, Spent, StockActor
 from actors.domain.stock_parts import DEFAULT_GATE, in_transit, unsettled
 from actors.domain.turn import Turn
 
@@ -34,6 +37,7 @@ TRANSFERS_SHOWN_MAX = 20  # with a stock key; LIST_TRANSFERS has them all
 
 RELEASED = int(ReservationState.RELEASED)
 HELD = int(ReservationState.HELD)
+OPEN_EXCEPTION = int(ExceptionState.OPEN)
 CONFIRMED = int(ReservationState.CONFIRMED)
 
 
@@ -276,9 +280,10 @@ def transfer_views(actor: StockActor, most: int) -> list[TransferView]:
     ]  # fmt: skip
 
 
-def exception_view(exception: StockException) -> ExceptionView:
+def exception_view(rules: Rules, exception: StockException) -> ExceptionView:
     """A stock exception now."""
     kind, stock_key, message, source_id, event_id, request_id, channel_id, reject_reason = exception.fields
+    meaning = meaning_of(rules, kind, reject_reason)
     return ExceptionView(
         exception.id,
         kind,
@@ -294,4 +299,11 @@ def exception_view(exception: StockException) -> ExceptionView:
         exception.open_time_ms,
         exception.end_time_ms,
         reject_reason,
+        int(meaning.priority),
+        meaning.team,
+        meaning.suggested_action,
+        meaning.actions if exception.state == OPEN_EXCEPTION else (),
+        exception.payload,
+        exception.cause,
+        exception.handlings,
     )

@@ -67,10 +67,10 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
     if not _fits(actor, command):
         return rejected(RejectReason.QUANTITY_OUT_OF_RANGE)
     if command.fact == SHIPMENT and actor is not None:
-        shipment = _shipment(command)
+        shipment = shipment_of(command)
         booked = booked_before(turn, actor, shipment)
         if booked is not None:
-            return _shipment_again(turn, actor, shipment, booked)
+            return _shipment_again(turn, actor, shipment, booked, command)
     if actor is None:
         turn.emit(shard, StockKeyRegistered(command.stock_key))
         actor = shard.stock[command.stock_key]
@@ -85,11 +85,11 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
     return decided
 
 
-def _shipment_again(turn: Turn, actor: StockActor, shipment: Shipment, booked: int) -> Decided:
+def _shipment_again(turn: Turn, actor: StockActor, shipment: Shipment, booked: int, command: Ingest) -> Decided:
     """The same shipment under another event id: a duplicate, or with another quantity an exception."""
     if booked == shipment.quantity:
         return Decided(DUPLICATE, turn.position(actor.shard), shortage(actor), "", 0)
-    opened = mismatch(turn, actor, shipment, booked)
+    opened = mismatch(turn, actor, shipment, booked, tuple(command))
     reason = int(RejectReason.SHIPMENT_MISMATCH)
     return Decided(REJECTED, turn.position(actor.shard), shortage(actor), opened, reason)
 
@@ -119,7 +119,8 @@ def _fits(actor: StockActor | None, command: Ingest) -> bool:
     return not actor.on_hand or all(abs(units) + quantity <= ON_HAND_MAX for units in actor.on_hand.values())
 
 
-def _shipment(command: Ingest) -> Shipment:
+def shipment_of(command: Ingest) -> Shipment:
+    """What left, as a shipment event tells it."""
     quantity, shipment_id, promise, close_remainder, disposition = command.details
     line = command.document_line or (promise[3] if promise else "")
     return Shipment(
@@ -196,7 +197,7 @@ def _unpick(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 
 def _shipped(turn: Turn, actor: StockActor, command: Ingest) -> str:
-    return book_shipment(turn, actor, command.details[2], _shipment(command), place_of(command))
+    return book_shipment(turn, actor, command.details[2], shipment_of(command), place_of(command))
 
 
 def _adjustment(turn: Turn, actor: StockActor, command: Ingest) -> str:

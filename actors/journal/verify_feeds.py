@@ -148,6 +148,16 @@ class FeedRules(HomeRules):
             text = f"settled with outcome {outcome}, {feed.counts[warehouse_id][DEFERRED - 1]} others wait"
             self.fault(event, "feed", feed_key, text, expected="one that waited, decided")
 
+    def feed_corrected(self, event: Event) -> None:
+        """[feed_key, warehouse_id, outcome]: a rejected event was decided once more"""
+        _, feed_key, warehouse_id, outcome = event
+        feed = self.feed(feed_key)
+        feed.count(warehouse_id, REJECTED, -1)
+        feed.count(warehouse_id, outcome)
+        if self.strict and (feed.counts[warehouse_id][REJECTED - 1] < 0 or outcome not in (APPLIED, DUPLICATE)):
+            text = f"corrected with outcome {outcome}, {feed.counts[warehouse_id][REJECTED - 1]} others are rejected"
+            self.fault(event, "feed", feed_key, text, expected="one that was rejected, booked")
+
     def feed_stale_set(self, event: Event) -> None:
         """[feed_key, warehouse_id, stale, exception_id]"""
         if not 4 <= len(event) <= 5:

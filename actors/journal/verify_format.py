@@ -72,11 +72,14 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             "ExceptionOpened",
             11,
             "exception_id number kind stock_key message quantity reservation_ids source_id event_id request_id "
-            "channel_id reject_reason",
+            "channel_id reject_reason payload cause",
         ),
         (51, "ExceptionChanged", 3, "exception_id quantity reservation_ids"),
         (52, "ExceptionHealed", 1, "exception_id"),
         (53, "ExceptionRetired", 1, "exception_id"),
+        (54, "ExceptionResolved", 4, "exception_id action resolver note"),
+        (55, "ExceptionHandled", 4, "exception_id action resolver note reject_reason"),
+        (74, "FeedCorrected", 3, "feed_key warehouse_id outcome"),
         (60, "FeedReceived", 5, "feed_key sequence warehouse_id occur_time_ms outcome"),
         (
             61,
@@ -132,6 +135,7 @@ VERBS = {
     32: "set selling",
     40: "warehouse event",
     41: "heartbeat",
+    43: "resolve exception",
     60: "begin reconciliation",
     61: "reconcile",
     62: "finish reconciliation",
@@ -163,7 +167,7 @@ RULES = {
     "expiry": "a hold ends at its deadline: not before, and nothing happens to it afterwards",
     "request id": "an id is spent once within its window",
     "feed": "an event of a source is received once, in its place, and waits only for what is missing before it",
-    "exception": "an exception is opened, changed, healed and retired once each, in this order",
+    "exception": "an exception is opened, changed, ended (healed or resolved) and retired once each, in this order",
     "shortage": "promised units are missing exactly when an open exception says by how much",
     "snapshot": "a snapshot is what the records up to it make",
 }

@@ -14,6 +14,7 @@ from actors.journal.verify_stock import Event, StockRules
 
 HELD, CONFIRMED, FULFILLED, RELEASED, EXPIRED = 1, 2, 3, 4, 5
 LIVE = (HELD, CONFIRMED)
+RESOLVE_EXCEPTION = 43
 SHORTAGE, EXCEPTION_OPEN, EXCEPTION_HEALED = 1, 1, 2
 ANSWER_SHIPMENT = 5
 
@@ -252,7 +253,8 @@ class HomeRules(StockRules):
         self.entries.add(key)
         kind = key[0]
         if kind == "e":
-            self._spend_event_id(event, key, digest)
+            if self.cause[0] != RESOLVE_EXCEPTION:  # decided once more, as somebody asked
+                self._spend_event_id(event, key, digest)
             if not key.startswith(f"e\x1f{self.cause[6]}\x1f{self.cause[2]}"):
                 found = f"{self.cause[6]} {self.cause[2]}"
                 self.fault(event, "cause", key, "is of another warehouse event than its cause", found=found)
@@ -271,7 +273,7 @@ class HomeRules(StockRules):
             self.fault(event, "request id", key, "left memory, and was never spent")
 
     def exception_opened(self, event: Event) -> None:
-        if not 12 <= len(event) <= 13:
+        if not 12 <= len(event) <= 15:
             raise ValueError("number of fields")
         _, exception_id, number, kind, key, _, quantity = event[:7]
         if self.strict and (number <= self.exception_number or exception_id in self.exceptions):
@@ -295,9 +297,22 @@ class HomeRules(StockRules):
 
     def exception_healed(self, event: Event) -> None:
         _, exception_id = event
+        self._exception_ended(event, exception_id, "healed")
+
+    def exception_resolved(self, event: Event) -> None:
+        _, exception_id, _, _, _ = event
+        self._exception_ended(event, exception_id, "resolved")
+
+    def exception_handled(self, event: Event) -> None:
+        _, exception_id, _, _, _, *_ = event
         exception = self.exceptions.get(exception_id)
         if exception is None or exception[3] != EXCEPTION_OPEN:
-            self.fault(event, "exception", exception_id, "healed, and is not open")
+            self.fault(event, "exception", exception_id, "handled, and is not open")
+
+    def _exception_ended(self, event: Event, exception_id: str, how: str) -> None:
+        exception = self.exceptions.get(exception_id)
+        if exception is None or exception[3] != EXCEPTION_OPEN:
+            self.fault(event, "exception", exception_id, f"{how}, and is not open")
             return
         exception[3] = EXCEPTION_HEALED
         if exception[0] == SHORTAGE:

@@ -23,7 +23,7 @@ from actors.journal.verify_stock import Event
 CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95)
 # of kinds whose entity's tag is not their tens
 TAGS = (
-    {61: 7, 62: 7, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
+    {61: 7, 62: 7, 74: 6, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
     | dict.fromkeys(range(80, 84), 9)
     | dict.fromkeys(range(90, 95), 10)
     | dict.fromkeys(range(95, 98), 11)
@@ -69,6 +69,9 @@ class ShardWalk(FeedRules):
             51: self.exception_changed,
             52: self.exception_healed,
             53: self.exception_retired,
+            54: self.exception_resolved,
+            55: self.exception_handled,
+            74: self.feed_corrected,
             60: self.feed_received,
             61: self.event_deferred,
             62: self.deferred_ended,

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from actors.domain.state import Books
 from actors.runtime.consumer_metrics import consumer_metrics
+from actors.runtime.exception_metrics import exception_metrics
 from actors.runtime.feed_metrics import feed_metrics, feed_views
 from actors.shard.statistics import COMMIT_BUCKETS_S
 
@@ -76,6 +77,7 @@ class HostCollector(Collector):
         for field, (name, what) in COUNTERS.items():
             if field in status:
                 yield CounterMetricFamily(name, what, value=float(status[field]))
+        yield from exception_metrics(status)
         if "commit_buckets" in status:
             yield commit_histogram(status)
         depth = GaugeMetricFamily(

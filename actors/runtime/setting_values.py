@@ -10,7 +10,9 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from actors.domain.outcomes import ExceptionKind
 
 GIBIBYTE = 1024**3
 MEBIBYTE = 1024**2
@@ -84,3 +86,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Identifier = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")
 ]
+
+
+def known_exception_kind(name: str) -> str:
+    """The name of a kind of exception, as metrics spell it."""
+    known = [kind.name.lower() for kind in ExceptionKind]
+    if name not in known:
+        raise ValueError(f"unknown kind of exception {name!r}; the kinds are {', '.join(known)}")
+    return name
+
+
+ExceptionKindName = Annotated[str, AfterValidator(known_exception_kind)]

@@ -23,7 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from actors.domain.outcomes import Door, Fact
 from actors.domain.rules import Rules
@@ -36,6 +44,7 @@ from actors.runtime.setting_values import (
     RAY_OBJECT_STORE_BYTES_MIN,
     SECOND_MS,
     DurationMs,
+    ExceptionKindName,
     Identifier,
     Port,
     SizeBytes,
@@ -63,7 +72,7 @@ CONFIG_FILE_NAME = "stockade.toml"
 ENVIRONMENT_PREFIX = "STOCKADE_"
 CONFIG_VARIABLE = "STOCKADE_CONFIG"
 JSON_SETTINGS = frozenset(
-    {"credentials", "quality_hold_suppliers", "tls", "webhooks"}
+    {"exception_teams", "credentials", "quality_hold_suppliers", "tls", "webhooks"}
 )  # in the environment; channels and warehouses decode themselves
 
 
@@ -171,6 +180,9 @@ class Settings(BaseModel):
     consumers: Annotated[dict[Identifier, ConsumerSettings], BeforeValidator(parse_named_tables)] = Field(
         default_factory=dict, description="named readers of the change feed, whose place is kept"
     )
+    exception_teams: dict[ExceptionKindName, Identifier] = Field(
+        default_factory=dict, description="kind of exception: the team that looks after it, where not the default one"
+    )
     catalog: Literal["open", "closed"] = Field(
         "open", description="open: the first fact or registration creates a stock key"
     )
@@ -275,6 +287,7 @@ class Settings(BaseModel):
             ),
             quality_hold_suppliers=frozenset(self.quality_hold_suppliers),
             doors={warehouse_id: warehouse.door for warehouse_id, warehouse in self.warehouses.items()},
+            exception_teams=self.exception_teams,
             lifetime_ms_max=self.lifetime_ms_max,
             dedupe_window_ms=self.dedupe_window_ms,
             dedupe_memory_ms=self.dedupe_memory_ms,

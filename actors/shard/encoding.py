@@ -13,9 +13,10 @@ from typing import Any
 
 import msgpack
 
+from actors.domain.exception_state import StockException
 from actors.domain.history import decode_history, encode_history
 from actors.domain.identity import request_key, reservation_row_key
-from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor, StockException
+from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor
 from actors.domain.stock_parts import DEFAULT_GATE, SaleGate, Transfer
 from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
@@ -255,6 +256,9 @@ def encode_exception(exception: StockException) -> tuple[Any, ...]:
         exception.state,
         exception.open_time_ms,
         exception.end_time_ms,
+        exception.payload,
+        exception.cause,
+        exception.handlings,
     )
 
 
@@ -263,6 +267,9 @@ def decode_exception(fields: Sequence[Any]) -> StockException:
     exception = StockException(fields[0], fields[1])
     exception.quantity, exception.reservation_ids, exception.state = fields[2:5]
     exception.open_time_ms, exception.end_time_ms = fields[5:7]
+    if len(fields) > 7:  # noqa: PLR2004  an older snapshot has no more
+        exception.payload, exception.cause, handlings = fields[7:10]
+        exception.handlings = tuple(handlings)
     return exception
 
 

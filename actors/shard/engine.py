@@ -19,6 +19,8 @@ from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.events import ShardOwned
+from actors.domain.exception_kinds import EVENT_KINDS
+from actors.domain.exception_pages import list_exceptions
 from actors.domain.feed_watch import get_feed_status, heartbeat
 from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
 from actors.domain.feed_watch import watch as watch_feeds
@@ -33,7 +35,6 @@ from actors.domain.reading import (
     get_availability,
     get_reservation,
     get_stock,
-    list_exceptions,
     list_reservations,
     list_stock,
     list_transfers,
@@ -42,11 +43,13 @@ from actors.domain.reconciliation_state import FAR_MS
 from actors.domain.reconciliation_watch import watch as watch_reconciliations
 from actors.domain.reconciling import RECONCILIATION_HANDLERS, RECONCILIATION_LISTS
 from actors.domain.reserving import reserve
+from actors.domain.resolving import get_exception, resolve_exception
 from actors.domain.rules import Rules
 from actors.domain.state import Books, ShardState
 from actors.domain.turn import Turn, make
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
+from actors.shard.books_status import books_status
 from actors.shard.encoding import read_entry_row, read_reservation_row
 from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.retiring import retire
@@ -82,6 +85,8 @@ HANDLERS: dict[int, Handler] = {
     Verb.SET_SELLING: set_selling,
     Verb.INGEST: ingest,
     Verb.HEARTBEAT: heartbeat,
+    Verb.RESOLVE_EXCEPTION: resolve_exception,
+    Verb.GET_EXCEPTION: get_exception,
     **RECONCILIATION_HANDLERS,
 }
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
@@ -154,11 +159,23 @@ class Engine:
         if verb == Verb.ACKNOWLEDGE_CHANGES:
             known = books.shards[item[1]].entries if item[1] in books.shards else {}
             return [key for key in entry_keys(body) if key not in known]
+        if verb == Verb.RESOLVE_EXCEPTION:
+            return self._resolution_keys(item[1], body, found)
         if verb == Verb.GET_RESERVATION:
             return [] if body[0] in books.reservations else [reservation_row_key(body[0])]
         if verb in (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL):
             return self._verb_keys(verb, body)
         return []
+
+    def _resolution_keys(self, shard_id: int, body: Sequence[Any], found: Found) -> list[str]:
+        """Its own id, and what the event that it may have decided again depends on."""
+        keys = [operator_key(body[0], body[2])]
+        shard = self.books.shards.get(shard_id)
+        exception = shard.exceptions.get(body[2]) if shard is not None else None
+        if exception is not None and exception.fields[0] in EVENT_KINDS:
+            for event in (exception.payload, body[6] if len(body) > 6 else ()):
+                keys += self._event_keys(event, found) if event else []
+        return keys
 
     def _event_keys(self, body: Sequence[Any], found: Found) -> list[str]:
         books = self.books
@@ -345,30 +362,8 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """Counts by shard and in all, plain values."""
-        books = self.books
-        return {
-            "cluster_id": self.cluster_id,
-            "timeline": self.timeline,
-            "shard_count": self.shard_count,
-            "oversells": books.oversells,
-            "shortage_units": books.shortage_units,
-            "imposed_uncovered_units": books.imposed_uncovered_units,
-            "live_reservations": len(books.reservations) - len(books.ended),
-            "dedupe_entries": len(books.reservations) + len(books.entries_spent),
-            "shards": [
-                {
-                    "shard": shard.id,
-                    "epoch": shard.epoch,
-                    "record_number": shard.record_number,
-                    "sequence": shard.sequence,
-                    "stock_actors": len(shard.stock),
-                    "reservations": len(shard.reservations),
-                    "entries": len(shard.entries),
-                    "exceptions_open": shard.exceptions_open,
-                }
-                for shard in books.shards.values()
-            ],
-        }
+        counts = {"cluster_id": self.cluster_id, "timeline": self.timeline, "shard_count": self.shard_count}
+        return {**counts, **books_status(self.books, self.now_ms)}
 
 
 def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:

@@ -188,6 +188,10 @@ def _receipt(details: Any) -> bool:
     )
 
 
+def _no_or_event(value: Any) -> bool:
+    return value == [] or (type(value) is list and _ingest(value))
+
+
 _pairs = _list_of(_tuple_of(_text, _text))
 _numbers = _list_of(_whole)
 
@@ -274,7 +278,12 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.GET_STOCK: (_key,),
     Verb.LIST_STOCK: (_no_or_identifier, _flag, _page_size, _text),
     Verb.LIST_TRANSFERS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
-    Verb.LIST_EXCEPTIONS: (_numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text),
+    Verb.LIST_EXCEPTIONS: (
+        _numbers, _no_or_identifier, _no_or_key, _numbers, _page_size, _text, _numbers, _text, _time, _time, _flag,
+        _no_or_identifier,
+    ),
+    Verb.GET_EXCEPTION: (_identifier,),
+    Verb.RESOLVE_EXCEPTION: (*_REQUEST, _identifier, _within(1, 4), _text, _text, _no_or_event),
     Verb.ACKNOWLEDGE_CHANGES: (
         _identifier, _text, _time, _list_of(_tuple_of(_within(0, 4_095), _count)),
         _list_of(_tuple_of(_identifier, _text)), _text,

@@ -32,7 +32,7 @@ _LINE: Types = (str, str, int, int)
 
 # kind of event → tag (``encoding.Tag``) of the entity that it names
 TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
-    61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1,
+    61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1, 74: 6,
 }  # fmt: skip
 TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
 
@@ -43,14 +43,14 @@ ENTITY_TYPES: dict[int, Types] = {
     2: (str, str, str, str, bool, list),
     3: (str, int, str, str, bytes, str, str, str, list, int, int, list, int, int, int, int, int, int, list, list),
     4: (str, bytes, list, int, int, int, int),
-    5: (str, list, int, list, int, int, int),
+    5: (str, list, int, list, int, int, int, list, list, list),
     6: (str, int, list, int, int, str, list, list),
     7: (str, str, int, int, list, str, str, str),
     9: (str, str, list, int, int, int, str, int, str),
     10: (str, str, int, int, int, str, str, str, bytes, list, list, str, str, int, int, int),
     11: (str, int, int, int, int, int, bool, bool, str, list, list, int, int),
 }
-FIELDS_MIN = {1: 9}  # by tag, where an older version wrote fewer
+FIELDS_MIN = {1: 9, 5: 7}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
 _PAIR: Types = (int, int)
 _ADRIFT: Types = (str, int)
@@ -61,6 +61,7 @@ _INTERVAL: Types = (int, int, int)
 _SILENT: Types = (str, str)
 _HISTORY: Types = (int, list, list, bytes, list)
 _MARKER: Types = (int, str, int, int, bool, int, str)
+_HANDLING: Types = (int, int, str, str, int)
 _GATE: Types = (int, int, list)
 _TRANSFER: Types = (str, str, int, int, bool, str, int)
 _FACT_BYTES = 48
@@ -105,6 +106,7 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
     elif good and tag == _EXCEPTION:
         number = fields[0].rpartition("-")[2]
         good = tuple(map(type, fields[1])) == _CONSTANT and number.isascii() and number.isdigit()
+        good = good and all(_all_of(handlings, _HANDLING) for handlings in fields[9:])
     elif good and tag == _FEED:
         good = _all_of(fields[2], _INTERVAL) and _all_of(fields[6], _SILENT) and _all_of(fields[7], _PART)
     elif good and tag == _CONSUMER:

@@ -148,26 +148,38 @@ class Desk:
                 )
             await self.changes.wait(0.05)
 
-    async def page(
-        self, verb: Verb, rpc: Rpc, *, filters: list[Any], page_size: int, page_token: str, findings: Findings
+    async def page(  # noqa: PLR0913  what a page depends on
+        self,
+        verb: Verb,
+        rpc: Rpc,
+        *,
+        filters: list[Any],
+        page_size: int,
+        page_token: str,
+        findings: Findings,
+        filters_after: Sequence[Any] = (),
     ) -> tuple[list[Sequence[Any]], str]:
-        """One page of a list over all hosts, and the next page's token. Raises CallFailed for findings too."""
-        at_host, at_token = read_token(page_token, filters, findings)
+        """One page of a list over all hosts, and the next page's token. Raises CallFailed for findings too.
+
+        ``filters_after``: those that the command has after the page, sent only when one is set, as older hosts do not know them.
+        """
+        asked = filters + list(filters_after) if any(filters_after) else filters
+        at_host, at_token = read_token(page_token, asked, findings)
         check(findings)
         hosts = [host_id for host_id in self.hosts.host_ids() if host_id >= at_host]
         found: list[Sequence[Any]] = []
         for host_id in hosts:
             token = at_token if host_id == at_host else ""
             size = page_size - len(found)
-            item = [int(verb), ANY_SHARD, 0, max(1, size), rpc.cause, [*filters, size, token]]
+            item = [int(verb), ANY_SHARD, 0, max(1, size), rpc.cause, [*filters, size, token, *asked[len(filters) :]]]
             (payload,) = await self.read([item], rpc, 256, host_id=host_id)
             views, next_token = payload[:2]
             found.extend(views)
             if next_token:
-                return found, write_token(host_id, next_token, filters)
+                return found, write_token(host_id, next_token, asked)
             if len(found) >= page_size:
                 later = [other for other in hosts if other > host_id]
-                return found, write_token(later[0], "", filters) if later else ""
+                return found, write_token(later[0], "", asked) if later else ""
         return found, ""
 
 

@@ -16,7 +16,6 @@ from actors.domain.answers import Granted, LineView, RefusalView, ReservationVie
 from actors.domain.keys import split_stock_key
 from stockade.v1 import (
     availability_service_pb2,
-    exception_service_pb2,
     reservation_service_pb2,
     stock_key_pb2,
     stock_service_pb2,
@@ -252,27 +251,3 @@ def explanation(timeline: str, view: Sequence[Any]) -> availability_service_pb2.
     for sequence, time_ms, kind, quantity, cause in events:
         message.events.add(sequence=sequence, time=timestamp(time_ms), kind=kind, quantity=quantity, cause=cause)
     return message
-
-
-def stock_exception(view: Sequence[Any]) -> exception_service_pb2.StockException:
-    """An ``ExceptionView``."""
-    (
-        exception_id, kind, state, key, message, quantity, reservation_ids, source_id, event_id, request_id, channel_id,
-        open_ms, end_ms, reject_reason,
-    ) = view[:14]  # fmt: skip
-    return exception_service_pb2.StockException(
-        exception_id=exception_id,
-        kind=kind,
-        state=state,
-        stock_key=stock_key(key) if key else None,
-        message=message,
-        quantity=quantity,
-        reservation_ids=reservation_ids,
-        source_id=source_id,
-        event_id=event_id,
-        request_id=request_id,
-        channel_id=channel_id,
-        open_time=timestamp(open_ms),
-        end_time=timestamp(end_ms),
-        reject_reason=reject_reason,
-    )

@@ -50,4 +50,5 @@ SET_POLICY = Digest("SetStockPolicy")
 SUSPEND = Digest("SuspendSelling")
 RESUME = Digest("ResumeSelling")
 RECONCILE = Digest("Reconcile")  # of its header
+RESOLVE_EXCEPTION = Digest("ResolveException")
 EVENT = Digest("WarehouseEvent", id_field="event_id")

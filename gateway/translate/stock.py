@@ -1,4 +1,4 @@
-"""Requests of StockService, AvailabilityService and ExceptionService → items."""
+"""Requests of StockService and AvailabilityService → items."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.domain.commands import Verb
-from actors.domain.outcomes import Disposition, ExceptionKind, ExceptionState, ItemState, SellingState
+from actors.domain.outcomes import Disposition, ItemState, SellingState
 from actors.domain.rules import ON_HAND_MAX, QUANTITY_PER_LINE_MAX, RECALLED_LOTS_MAX
 from gateway.config import STOCK_KEYS_PER_CALL_MAX
 from gateway.translate import digests
 from gateway.validation import Findings, KnownNames
-from stockade.v1 import availability_service_pb2, exception_service_pb2, stock_key_pb2, stock_service_pb2
+from stockade.v1 import availability_service_pb2, stock_key_pb2, stock_service_pb2
 
 Item = list[Any]
 SELLING_STATES = frozenset(map(int, SellingState))
 ITEM_STATES = frozenset(map(int, ItemState))
 RECEIPT_DISPOSITIONS = frozenset((int(Disposition.SELLABLE), int(Disposition.QUALITY_HOLD)))
-EXCEPTION_KINDS = frozenset(map(int, ExceptionKind))
-EXCEPTION_STATES = frozenset(map(int, ExceptionState))
 
 
 class StockRequests:
@@ -173,19 +171,3 @@ class StockRequests:
         key, shard = self._names.place(request.stock_key, "stock_key", findings)
         findings.quantity("quantity", request.quantity, 0)
         return [int(Verb.EXPLAIN_AVAILABILITY), shard, 0, 1, cause, [request.channel_id, key, request.quantity]]
-
-    def exception_filters(
-        self, request: exception_service_pb2.ListExceptionsRequest, findings: Findings
-    ) -> tuple[list[Any], int]:
-        """[kinds, warehouse, stock key, states], and the page size."""
-        kinds, states = list(request.kinds), list(request.states)
-        for index, kind in enumerate(kinds):
-            findings.choice(f"kinds[{index}]", kind, EXCEPTION_KINDS)
-        for index, state in enumerate(states):
-            findings.choice(f"states[{index}]", state, EXCEPTION_STATES)
-        if request.warehouse_id:
-            findings.id("warehouse_id", request.warehouse_id)  # unknown ones have exceptions too
-        key = ""
-        if request.HasField("stock_key"):
-            key, _ = self._names.place_anywhere(request.stock_key, "stock_key", findings)
-        return [kinds, request.warehouse_id, key, states], findings.page_size("page_size", request.page_size)

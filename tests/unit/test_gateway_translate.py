@@ -22,6 +22,7 @@ from gateway.config import BYTES_PER_FRAME_MAX, ChannelConfig, GatewayConfig, Wa
 from gateway.paging import read_token, write_token
 from gateway.translate import answers, digests
 from gateway.translate.events import FACTS, EventRequests, Results
+from gateway.translate.exceptions import stock_exception
 from gateway.translate.reservations import ReservationRequests, wire_size
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings, KnownNames
@@ -376,7 +377,7 @@ def test_a_refusal_shows_its_shortages() -> None:
 
 def test_an_exception_and_an_explanation_show_every_field() -> None:
     key = stock_key("main", "A")
-    shown = answers.stock_exception(
+    shown = stock_exception(
         views.ExceptionView("x-tl-1-1", 1, 2, key, "m", 3, ["1-tl-1-1"], "s", "e", "r", "web", 1_000, 2_000, 4)
     )
     assert (shown.kind, shown.state, shown.quantity, shown.reject_reason) == (1, 2, 3, 4)
@@ -406,6 +407,8 @@ ENUMS = [
     (outcomes.RejectReason, event_pb.RejectReason),
     (outcomes.ExceptionKind, exception_service_pb2.ExceptionKind),
     (outcomes.ExceptionState, exception_service_pb2.ExceptionState),
+    (outcomes.ExceptionPriority, exception_service_pb2.ExceptionPriority),
+    (outcomes.ResolveAction, exception_service_pb2.ResolveAction),
 ]
 
 

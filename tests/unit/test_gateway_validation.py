@@ -18,6 +18,7 @@ from gateway.access import ANYBODY, Principal
 from gateway.config import ChannelConfig, GatewayConfig, WarehouseConfig
 from gateway.errors import CallFailed
 from gateway.translate.events import EventRequests
+from gateway.translate.exceptions import ExceptionRequests
 from gateway.translate.reservations import ReservationRequests
 from gateway.translate.stock import StockRequests
 from gateway.validation import Findings, KnownNames, id_problem, valid_id
@@ -38,6 +39,7 @@ NAMES.set_shard_count(64)
 RESERVATIONS = ReservationRequests(CONFIG, NAMES)
 STOCK = StockRequests(NAMES)
 EVENTS = EventRequests(CONFIG, NAMES)
+EXCEPTIONS = ExceptionRequests(NAMES, EVENTS)
 RESERVATION_ID = "1-tl-5-17"
 KEY = StockKey(sku="A-1", warehouse_id="main")
 
@@ -99,7 +101,8 @@ READERS: dict[type[Any], Callable[[Any, Findings], Any]] = {
     ),
     stock_pb.ListStockRequest: lambda request, found: STOCK.list_filters(request, found),
     availability_pb.ExplainAvailabilityRequest: lambda request, found: STOCK.explain(request, [], found),
-    exception_pb.ListExceptionsRequest: lambda request, found: STOCK.exception_filters(request, found),
+    exception_pb.ListExceptionsRequest: lambda request, found: EXCEPTIONS.filters(request, found),
+    exception_pb.ResolveExceptionRequest: lambda request, found: EXCEPTIONS.resolve(request, ["", "", ""], found),
 }
 
 
@@ -226,6 +229,14 @@ BAD: list[tuple[Any, list[str]]] = [
     (pb.ListReservationsRequest(page_size=1001), ["page_size"]),
     (stock_pb.ListStockRequest(warehouse_id="mian", page_size=-1), ["warehouse_id", "page_size"]),
     (exception_pb.ListExceptionsRequest(kinds=[9], states=[9]), ["kinds[0]", "states[0]"]),
+    (exception_pb.ResolveExceptionRequest(), ["request_id", "exception_id", "action", "note", "resolver"]),
+    (
+        exception_pb.ResolveExceptionRequest(
+            request_id="r", exception_id="x-t-1-1", action=2, note="n", resolver="me",
+            corrected_event=event_pb.WarehouseEvent(source_id="wms", event_id="e", stock_key=KEY),
+        ),
+        ["corrected_event.occur_time"],
+    ),
     # stock
     (stock_pb.SetStockPolicyRequest(request_id="r", stock_key=KEY), ["policy"]),
     (stock_pb.StockRegistration(stock_key=KEY, policy=stock_pb.StockPolicy(safety_stock_quantity=-1)),

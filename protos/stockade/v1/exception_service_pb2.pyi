@@ -122,6 +122,154 @@ EXCEPTION_STATE_RESOLVED: ExceptionState.ValueType  # 3
 """Somebody resolved it."""
 Global___ExceptionState: _TypeAlias = ExceptionState  # noqa: Y015
 
+class _ExceptionPriority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExceptionPriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExceptionPriority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCEPTION_PRIORITY_UNSPECIFIED: _ExceptionPriority.ValueType  # 0
+    """Never sent."""
+    EXCEPTION_PRIORITY_LOW: _ExceptionPriority.ValueType  # 1
+    """When there is time."""
+    EXCEPTION_PRIORITY_NORMAL: _ExceptionPriority.ValueType  # 2
+    """Today."""
+    EXCEPTION_PRIORITY_HIGH: _ExceptionPriority.ValueType  # 3
+    """Within the hour."""
+    EXCEPTION_PRIORITY_URGENT: _ExceptionPriority.ValueType  # 4
+    """Now."""
+
+class ExceptionPriority(_ExceptionPriority, metaclass=_ExceptionPriorityEnumTypeWrapper):
+    """How soon somebody must look."""
+
+EXCEPTION_PRIORITY_UNSPECIFIED: ExceptionPriority.ValueType  # 0
+"""Never sent."""
+EXCEPTION_PRIORITY_LOW: ExceptionPriority.ValueType  # 1
+"""When there is time."""
+EXCEPTION_PRIORITY_NORMAL: ExceptionPriority.ValueType  # 2
+"""Today."""
+EXCEPTION_PRIORITY_HIGH: ExceptionPriority.ValueType  # 3
+"""Within the hour."""
+EXCEPTION_PRIORITY_URGENT: ExceptionPriority.ValueType  # 4
+"""Now."""
+Global___ExceptionPriority: _TypeAlias = ExceptionPriority  # noqa: Y015
+
+class _ResolveAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolveActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResolveAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLVE_ACTION_UNSPECIFIED: _ResolveAction.ValueType  # 0
+    """Never sent."""
+    RESOLVE_ACTION_RETRY: _ResolveAction.ValueType  # 1
+    """Decide its event again as it was sent, under its own id, on the caller's word."""
+    RESOLVE_ACTION_CORRECT_AND_RETRY: _ResolveAction.ValueType  # 2
+    """Decide it again as corrected."""
+    RESOLVE_ACTION_DISCARD: _ResolveAction.ValueType  # 3
+    """End it: nothing is booked."""
+    RESOLVE_ACTION_ACKNOWLEDGE: _ResolveAction.ValueType  # 4
+    """It stays open: somebody looks after it."""
+
+class ResolveAction(_ResolveAction, metaclass=_ResolveActionEnumTypeWrapper):
+    """What somebody does about an exception."""
+
+RESOLVE_ACTION_UNSPECIFIED: ResolveAction.ValueType  # 0
+"""Never sent."""
+RESOLVE_ACTION_RETRY: ResolveAction.ValueType  # 1
+"""Decide its event again as it was sent, under its own id, on the caller's word."""
+RESOLVE_ACTION_CORRECT_AND_RETRY: ResolveAction.ValueType  # 2
+"""Decide it again as corrected."""
+RESOLVE_ACTION_DISCARD: ResolveAction.ValueType  # 3
+"""End it: nothing is booked."""
+RESOLVE_ACTION_ACKNOWLEDGE: ResolveAction.ValueType  # 4
+"""It stays open: somebody looks after it."""
+Global___ResolveAction: _TypeAlias = ResolveAction  # noqa: Y015
+
+@_typing.final
+class ExceptionCause(_message.Message):
+    """Why an exception was opened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERB_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    STREAM_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    verb: _builtins.str
+    """What was being decided, like `ingest`."""
+    principal: _builtins.str
+    """Whose credential it was."""
+    correlation_id: _builtins.str
+    """As the caller's requests carry it."""
+    stream_id: _builtins.str
+    """The stream of its event."""
+    source_sequence: _builtins.int
+    """The place of its event there."""
+    @_builtins.property
+    def occur_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        verb: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        stream_id: _builtins.str = ...,
+        source_sequence: _builtins.int = ...,
+        occur_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "occur_time", b"occur_time", "principal", b"principal", "source_sequence", b"source_sequence", "stream_id", b"stream_id", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExceptionCause: _TypeAlias = ExceptionCause  # noqa: Y015
+
+@_typing.final
+class ExceptionHandling(_message.Message):
+    """What somebody did about an exception."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    REJECT_REASON_FIELD_NUMBER: _builtins.int
+    action: Global___ResolveAction.ValueType
+    """What."""
+    resolver: _builtins.str
+    """Who."""
+    note: _builtins.str
+    """Why."""
+    reject_reason: _warehouse_event_service_pb2.RejectReason.ValueType
+    """Why its event was rejected once more; the exception stayed open."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        action: Global___ResolveAction.ValueType = ...,
+        resolver: _builtins.str = ...,
+        note: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        reject_reason: _warehouse_event_service_pb2.RejectReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "note", b"note", "reject_reason", b"reject_reason", "resolver", b"resolver", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExceptionHandling: _TypeAlias = ExceptionHandling  # noqa: Y015
+
 @_typing.final
 class StockException(_message.Message):
     """A durable exception."""
@@ -142,6 +290,13 @@ class StockException(_message.Message):
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REJECT_REASON_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    OWNING_TEAM_FIELD_NUMBER: _builtins.int
+    SUGGESTED_ACTION_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    HANDLINGS_FIELD_NUMBER: _builtins.int
     exception_id: _builtins.str
     """Made by the service."""
     kind: Global___ExceptionKind.ValueType
@@ -162,6 +317,12 @@ class StockException(_message.Message):
     """That request's channel."""
     reject_reason: _warehouse_event_service_pb2.RejectReason.ValueType
     """Why, for EVENT_REJECTED."""
+    priority: Global___ExceptionPriority.ValueType
+    """How soon somebody must look."""
+    owning_team: _builtins.str
+    """Who looks after it (a setting)."""
+    suggested_action: _builtins.str
+    """For people."""
     @_builtins.property
     def stock_key(self) -> _stock_key_pb2.StockKey:
         """Where."""
@@ -177,6 +338,22 @@ class StockException(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it healed or was resolved."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___ResolveAction.ValueType]:
+        """What ends it, while it is open; ACKNOWLEDGE is allowed always. Empty: it ends by itself."""
+
+    @_builtins.property
+    def event(self) -> _warehouse_event_service_pb2.WarehouseEvent:
+        """Its event as it was sent, where one was rejected; to be corrected and sent with CORRECT_AND_RETRY."""
+
+    @_builtins.property
+    def cause(self) -> Global___ExceptionCause:
+        """What caused it."""
+
+    @_builtins.property
+    def handlings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExceptionHandling]:
+        """What was done about it, at most the last 10; of a resolved one the last is its resolution."""
 
     def __init__(
         self,
@@ -195,10 +372,17 @@ class StockException(_message.Message):
         open_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         reject_reason: _warehouse_event_service_pb2.RejectReason.ValueType = ...,
+        priority: Global___ExceptionPriority.ValueType = ...,
+        owning_team: _builtins.str = ...,
+        suggested_action: _builtins.str = ...,
+        actions: _abc.Iterable[Global___ResolveAction.ValueType] | None = ...,
+        event: _warehouse_event_service_pb2.WarehouseEvent | None = ...,
+        cause: Global___ExceptionCause | None = ...,
+        handlings: _abc.Iterable[Global___ExceptionHandling] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "open_time", b"open_time", "stock_key", b"stock_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "end_time", b"end_time", "event", b"event", "open_time", b"open_time", "stock_key", b"stock_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "end_time", b"end_time", "event_id", b"event_id", "exception_id", b"exception_id", "kind", b"kind", "message", b"message", "open_time", b"open_time", "quantity", b"quantity", "reject_reason", b"reject_reason", "request_id", b"request_id", "reservation_ids", b"reservation_ids", "source_id", b"source_id", "state", b"state", "stock_key", b"stock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "cause", b"cause", "channel_id", b"channel_id", "end_time", b"end_time", "event", b"event", "event_id", b"event_id", "exception_id", b"exception_id", "handlings", b"handlings", "kind", b"kind", "message", b"message", "open_time", b"open_time", "owning_team", b"owning_team", "priority", b"priority", "quantity", b"quantity", "reject_reason", b"reject_reason", "request_id", b"request_id", "reservation_ids", b"reservation_ids", "source_id", b"source_id", "state", b"state", "stock_key", b"stock_key", "suggested_action", b"suggested_action"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,12 +400,24 @@ class ListExceptionsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    OWNING_TEAM_FIELD_NUMBER: _builtins.int
+    OPEN_FROM_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_TO_TIME_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
     """Of this warehouse."""
     page_size: _builtins.int
     """At most 1,000. Default 100."""
     page_token: _builtins.str
     """The last page's `next_page_token`."""
+    owning_team: _builtins.str
+    """Of this team."""
+    newest_first: _builtins.bool
+    """The latest opened first; else in an order that is stable while others are opened."""
+    source_id: _builtins.str
+    """Caused by events of this source."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ExceptionKind.ValueType]:
         """Of any of these kinds."""
@@ -234,6 +430,18 @@ class ListExceptionsRequest(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ExceptionState.ValueType]:
         """In any of these states."""
 
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[Global___ExceptionPriority.ValueType]:
+        """Of any of these priorities."""
+
+    @_builtins.property
+    def open_from_time(self) -> _timestamp_pb2.Timestamp:
+        """Opened then or later."""
+
+    @_builtins.property
+    def open_to_time(self) -> _timestamp_pb2.Timestamp:
+        """Opened before."""
+
     def __init__(
         self,
         *,
@@ -243,10 +451,16 @@ class ListExceptionsRequest(_message.Message):
         states: _abc.Iterable[Global___ExceptionState.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        priorities: _abc.Iterable[Global___ExceptionPriority.ValueType] | None = ...,
+        owning_team: _builtins.str = ...,
+        open_from_time: _timestamp_pb2.Timestamp | None = ...,
+        open_to_time: _timestamp_pb2.Timestamp | None = ...,
+        newest_first: _builtins.bool = ...,
+        source_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stock_key", b"stock_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["open_from_time", b"open_from_time", "open_to_time", b"open_to_time", "stock_key", b"stock_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "stock_key", b"stock_key", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "newest_first", b"newest_first", "open_from_time", b"open_from_time", "open_to_time", b"open_to_time", "owning_team", b"owning_team", "page_size", b"page_size", "page_token", b"page_token", "priorities", b"priorities", "source_id", b"source_id", "states", b"states", "stock_key", b"stock_key", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,3 +493,123 @@ class ListExceptionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListExceptionsResponse: _TypeAlias = ListExceptionsResponse  # noqa: Y015
+
+@_typing.final
+class GetExceptionRequest(_message.Message):
+    """Which."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCEPTION_ID_FIELD_NUMBER: _builtins.int
+    exception_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        exception_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exception_id", b"exception_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExceptionRequest: _TypeAlias = GetExceptionRequest  # noqa: Y015
+
+@_typing.final
+class GetExceptionResponse(_message.Message):
+    """The exception now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCEPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def exception(self) -> Global___StockException:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        exception: Global___StockException | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exception", b"exception"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exception", b"exception"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExceptionResponse: _TypeAlias = GetExceptionResponse  # noqa: Y015
+
+@_typing.final
+class ResolveExceptionRequest(_message.Message):
+    """What to do about it, who and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXCEPTION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
+    CORRECTED_EVENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key. Required."""
+    exception_id: _builtins.str
+    """Required."""
+    action: Global___ResolveAction.ValueType
+    """One of the exception's `actions`, or ACKNOWLEDGE. Required."""
+    note: _builtins.str
+    """Why. Required."""
+    resolver: _builtins.str
+    """Who, when the caller's credential does not say it."""
+    @_builtins.property
+    def corrected_event(self) -> _warehouse_event_service_pb2.WarehouseEvent:
+        """With CORRECT_AND_RETRY: the event as it should have been. Source, stream, id and sequence stay as they were."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        exception_id: _builtins.str = ...,
+        action: Global___ResolveAction.ValueType = ...,
+        note: _builtins.str = ...,
+        resolver: _builtins.str = ...,
+        corrected_event: _warehouse_event_service_pb2.WarehouseEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["corrected_event", b"corrected_event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "corrected_event", b"corrected_event", "exception_id", b"exception_id", "note", b"note", "request_id", b"request_id", "resolver", b"resolver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveExceptionRequest: _TypeAlias = ResolveExceptionRequest  # noqa: Y015
+
+@_typing.final
+class ResolveExceptionResponse(_message.Message):
+    """Done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCEPTION_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def exception(self) -> Global___StockException:
+        """After it: RESOLVED, or still OPEN when it was acknowledged or its event was rejected again."""
+
+    @_builtins.property
+    def result(self) -> _warehouse_event_service_pb2.IngestResult:
+        """What became of its event, where it was decided again."""
+
+    def __init__(
+        self,
+        *,
+        exception: Global___StockException | None = ...,
+        result: _warehouse_event_service_pb2.IngestResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exception", b"exception", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exception", b"exception", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveExceptionResponse: _TypeAlias = ResolveExceptionResponse  # noqa: Y015

@@ -40,6 +40,16 @@ class ExceptionServiceStub:
                 request_serializer=stockade_dot_v1_dot_exception__service__pb2.ListExceptionsRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_exception__service__pb2.ListExceptionsResponse.FromString,
                 _registered_method=True)
+        self.GetException = channel.unary_unary(
+                '/stockade.v1.ExceptionService/GetException',
+                request_serializer=stockade_dot_v1_dot_exception__service__pb2.GetExceptionRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_exception__service__pb2.GetExceptionResponse.FromString,
+                _registered_method=True)
+        self.ResolveException = channel.unary_unary(
+                '/stockade.v1.ExceptionService/ResolveException',
+                request_serializer=stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionResponse.FromString,
+                _registered_method=True)
 
 
 class ExceptionServiceServicer:
@@ -53,6 +63,21 @@ class ExceptionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetException(self, request, context):
+        """One of them. NOT_FOUND when it never was, or ended long ago.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveException(self, request, context):
+        """Do something about an open one: have its event decided again, as it was or corrected, or end it. Once by its request id,
+        whose scope is `operator`. FAILED_PRECONDITION when it is not open any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExceptionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +85,16 @@ def add_ExceptionServiceServicer_to_server(servicer, server):
                     servicer.ListExceptions,
                     request_deserializer=stockade_dot_v1_dot_exception__service__pb2.ListExceptionsRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_exception__service__pb2.ListExceptionsResponse.SerializeToString,
+            ),
+            'GetException': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetException,
+                    request_deserializer=stockade_dot_v1_dot_exception__service__pb2.GetExceptionRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_exception__service__pb2.GetExceptionResponse.SerializeToString,
+            ),
+            'ResolveException': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveException,
+                    request_deserializer=stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +125,60 @@ class ExceptionService:
             '/stockade.v1.ExceptionService/ListExceptions',
             stockade_dot_v1_dot_exception__service__pb2.ListExceptionsRequest.SerializeToString,
             stockade_dot_v1_dot_exception__service__pb2.ListExceptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetException(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.ExceptionService/GetException',
+            stockade_dot_v1_dot_exception__service__pb2.GetExceptionRequest.SerializeToString,
+            stockade_dot_v1_dot_exception__service__pb2.GetExceptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveException(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.ExceptionService/ResolveException',
+            stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionRequest.SerializeToString,
+            stockade_dot_v1_dot_exception__service__pb2.ResolveExceptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class ExceptionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ExceptionServiceAsyncStub: ...
     ListExceptions: _grpc.UnaryUnaryMultiCallable[_exception_service_pb2.ListExceptionsRequest, _exception_service_pb2.ListExceptionsResponse]
     """Stock exceptions, open and past."""
+    GetException: _grpc.UnaryUnaryMultiCallable[_exception_service_pb2.GetExceptionRequest, _exception_service_pb2.GetExceptionResponse]
+    """One of them. NOT_FOUND when it never was, or ended long ago."""
+    ResolveException: _grpc.UnaryUnaryMultiCallable[_exception_service_pb2.ResolveExceptionRequest, _exception_service_pb2.ResolveExceptionResponse]
+    """Do something about an open one: have its event decided again, as it was or corrected, or end it. Once by its request id,
+    whose scope is `operator`. FAILED_PRECONDITION when it is not open any more.
+    """
 
 @_typing.type_check_only
 class ExceptionServiceAsyncStub(ExceptionServiceStub):
@@ -43,6 +49,12 @@ class ExceptionServiceAsyncStub(ExceptionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListExceptions: _aio.UnaryUnaryMultiCallable[_exception_service_pb2.ListExceptionsRequest, _exception_service_pb2.ListExceptionsResponse]  # type: ignore[assignment]
     """Stock exceptions, open and past."""
+    GetException: _aio.UnaryUnaryMultiCallable[_exception_service_pb2.GetExceptionRequest, _exception_service_pb2.GetExceptionResponse]  # type: ignore[assignment]
+    """One of them. NOT_FOUND when it never was, or ended long ago."""
+    ResolveException: _aio.UnaryUnaryMultiCallable[_exception_service_pb2.ResolveExceptionRequest, _exception_service_pb2.ResolveExceptionResponse]  # type: ignore[assignment]
+    """Do something about an open one: have its event decided again, as it was or corrected, or end it. Once by its request id,
+    whose scope is `operator`. FAILED_PRECONDITION when it is not open any more.
+    """
 
 class ExceptionServiceServicer(metaclass=_abc_1.ABCMeta):
     """What somebody must look at."""
@@ -54,5 +66,23 @@ class ExceptionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_exception_service_pb2.ListExceptionsResponse, _abc.Awaitable[_exception_service_pb2.ListExceptionsResponse]]:
         """Stock exceptions, open and past."""
+
+    @_abc_1.abstractmethod
+    def GetException(
+        self,
+        request: _exception_service_pb2.GetExceptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_exception_service_pb2.GetExceptionResponse, _abc.Awaitable[_exception_service_pb2.GetExceptionResponse]]:
+        """One of them. NOT_FOUND when it never was, or ended long ago."""
+
+    @_abc_1.abstractmethod
+    def ResolveException(
+        self,
+        request: _exception_service_pb2.ResolveExceptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_exception_service_pb2.ResolveExceptionResponse, _abc.Awaitable[_exception_service_pb2.ResolveExceptionResponse]]:
+        """Do something about an open one: have its event decided again, as it was or corrected, or end it. Once by its request id,
+        whose scope is `operator`. FAILED_PRECONDITION when it is not open any more.
+        """
 
 def add_ExceptionServiceServicer_to_server(servicer: ExceptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,282 @@
+"""Exceptions are resolved by people: who, how and why, once; a rejected event is not lost, and may be booked after all."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.domain.commands import Verb
+from actors.domain.keys import parse_exception_id, stock_key
+from actors.domain.outcomes import (
+    Disposition,
+    ExceptionKind,
+    ExceptionState,
+    Fact,
+    IngestOutcome,
+    RejectReason,
+    ResolveAction,
+)
+from actors.domain.rules import Rules
+from actors.shard.encoding import pack
+from actors.shard.placement import shard_of
+from tests.unit.world import SHARDS, World
+
+SELLABLE = int(Disposition.SELLABLE)
+RETRY, CORRECT, DISCARD, ACKNOWLEDGE = ResolveAction
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def closed(**options):
+    return World(rules=Rules(catalog_open=False, **options))
+
+
+def resolve(world, exception_id, action, *, request="", note="because", corrected=(), digest=b"d" * 16, resolver="ann"):
+    body = [request or world.fresh_id("resolve"), digest, exception_id, int(action), note, resolver, list(corrected)]
+    shard = parse_exception_id(exception_id)
+    return world.one([int(Verb.RESOLVE_EXCEPTION), shard, 0, 1, ["", "", ""], body])
+
+
+def get(world, exception_id):
+    shard = parse_exception_id(exception_id)
+    return world.one([int(Verb.GET_EXCEPTION), shard, 0, 1, [], [exception_id]])
+
+
+def register(world, sku):
+    key = stock_key("main", sku)
+    body = [world.fresh_id("register"), b"d" * 16, key]
+    assert world.one([int(Verb.REGISTER_STOCK), shard_of(key, SHARDS), 0, 1, [], body]).ok
+
+
+def state(world, exception_id):
+    return ExceptionState(get(world, exception_id).payload.state).name
+
+
+def listed(world, *, states=(), priorities=(), team="", since=0, until=0, newest=False, source="", size=100, token=""):
+    body = [[], "", "", list(states), size, token, list(priorities), team, since, until, newest, source]
+    return world.one([int(Verb.LIST_EXCEPTIONS), -1, 0, 1, [], body]).payload
+
+
+class TestRetry:
+    def test_what_was_rejected_is_booked_once_its_cause_is_mended(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+        assert (told.outcome, told.reason) == ("REJECTED", "UNKNOWN_STOCK_KEY")
+        register(world, "A")
+
+        answer = resolve(world, told.exception, RETRY)
+
+        assert IngestOutcome(answer.payload.outcome).name == "APPLIED"
+        assert world.on_hand("A") == 5
+        assert state(world, told.exception) == "RESOLVED"
+        assert world.receive("A", 5, event="e1").outcome == "DUPLICATE"
+        assert world.on_hand("A") == 5
+
+    def test_while_its_cause_stays_it_is_rejected_again_and_stays_open(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+
+        answer = resolve(world, told.exception, RETRY)
+
+        assert RejectReason(answer.payload.reject_reason).name == "UNKNOWN_STOCK_KEY"
+        shown = get(world, told.exception).payload
+        assert shown.state == ExceptionState.OPEN
+        assert [(one[1], one[2], one[3], one[4]) for one in shown.handlings] == [(RETRY, "ann", "because", 3)]
+        assert len(world.exceptions()) == 1
+
+    def test_what_is_only_suspicious_is_booked_on_the_persons_word(self, world):
+        world.receive("A", 5, event="e1")
+        reused = world.receive("A", 7, event="e1")
+        old = world.receive("A", 1, event="e2", age_ms=48 * HOUR_MS)
+        assert (reused.reason, old.reason) == ("EVENT_ID_REUSED", "TOO_OLD")
+
+        resolve(world, reused.exception, RETRY)
+        resolve(world, old.exception, RETRY)
+
+        assert world.on_hand("A") == 13
+        assert world.receive("A", 7, event="e1").outcome == "DUPLICATE"
+        assert world.receive("A", 5, event="e1").outcome == "DUPLICATE"
+
+    def test_a_feed_counts_it_as_what_it_became(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1", sequence=1)
+        register(world, "A")
+        resolve(world, told.exception, RETRY)
+
+        page = world.one([int(Verb.GET_FEED_STATUS), -1, 0, 1, [], ["", "", "", 100, ""]]).payload
+        (part,) = page.items[0].warehouses
+        assert (part.received, part.applied, part.rejected) == (1, 1, 0)
+
+    def test_a_shipment_with_another_quantity_opens_no_second_exception(self, world):
+        world.receive("A", 9)
+        world.ship("A", 2, "S1")
+        told = world.ship("A", 3, "S1")
+        assert told.reason == "SHIPMENT_MISMATCH"
+
+        answer = resolve(world, told.exception, RETRY)
+
+        assert RejectReason(answer.payload.reject_reason).name == "SHIPMENT_MISMATCH"
+        assert len(world.exceptions()) == 1
+        assert world.on_hand("A") == 7
+
+    def test_what_did_not_wait_long_enough_is_booked_at_once(self):
+        world = World(rules=Rules(deferral_ms_max=1_000))
+        world.receive("A", 5, event="e1", sequence=1)
+        world.tell(Fact.STOCK_COUNT, "A", 3, SELLABLE, 0, False, False, event="c", sequence=5)
+        world.now_ms += 2_000
+        world.step()
+        (exception,) = [one for one in world.exceptions() if one.kind == ExceptionKind.EVENT_NOT_PLACED]
+
+        resolve(world, exception.exception_id, RETRY)
+
+        assert world.on_hand("A") == 3
+        assert state(world, exception.exception_id) == "RESOLVED"
+
+    def test_when_it_left_memory_its_id_is_still_known(self):
+        world = World(rules=Rules(catalog_open=False, dedupe_memory_ms=1_000))
+        told = world.receive("A", 5, event="e1")
+        register(world, "A")
+        world.now_ms += 5_000
+        world.step()
+        resolve(world, told.exception, RETRY)
+        assert world.receive("A", 5, event="e1").outcome == "DUPLICATE"
+
+
+class TestCorrect:
+    def test_the_corrected_event_is_booked_and_the_sent_one_is_a_duplicate(self):
+        world = closed()
+        register(world, "A")
+        told = world.receive("AA", 5, event="e1")
+        body = list(get(world, told.exception).payload.payload)
+        body[5] = stock_key("main", "A")
+
+        resolve(world, told.exception, CORRECT, corrected=body)
+
+        assert world.on_hand("A") == 5
+        assert world.receive("AA", 5, event="e1").outcome == "DUPLICATE"
+
+    def test_it_stays_the_same_event(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+        body = list(get(world, told.exception).payload.payload)
+        body[2] = "another"
+
+        answer = resolve(world, told.exception, CORRECT, corrected=body)
+
+        assert "corrected_event.event_id" in answer.reply[2]
+        assert state(world, told.exception) == "OPEN"
+
+
+class TestEnds:
+    def test_discard_books_nothing_and_says_who_and_why(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+
+        resolve(world, told.exception, DISCARD, note="a test message")
+
+        shown = get(world, told.exception).payload
+        assert shown.state == ExceptionState.RESOLVED
+        assert tuple(shown.handlings[-1][1:4]) == (DISCARD, "ann", "a test message")
+        assert world.receive("A", 5, event="e1").outcome == "REJECTED"
+
+    def test_the_same_request_again_changes_nothing(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+        register(world, "A")
+        first = resolve(world, told.exception, RETRY, request="r1")
+        again = resolve(world, told.exception, RETRY, request="r1")
+        assert again.replayed
+        assert again.payload[1:] == tuple(first.payload[1:])
+        assert world.on_hand("A") == 5
+        assert resolve(world, told.exception, RETRY, request="r1", digest=b"o" * 16).error == "REQUEST_ID_REUSED"
+
+    def test_the_second_of_two_people_is_told_that_it_ended(self):
+        world = closed()
+        told = world.receive("A", 5, event="e1")
+        resolve(world, told.exception, DISCARD)
+        assert resolve(world, told.exception, DISCARD).error == "EXCEPTION_ENDED"
+
+    def test_one_that_never_was_is_not_found(self, world):
+        assert resolve(world, "x-tl-1-77", DISCARD).error == "EXCEPTION_NOT_FOUND"
+        assert get(world, "x-tl-1-77").error == "EXCEPTION_NOT_FOUND"
+
+    def test_what_heals_by_itself_can_be_acknowledged_and_nothing_else(self, world):
+        world.receive("A", 1)
+        world.reserve(("A", 5), always=True, channel="edi")
+        (exception,) = world.exceptions()
+        assert resolve(world, exception.exception_id, DISCARD).error == "INVALID_FIELD"
+
+        resolve(world, exception.exception_id, ACKNOWLEDGE, note="on the phone")
+
+        assert state(world, exception.exception_id) == "OPEN"
+        world.receive("A", 9)
+        assert state(world, exception.exception_id) == "HEALED"
+
+    def test_a_resolved_one_leaves_memory_like_a_healed_one(self):
+        world = closed(healed_memory_ms=1_000)
+        told = world.receive("A", 5, event="e1")
+        resolve(world, told.exception, DISCARD)
+        world.now_ms += 5_000
+        world.step()
+        assert world.exceptions() == []
+
+
+class TestBounds:
+    def test_beyond_its_bound_an_event_stays_with_its_sender(self):
+        world = closed(exceptions_open_max=1)
+        told = world.receive("A", 5, event="e1")
+        answer = world.one(world.event(Fact.RECEIPT, "A", 5, SELLABLE, "", "", event="e2"))
+        assert answer.error == "OVERLOADED"
+
+        resolve(world, told.exception, DISCARD)
+
+        assert world.receive("A", 5, event="e2").outcome == "REJECTED"
+
+
+class TestLists:
+    def test_they_say_how_soon_who_and_what_to_do(self):
+        world = closed(exception_teams={"event_rejected": "night_shift"})
+        told = world.receive("A", 5, event="e1")
+        shown = get(world, told.exception).payload
+        assert shown.owning_team == "night_shift"
+        assert "register" in shown.suggested_action
+        assert tuple(shown.actions) == (RETRY, CORRECT, DISCARD)
+        assert [one.exception_id for one in listed(world, team="night_shift").items] == [told.exception]
+        assert listed(world, team="warehouse").items == []
+        assert listed(world, priorities=[4]).items == []
+        assert len(listed(world, priorities=[shown.priority], source="wms").items) == 1
+
+    def test_the_latest_first_in_pages(self):
+        world = closed()
+        opened = []
+        for number in range(7):
+            world.now_ms += 1_000
+            opened.append(world.receive(f"S{number}", 1, source=f"w{number % 3}").exception)
+        found, token = [], ""
+        while True:
+            page = listed(world, newest=True, size=3, token=token)
+            found += [one.exception_id for one in page.items]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == opened[::-1]
+        since = world.now_ms - 2_500
+        assert len(listed(world, since=since).items) == 3
+        assert len(listed(world, until=since).items) == 4
+
+
+class TestStored:
+    def test_replay_and_snapshots_keep_all_of_it(self):
+        world = closed()
+        told = [world.receive("A", 5, event=f"e{number}") for number in range(3)]
+        resolve(world, told[0].exception, DISCARD)
+        resolve(world, told[1].exception, ACKNOWLEDGE)
+        before = [get(world, one.exception).payload for one in told]
+        world.snapshot()
+        resolve(world, told[2].exception, RETRY)
+        world.restart()
+        assert [pack(get(world, one.exception).payload) for one in told[:2]] == [pack(one) for one in before[:2]]
+        assert len(get(world, told[2].exception).payload.handlings) == 1
