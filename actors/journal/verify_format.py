@@ -9,6 +9,8 @@ from typing import Any
 
 OWNED = 1
 RESERVE, WAREHOUSE_EVENT, HEARTBEAT, TAKEOVER, HOUSEKEEPING = 1, 40, 41, 0, 101
+# Causes that have no id of their own: a consumer's place only ever moves on, the service's own doing is its own.
+WITHOUT_ID = (TAKEOVER, HOUSEKEEPING, HEARTBEAT, 70, 73, 103)
 
 # kind → (name, fewest fields, names of all of them): what a record of format 1 may hold
 EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {

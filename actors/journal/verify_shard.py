@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.journal.port import Record
 from actors.journal.verify_feeds import FeedRules
-from actors.journal.verify_format import EVENTS, HEARTBEAT, HOUSEKEEPING, OWNED, TAKEOVER, WAREHOUSE_EVENT
+from actors.journal.verify_format import EVENTS, OWNED, TAKEOVER, WAREHOUSE_EVENT, WITHOUT_ID
 from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
@@ -197,7 +197,7 @@ class ShardWalk(FeedRules):
         verb, _, request_id = cause[:3]
         if verb == TAKEOVER and not (len(events) == 1 and _is_owned(events[0]) and self._epoch_is_new):
             self.fault((), "cause", "", "a takeover's cause without a takeover, or the other way round")
-        if verb not in (TAKEOVER, HOUSEKEEPING, HEARTBEAT) and not request_id:
+        if verb not in WITHOUT_ID and not request_id:
             self.fault((), "cause", "", "events without a request id or event id")
         if verb == WAREHOUSE_EVENT and (len(cause) < 7 or not cause[6]):
             self.fault((), "cause", "", "a warehouse fact without its source")
