@@ -28,11 +28,6 @@ OF_SCRAPING = {"job", "instance", "process"}  # Prometheus' own, and the merged 
 
 Exported = dict[str, set[str]]
 
-NOT_YET: Exported = {
-    "stockade_exceptions_open": {"kind", "priority"},
-    "stockade_exceptions_oldest_open_seconds": {"priority"},
-}
-
 
 @pytest.fixture
 async def exported(tmp_path: Path) -> Exported:
@@ -50,7 +45,7 @@ async def exported(tmp_path: Path) -> Exported:
     found |= dict(exported_by(WebhookMetrics().registry))
     for family in text_string_to_metric_families(own_metrics(NodeView(ProcessId(1, 1), restarts={"host": 1}))):
         found |= {sample.name: set(sample.labels) for sample in family.samples}
-    return NOT_YET | found
+    return found
 
 
 async def test_every_alert_asks_for_what_the_service_exports(exported: Exported):

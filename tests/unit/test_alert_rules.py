@@ -21,9 +21,6 @@ TESTS_FILE = FOLDER / "stockade.rules.test.yml"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "alerts.md"
 
 SEVERITIES = {"critical", "warning", "info"}
-NOT_YET_KINDS = {
-    "transfer_short", "transfer_key_unknown", "change_rejected", "reconciliation_drift", "reconciliation_requested",
-}  # fmt: skip
 
 
 def rules() -> list[dict[str, Any]]:
@@ -58,7 +55,7 @@ def test_an_alert_is_tried_silent_and_firing(rule: dict[str, Any]):
 
 
 def test_kinds_of_exceptions_that_rules_name_exist():
-    known = {kind.name.lower() for kind in ExceptionKind} | NOT_YET_KINDS
+    known = {kind.name.lower() for kind in ExceptionKind}
     named = {
         kind
         for rule in RULES
