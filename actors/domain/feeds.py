@@ -241,9 +241,10 @@ def placed(books: Books) -> list[Deferred]:
     """What waited and whose place was reached: it is decided at the beginning of the next turn."""
     ready = []
     for feed_key in books.feeds_moved:
-        for place, _, event_key in books.waiting.get(feed_key, ()):
-            shard, waiting = _waiting(books, event_key)
-            if shard is not None and waiting is not None and place <= shard.feeds[feed_key].sequences.watermark:
+        for place, _, event_key, shard_id in books.waiting.get(feed_key, ()):
+            shard = books.shards[shard_id]
+            waiting = shard.deferred.get(event_key)
+            if waiting is not None and place <= shard.feeds[feed_key].sequences.watermark:
                 ready.append(waiting)
     return ready
 
@@ -271,9 +272,10 @@ def _decide_placed(turn: Turn, feed_key: str, room: int) -> int:
     heap = books.waiting.get(feed_key, [])
     count = 0
     while heap and count < room:
-        place, _, event_key = heap[0]
-        shard, waiting = _waiting(books, event_key)
-        if shard is None or waiting is None:
+        place, _, event_key, shard_id = heap[0]
+        shard = books.shards[shard_id]
+        waiting = shard.deferred.get(event_key)
+        if waiting is None:  # it waited too long
             heappop(heap)
             continue
         if place > shard.feeds[feed_key].sequences.watermark:
@@ -286,14 +288,6 @@ def _decide_placed(turn: Turn, feed_key: str, room: int) -> int:
         if not heap:
             books.waiting.pop(feed_key, None)
     return count
-
-
-def _waiting(books: Books, event_key: str) -> tuple[ShardState | None, Deferred | None]:
-    for shard in books.shards.values():
-        waiting = shard.deferred.get(event_key)
-        if waiting is not None:
-            return shard, waiting
-    return None, None
 
 
 def _settle(turn: Turn, shard: ShardState, waiting: Deferred, *, in_time: bool) -> None:

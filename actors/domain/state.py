@@ -380,7 +380,9 @@ class Books:
         self.shortage_units = 0
         self.reconciliations = ReconciliationIndex()
 
-        self.waiting: dict[str, list[tuple[int, int, str]]] = {}  # feed key → heap of (place, sequence, event key)
+        self.waiting: dict[
+            str, list[tuple[int, int, str, int]]
+        ] = {}  # feed key → heap: (place, sequence, event key, shard)
         self.waiting_until: list[tuple[int, int, str]] = []  # heap: (until ms, shard, event key), lazily cleaned
         self.feeds_of: dict[str, list[Feed]] = {}  # source → its streams
         self.silence_look_ms = 0  # when the next source may have fallen silent
