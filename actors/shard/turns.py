@@ -42,13 +42,6 @@ def stock_key_of(item: Sequence[Any]) -> str:
     return ""
 
 
-def lane_of(item: Sequence[Any]) -> int:
-    """Which queue an item goes to: its shard's, or the one for feeds beside it."""
-    verb: int = item[0]
-    shard: int = item[1]
-    return shard + FEED_LANES if verb in FED else shard
-
-
 class TurnQueue:
     """All queues of a host."""
 
@@ -67,7 +60,9 @@ class TurnQueue:
     def offer(self, waiting: Waiting) -> bool:
         """Queue an item; False when its shard's queue, or its stock key's share of it, is full."""
         item = waiting.item
-        shard, weight = lane_of(item), item[3]
+        shard, weight = item[1], item[3]
+        if item[0] in FED:
+            shard += FEED_LANES
         queued = self._lines.get(shard, 0)
         limit = self._config.queue_lines_per_shard_max
         if queued and queued + weight > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.domain.keys import stock_key
+from actors.domain.outcomes import Fact
 from actors.domain.rules import Rules
 from actors.journal.memory import MemoryJournal
 from actors.journal.verify import verify
@@ -93,3 +94,12 @@ def test_of_many_healed_exceptions_the_oldest_leave_early() -> None:
     world.restart()
     assert len(world.exceptions()) == 3
     assert verify(MemoryJournal(world.store)).violations == []
+
+
+def test_ids_of_events_leave_memory_as_fast_as_they_come():
+    world = World(Rules(ended_in_memory_max=1_000))
+    for _ in range(8):
+        world.step(*(world.event(Fact.RECEIPT, "A", 1, 1, "", "") for _ in range(1_500)))
+        world.pass_ms(1)
+        assert len(world.engine.books.entries_spent) <= 2_500
+    assert len(world.store.entries) >= 12_000 - 2_500

@@ -122,3 +122,13 @@ def test_the_stock_key_of_an_item_is_that_of_a_single_line_or_a_fact():
     ]
     for item, key in rows:
         assert stock_key_of(item) == key
+
+
+def test_a_flood_of_events_leaves_the_orders_of_its_feed_shard_their_place():
+    queue = queue_of(queue_lines_per_shard_max=20_000)
+    for index in range(20_000):
+        assert queue.offer(Waiting([int(Verb.INGEST), 5, 0, 1, [], []], None, index, ""))
+    assert queue.offer(waiting(5, 0))
+    assert queue.depth(5) == 20_001
+    first = queue.take()
+    assert [one.item[0] for one in first[: LINES_PER_SHARD_AND_ROUND + 1]].count(int(Verb.RESERVE)) == 1
