@@ -54,8 +54,8 @@ def _begun(books: Books, shard: ShardState, event: ReconciliationBegun, time_ms:
     run.digest = event.digest
     run.kind = event.kind
     run.header = event.header
-    run.begin_time_ms = run.begin_time_ms or time_ms
-    books.reconciliations.answered(run)
+    run.begin_time_ms = time_ms
+    books.reconciliations.answered(run, shard.id)
 
 
 def _ended(books: Books, shard: ShardState, event: ReconciliationEnded, time_ms: int) -> None:
@@ -118,14 +118,17 @@ def rebuild_reconciliations(books: Books) -> None:
         for run in shard.reconciliations.values():
             if run.state == REQUESTED:
                 index.asked(run, shard.id)
-            elif run.end_time_ms and run.state != RUNNING:
-                ended.append((run.end_time_ms, shard.id, run))
+            else:
+                ended.append((run.begin_time_ms if run.state == RUNNING else run.end_time_ms, shard.id, run))
         for finding in shard.findings.values():
             findings.append((finding.time_ms, shard.id, finding.number, finding.key))
             if finding.state == QUARANTINED:
                 index.quarantine(finding)
     for _, shard_id, run in sorted(ended, key=lambda one: (one[0], one[1], one[2].id)):
-        index.ended_at(run, shard_id)
+        if run.state == RUNNING:
+            index.answered(run, shard_id)
+        else:
+            index.ended_at(run, shard_id)
     index.findings.extend((time_ms, shard_id, key) for time_ms, shard_id, _, key in sorted(findings))
     if books.rules.reconciliation_intervals_ms or findings or ended:
         index.look_ms = 0

@@ -139,7 +139,7 @@ class ReconciliationIndex:
         """Forget all of it."""
         self.requested: dict[str, tuple[int, str]] = {}  # warehouse id → (shard, id) of the one that was asked for
         self.done_ms: dict[str, int] = {}  # warehouse id → when its stock was last compared to the end
-        self.ended: deque[tuple[int, int, str]] = deque()  # (end time ms, shard, id)
+        self.ended: deque[tuple[int, int, str]] = deque()  # (end time ms, or the begin of one that goes on, shard, id)
         self.findings: deque[tuple[int, int, str]] = deque()  # (time ms, shard, finding key)
         self.quarantined: dict[str, set[str]] = {}  # stock key → keys of its findings that nobody decided
         self.look_ms = FAR_MS  # when there may be something to ask for, to alert or to forget; 0: look now
@@ -149,8 +149,9 @@ class ReconciliationIndex:
         self.requested[run.warehouse_id] = (shard_id, run.id)
         self.look_ms = 0
 
-    def answered(self, run: Reconciliation) -> None:
+    def answered(self, run: Reconciliation, shard_id: int) -> None:
         """Somebody began it."""
+        self.ended.append((run.begin_time_ms, shard_id, run.id))
         if self.requested.get(run.warehouse_id, (0, ""))[1] == run.id:
             del self.requested[run.warehouse_id]
         self.look_ms = 0

@@ -13,6 +13,7 @@ from actors.domain.outcomes import ExceptionKind
 from actors.domain.reconciliation_events import (
     FindingForgotten,
     ReconciliationAlerted,
+    ReconciliationEnded,
     ReconciliationForgotten,
     ReconciliationRequested,
 )
@@ -130,7 +131,11 @@ def _forget(turn: Turn) -> int:
         index.ended.popleft()
         shard = books.shards[shard_id]
         run = shard.reconciliations.get(reconciliation_id)
-        if run is None or run.end_time_ms != time_ms:  # begun again since
+        if run is not None and run.state == ReconciliationState.RUNNING and run.begin_time_ms == time_ms:
+            ended = ReconciliationEnded(run.id, int(ReconciliationState.FAILED), (), "its sender never came back")
+            turn.emit(shard, ended)
+            continue
+        if run is None or run.end_time_ms != time_ms or run.state == ReconciliationState.RUNNING:  # begun again since
             continue
         if time_ms == index.done_ms.get(run.warehouse_id):
             index.ended.append((turn.now_ms, shard_id, reconciliation_id))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.domain.commands import Cause, Verb
-from actors.domain.drifts import accept_count, discard_count
+from actors.domain.commands import Verb
 from actors.domain.keys import stock_key
 from actors.domain.reconciliation_state import Counts
 from actors.domain.reconciliation_views import FindingView, LineView, ReconciliationView
@@ -17,9 +16,8 @@ from actors.domain.reconciliation_words import (
     RequestReason,
 )
 from actors.domain.rules import Rules
-from actors.domain.turn import Turn
-from actors.shard.encoding import read_entry_row, read_reservation_row
 from actors.shard.placement import shard_of
+from tests.unit.test_domain_resolving import DISCARD, RETRY, resolve
 from tests.unit.world import SHARDS, World
 
 STOCK, ORDERS, CHANNEL = 1, 2, 3
@@ -126,31 +124,23 @@ def exception_of(world, found):
     )
 
 
-def decide(world, effect, found):
-    """As ResolveException does, inside a turn."""
-    engine = world.engine
-    exception = exception_of(world, found)
-    shard = engine.books.stock[exception.fields[1]].shard
-    turn = Turn(engine.books, world.now_ms, {}, read_reservation_row, read_entry_row)
-    turn.begin(Cause(43, "", "q9"))
-    problem = effect(turn, shard, exception)
-    result = engine._result(turn, [], [], 0)  # there is no command of its own for it
-    world.journal.append(result.records, result.entries, result.read_heads)
-    return problem
+def decide(world, action, found):
+    """Somebody resolves the exception of a difference; empty, or the error."""
+    return resolve(world, found.exception_id, action).error
 
 
 def test_an_accepted_count_is_booked_and_the_stock_key_is_sold_again(world):
     found = Desk(world).count("A", 7)
     world.receive("A", 2)  # since then
-    assert decide(world, accept_count, found) == ""
+    assert decide(world, RETRY, found) == ""
     assert world.ats("A") == 9
-    assert decide(world, accept_count, found) == "its difference was decided already"
+    assert decide(world, RETRY, found) == "EXCEPTION_ENDED"
     world.restart()
 
 
 def test_a_discarded_count_leaves_the_books_and_the_stock_key_is_sold_again(world):
     found = Desk(world).count("A", 7)
-    assert decide(world, discard_count, found) == ""
+    assert decide(world, DISCARD, found) == ""
     assert world.ats("A") == 10
     world.restart()
 
@@ -158,16 +148,16 @@ def test_a_discarded_count_leaves_the_books_and_the_stock_key_is_sold_again(worl
 def test_what_an_operator_suspended_is_not_sold_again(world):
     world.set_policy("A", selling=2)
     found = Desk(world).count("A", 7)
-    assert decide(world, discard_count, found) == ""
+    assert decide(world, DISCARD, found) == ""
     assert world.ats("A") == 0
 
 
 def test_a_stock_key_is_sold_again_when_its_last_difference_has_ended(world):
     first = Desk(world).count("A", 7)
     other = Desk(world).count("A", 3, disposition=3)
-    decide(world, discard_count, first)
+    decide(world, DISCARD, first)
     assert world.ats("A") == 0
-    decide(world, accept_count, other)
+    decide(world, RETRY, other)
     assert (world.ats("A"), world.on_hand("A", 3)) == (10, 3)
     world.restart()
 
@@ -187,7 +177,7 @@ def test_a_later_list_that_differs_again_takes_the_place_of_the_earlier_one(worl
     again = Desk(world, run="rc-2-7-1").count("A", 6)
     assert (exception_of(world, first).state, exception_of(world, again).state) == (2, 1)
     assert world.ats("A") == 0
-    decide(world, accept_count, again)
+    decide(world, RETRY, again)
     assert world.ats("A") == 6
     world.restart()
 
@@ -326,6 +316,18 @@ def test_runs_and_findings_are_forgotten_but_not_what_waits_for_somebody(world):
     world.pass_ms(8 * DAY_MS)
     assert [one.stock_key for one in desk.findings()] == [stock_key("main", "B")]
     assert [one.reconciliation_id for one in runs(world)] == ["rc-2-7-1"]  # the warehouse's last
+    world.restart()
+
+
+def test_a_run_whose_sender_never_comes_back_ends(world):
+    desk = Desk(world)
+    desk.begin()
+    world.restart()
+    world.pass_ms(8 * DAY_MS)
+    (run,) = runs(world)
+    assert (run.state, run.note) == (ReconciliationState.FAILED, "its sender never came back")
+    world.pass_ms(8 * DAY_MS)
+    assert runs(world) == []
     world.restart()
 
 

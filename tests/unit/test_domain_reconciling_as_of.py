@@ -6,11 +6,11 @@ import pytest
 
 from actors.domain.change_rows import WarehouseChange
 from actors.domain.changes import changes_of, with_values
-from actors.domain.drifts import accept_count
 from actors.domain.outcomes import Disposition, IngestOutcome
 from actors.domain.reconciliation_words import FindingKind, FindingState, LineProblem, RequestReason
 from actors.journal.codec import decode_groups
 from tests.unit.test_domain_reconciling import Desk, decide, events_of, runs
+from tests.unit.test_domain_resolving import RETRY
 from tests.unit.world import World
 
 
@@ -131,7 +131,7 @@ def test_an_accepted_count_stands_at_its_place(world):
     found = desk(world).count("A", 3)
     assert found.state == FindingState.QUARANTINED
     world.receive("A", 1, sequence=3)
-    assert decide(world, accept_count, found) == ""
+    assert decide(world, RETRY, found) == ""
     assert world.ats("A") == 3 + 4 + 1
     world.restart()
 
@@ -139,7 +139,7 @@ def test_an_accepted_count_stands_at_its_place(world):
 def test_an_accepted_count_whose_history_is_gone_books_what_differed_then(world):
     found = desk(world).count("A", 3)
     world.pass_ms(80 * 3_600_000)
-    assert decide(world, accept_count, found) == ""
+    assert decide(world, RETRY, found) == ""
     assert world.ats("A") == 7
     world.restart()
 
