@@ -62,7 +62,9 @@ def resolve_exception(turn: Turn, shard: ShardState, command: ResolveException) 
     if entry is not None:
         return ok(ResolutionView(exception_view(turn.books.rules, exception), *entry.answer[1:]), True)
     if exception.state != OPEN:
-        detail = f"exception {exception.id!r} is not open any more: it {ExceptionState(exception.state).name.lower()}"
+        detail = (
+            f"exception {exception.id!r} is not open any more: it is {ExceptionState(exception.state).name.lower()}"
+        )
         return error(ErrorReason.EXCEPTION_ENDED, detail)
     problem = _not_allowed(turn, exception, command)
     if problem:

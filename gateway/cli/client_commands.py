@@ -1,4 +1,4 @@
-"""Commands that call the service: availability, stock, reservations, policies, events, exceptions."""
+"""Commands that call the service: availability, stock, reservations, policies."""
 
 from __future__ import annotations
 
@@ -484,48 +484,3 @@ def resume(
     """Grant claims again."""
     with told_plainly(target, as_json=as_json), connect(target, "", token, timeout) as client:
         show_stock(client.resume((sku, warehouse), note=note), as_json=as_json)
-
-
-def list_exceptions(
-    kinds: Annotated[
-        list[str] | None, typer.Option("--kind", help="shortage, shipment_mismatch, event_rejected, …")
-    ] = None,
-    states: Annotated[list[str] | None, typer.Option("--state", help="open, healed, resolved; default open")] = None,
-    warehouse: Annotated[str, typer.Option("--warehouse", help="of this warehouse")] = "",
-    limit: Annotated[int, typer.Option("--limit", help="most rows", min=1)] = 100,
-    target: Target = TARGET,
-    token: Token = "",
-    timeout: Timeout = TIMEOUT_S,
-    as_json: Json = False,
-) -> None:
-    """What somebody must look at."""
-    found: list[Any] = []
-    page_token = ""
-    with told_plainly(target, as_json=as_json, reads=True), connect(target, "", token, timeout) as client:
-        while len(found) < limit:
-            page, page_token = client.list_exceptions(
-                kinds=kinds or (),
-                states=states or ("open",),
-                warehouse_id=warehouse,
-                page_size=min(1_000, limit - len(found)),
-                page_token=page_token,
-            )
-            found += page
-            if not page_token:
-                break
-    if as_json:
-        print_json(plain(found))
-        return
-    rows = [
-        (
-            one.kind,
-            one.state,
-            key_text(one.stock_key),
-            one.quantity,
-            one.message,
-            len(one.reservation_ids),
-            when(one.open_time_ms),
-        )
-        for one in found
-    ]
-    table("", ("kind", "state", "stock key", "units", "what", "reservations", "since"), rows)

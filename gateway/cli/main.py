@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli import changes_command, events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import client_commands as client
+from gateway.cli import exception_commands as excepting
 from gateway.cli import reconcile_command as reconciling
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
@@ -57,7 +58,6 @@ for name, panel, command in (
     ("suspend", STOCK, client.suspend),
     ("resume", STOCK, client.resume),
     ("reconcile", STOCK, reconciling.reconcile),
-    ("exceptions", STOCK, client.list_exceptions),
     ("feeds", STOCK, feeds_command.show_feeds),
     ("transfers", STOCK, transfer_commands.transfers),
     ("watch", STOCK, changes_command.watch),
@@ -74,6 +74,12 @@ for name, panel, command in (
     ("restore", DATA, server.restore),
 ):
     app.command(name, rich_help_panel=panel)(command)
+
+exceptions = typer.Typer(no_args_is_help=True, help="What somebody must look at, and what they do about it.")
+exceptions.command("list")(excepting.list_exceptions)
+exceptions.command("show")(excepting.show_exception)
+exceptions.command("resolve")(excepting.resolve_exception)
+app.add_typer(exceptions, name="exceptions", rich_help_panel=STOCK)
 
 reservations = typer.Typer(no_args_is_help=True, help="List reservations, or get one.")
 reservations.command("list")(client.list_reservations)

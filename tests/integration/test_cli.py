@@ -181,7 +181,7 @@ async def test_a_sku_may_look_like_markup(tmp_path: Path) -> None:
             assert sku in (await shell.says("reserve", f"0:{sku}@main=9", ends=REFUSED)).stdout
             assert sku in (await shell.says("reservations", "list")).stdout
             await shop.count(sku, 0)
-            assert sku in (await shell.says("exceptions")).stdout
+            assert sku in (await shell.says("exceptions", "list")).stdout
 
 
 async def test_an_explanation_says_why_it_would_be_no(tmp_path: Path) -> None:
@@ -249,10 +249,37 @@ async def test_events_from_a_file_are_applied_once_and_bad_lines_come_back(tmp_p
         assert {json.loads(line)["line"] for line in errors.read_text().splitlines()} == set(reasons)
         again = await shell.json(*words, ends=REFUSED)
         assert again["outcomes"] == {"DUPLICATE": 2, "REJECTED": 1, "UNREADABLE": 3}, "a file sent again does no harm"
-        assert len(await shell.json("exceptions")) == 1
+        assert len(await shell.json("exceptions", "list")) == 1
         assert (await shell.json("stock", "B", "main"))["on_hand"] == {"SELLABLE": 7}
         piped = await shell.says("events", "push", "-", "--source", "wms", stdin=event(9) + "\n")
         assert "APPLIED" in piped.stdout
+
+
+async def test_a_rejected_event_is_looked_at_corrected_and_booked(tmp_path: Path) -> None:
+    file, corrected = tmp_path / "events.jsonl", tmp_path / "corrected.json"
+    key = {"sku": "B", "warehouse_id": "mian"}
+    sent = {"event_id": "e1", "occur_time": "2026-11-24T10:00:00Z", "stock_key": key, "receipt": {"quantity": 7}}
+    file.write_text(json.dumps(sent) + "\n")
+    async with terminal(tmp_path / "data") as shell:
+        await shell.json("events", "push", str(file), "--source", "wms", ends=REFUSED)
+        (listed,) = await shell.json("exceptions", "list", "--priority", "normal", "--newest-first")
+        exception_id = listed["exception_id"]
+        shown = await shell.says("exceptions", "show", exception_id)
+        assert "declare the warehouse" in shown.stdout
+        sent = await shell.json("exceptions", "show", exception_id, "--event")
+        sent["stock_key"]["warehouse_id"] = "main"
+        corrected.write_text(json.dumps(sent))
+        words = ("exceptions", "resolve", exception_id, "--note", "a typo", "--by", "ann")
+        again = await shell.says(*words, "--retry", ends=REFUSED)
+        assert "stays open" in again.stdout
+        resolved = await shell.says(*words, "--correct", str(corrected))
+        assert "applied" in resolved.stdout
+        assert (await shell.json("exceptions", "list")) == []
+        (ended,) = await shell.json("exceptions", "list", "--state", "resolved")
+        assert [one["action"] for one in ended["handlings"]] == ["RETRY", "CORRECT_AND_RETRY"]
+        assert (await shell.json("stock", "B", "main"))["on_hand"] == {"SELLABLE": 7}
+        await shell.says(*words, "--discard", ends=USAGE)
+        await shell.says("exceptions", "show", "x-nobody-1-1", ends=NOT_FOUND)
 
 
 async def test_an_operator_suspends_resumes_limits_and_looks(tmp_path: Path) -> None:
@@ -268,7 +295,7 @@ async def test_an_operator_suspends_resumes_limits_and_looks(tmp_path: Path) -> 
         status = await shell.says("status", "--shards")
         assert "oversells" in status.stdout
         assert (await shell.json("status"))["shard_count"] == 64
-        assert (await shell.json("exceptions")) == []
+        assert (await shell.json("exceptions", "list")) == []
 
 
 def test_settings_are_shown_with_their_origin_and_without_secrets(tmp_path: Path) -> None:

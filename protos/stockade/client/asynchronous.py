@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from stockade.client import exceptions
 from stockade.client.calls import Call, Calls, Key, Wanted
 from stockade.client.change_feed import (
     ChangeCourse,
@@ -46,6 +47,7 @@ from stockade.client.results import (
     LineWanted,
     Refused,
     Reservation,
+    Resolved,
     Stock,
     StockException,
     Transfer,
@@ -266,8 +268,19 @@ class AsyncClient:
     async def list_exceptions(
         self, *, timeout_s: float | None = None, **filters: Any
     ) -> tuple[list[StockException], str]:
-        """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""
-        return await self.run(self.calls.list_exceptions(**filters), timeout_s=timeout_s)
+        """ListExceptions: a page and the next one's token. Filters: those of ``stockade.client.exceptions.list_exceptions``."""
+        return await self.run(exceptions.list_exceptions(**filters), timeout_s=timeout_s)
+
+    async def get_exception(self, exception_id: str, *, timeout_s: float | None = None) -> StockException:
+        """GetException."""
+        return await self.run(exceptions.get_exception(exception_id), timeout_s=timeout_s)
+
+    async def resolve_exception(
+        self, exception_id: str, *, action: str, note: str, timeout_s: float | None = None, **options: Any
+    ) -> Resolved:
+        """ResolveException: RETRY, CORRECT_AND_RETRY, DISCARD, ACKNOWLEDGE. Options: resolver, corrected_event, request_id."""
+        call = exceptions.resolve_exception(self.calls.identify, exception_id, action=action, note=note, **options)
+        return await self.run(call, timeout_s=timeout_s)
 
     async def reconcile(
         self, warehouse_id: str, lines: Lines, *, timeout_s: float = RECONCILE_TIMEOUT_S, **options: Any

@@ -21,14 +21,12 @@ from stockade.client.results import (
     Refused,
     Reservation,
     Stock,
-    StockException,
     StockKey,
     Transfer,
 )
 from stockade.v1 import (
     admin_service_pb2,
     availability_service_pb2,
-    exception_service_pb2,
     reservation_service_pb2,
     stock_key_pb2,
     stock_service_pb2,
@@ -76,7 +74,7 @@ def line_message(wanted: Wanted) -> Any:
     )
 
 
-def _enum(enum: Any, prefix: str, name: str, field: str) -> int:
+def enum_number(enum: Any, prefix: str, name: str, field: str) -> int:
     if not name:
         return 0
     try:
@@ -98,7 +96,7 @@ class Calls:
         self.channel_id = channel_id
         self._guard = IdGuard()
 
-    def _identify(self, message: Any, request_id: str | None, scope: str = "") -> Any:
+    def identify(self, message: Any, request_id: str | None, scope: str = "") -> Any:
         """Give a request its id: made here, or the caller's own, which must not have had other content."""
         if request_id is not None:
             scope = scope or message.DESCRIPTOR.name
@@ -129,15 +127,15 @@ class Calls:
             channel_id=channel,
             lines=map(line_message, lines),
             confirm=confirm,
-            fill_policy=_enum(reservation_service_pb2.FillPolicy, "FILL_POLICY_", fill_policy, "fill_policy"),  # type: ignore[arg-type]
-            admission=_enum(reservation_service_pb2.Admission, "ADMISSION_", admission, "admission"),  # type: ignore[arg-type]
+            fill_policy=enum_number(reservation_service_pb2.FillPolicy, "FILL_POLICY_", fill_policy, "fill_policy"),  # type: ignore[arg-type]
+            admission=enum_number(reservation_service_pb2.Admission, "ADMISSION_", admission, "admission"),  # type: ignore[arg-type]
             order_reference=order_reference,
             customer_id=customer_id,
             replaces_reservation_id=replaces_reservation_id,
             labels=dict(labels or {}),
         )
         _set_ttl(message, ttl_s)
-        return self._identify(message, request_id, f"channel {channel}")
+        return self.identify(message, request_id, f"channel {channel}")
 
     def reserve(self, lines: Iterable[Wanted], **options: Any) -> Call[Reservation | Refused]:
         """ReserveStock."""
@@ -169,7 +167,7 @@ class Calls:
         message = reservation_service_pb2.ConfirmReservationRequest(
             reservation_id=reservation_id, order_reference=order_reference, expected_version=expected_version
         )
-        return self._verb("ConfirmReservation", self._identify(message, request_id))
+        return self._verb("ConfirmReservation", self.identify(message, request_id))
 
     def release(  # noqa: PLR0913
         self,
@@ -186,7 +184,7 @@ class Calls:
     ) -> Call[Reservation | Refused]:
         """ReleaseReservation, by id, or by the reserve's request id and the smallest stock key of its lines."""
         message = reservation_service_pb2.ReleaseReservationRequest(
-            reason=_enum(reservation_service_pb2.ReleaseReason, "RELEASE_REASON_", reason, "reason"),  # type: ignore[arg-type]
+            reason=enum_number(reservation_service_pb2.ReleaseReason, "RELEASE_REASON_", reason, "reason"),  # type: ignore[arg-type]
             lines=[reservation_service_pb2.ReleaseLine(line_id=line_id, quantity=units) for line_id, units in lines],
             note=note,
         )
@@ -201,7 +199,7 @@ class Calls:
             message.reserve.replaces_reservation_id = replaces_reservation_id
         else:
             message.reservation_id = reservation_id
-        return self._verb("ReleaseReservation", self._identify(message, request_id))
+        return self._verb("ReleaseReservation", self.identify(message, request_id))
 
     def extend(
         self, reservation_id: str, ttl_s: float, *, request_id: str | None = None
@@ -209,7 +207,7 @@ class Calls:
         """ExtendReservation."""
         message = reservation_service_pb2.ExtendReservationRequest(reservation_id=reservation_id)
         _set_ttl(message, ttl_s)
-        return self._verb("ExtendReservation", self._identify(message, request_id))
+        return self._verb("ExtendReservation", self.identify(message, request_id))
 
     def amend(
         self,
@@ -227,7 +225,7 @@ class Calls:
             removed_line_ids=removed_line_ids,
             expected_version=expected_version,
         )
-        return self._verb("AmendReservation", self._identify(message, request_id))
+        return self._verb("AmendReservation", self.identify(message, request_id))
 
     def fulfill(  # noqa: PLR0913
         self,
@@ -247,7 +245,7 @@ class Calls:
             message.lines.add(line_id=line_id, quantity=quantity, document_line="".join(map(str, document_line)))
         if occur_time_ms:
             message.occur_time.FromMilliseconds(occur_time_ms)
-        return self._verb("FulfillReservation", self._identify(message, request_id))
+        return self._verb("FulfillReservation", self.identify(message, request_id))
 
     def _verb(self, method: str, message: Any) -> Call[Reservation | Refused]:
         response_type = getattr(reservation_service_pb2, f"{method}Response")
@@ -273,10 +271,12 @@ class Calls:
         page_token: str = "",
     ) -> Call[tuple[list[Reservation], str]]:
         """ListReservations: one page and the next one's token."""
+        state_type = stock_key_pb2.ReservationState
+        numbers: Any = [enum_number(state_type, "RESERVATION_STATE_", state, "states") for state in states]
         message = reservation_service_pb2.ListReservationsRequest(
             channel_id=channel_id,
             order_reference=order_reference,
-            states=[_enum(stock_key_pb2.ReservationState, "RESERVATION_STATE_", state, "states") for state in states],  # type: ignore[misc]
+            states=numbers,
             page_size=page_size,
             page_token=page_token,
         )
@@ -379,7 +379,7 @@ class Calls:
             message.registrations.add(stock_key=key_message(key), policy=_policy(**policy))
         return Call(
             STOCK + "RegisterStock",
-            self._identify(message, request_id),
+            self.identify(message, request_id),
             stock_service_pb2.RegisterStockResponse,
             lambda response, _: [
                 reading.stock(one.stock) if one.WhichOneof("result") == "stock" else reading.failed(one.error)
@@ -397,7 +397,7 @@ class Calls:
         )
         return Call(
             STOCK + "SetStockPolicy",
-            self._identify(message, request_id),
+            self.identify(message, request_id),
             stock_service_pb2.SetStockPolicyResponse,
             lambda response, replayed: (
                 reading.refused(response.refusal, replayed)
@@ -409,12 +409,12 @@ class Calls:
     def suspend(self, key: Key, *, note: str = "", request_id: str | None = None) -> Call[Stock]:
         """SuspendSelling."""
         message = stock_service_pb2.SuspendSellingRequest(stock_key=key_message(key), note=note)
-        return self._selling("SuspendSelling", self._identify(message, request_id))
+        return self._selling("SuspendSelling", self.identify(message, request_id))
 
     def resume(self, key: Key, *, note: str = "", request_id: str | None = None) -> Call[Stock]:
         """ResumeSelling."""
         message = stock_service_pb2.ResumeSellingRequest(stock_key=key_message(key), note=note)
-        return self._selling("ResumeSelling", self._identify(message, request_id))
+        return self._selling("ResumeSelling", self.identify(message, request_id))
 
     def _selling(self, method: str, message: Any) -> Call[Stock]:
         response_type = getattr(stock_service_pb2, f"{method}Response")
@@ -464,36 +464,6 @@ class Calls:
             lambda response, _: ([reading.feed(one) for one in response.feeds], response.next_page_token),
         )
 
-    def list_exceptions(  # noqa: PLR0913
-        self,
-        *,
-        kinds: Iterable[str] = (),
-        warehouse_id: str = "",
-        stock_key: Key | None = None,
-        states: Iterable[str] = (),
-        page_size: int = 0,
-        page_token: str = "",
-    ) -> Call[tuple[list[StockException], str]]:
-        """ListExceptions: one page and the next one's token."""
-        message = exception_service_pb2.ListExceptionsRequest(
-            kinds=[_enum(exception_service_pb2.ExceptionKind, "EXCEPTION_KIND_", kind, "kinds") for kind in kinds],  # type: ignore[misc]
-            warehouse_id=warehouse_id,
-            states=[_enum(exception_service_pb2.ExceptionState, "EXCEPTION_STATE_", one, "states") for one in states],  # type: ignore[misc]
-            page_size=page_size,
-            page_token=page_token,
-        )
-        if stock_key is not None:
-            message.stock_key.CopyFrom(key_message(stock_key))
-        return Call(
-            EXCEPTIONS + "ListExceptions",
-            message,
-            exception_service_pb2.ListExceptionsResponse,
-            lambda response, _: (
-                [reading.stock_exception(one) for one in response.exceptions],
-                response.next_page_token,
-            ),
-        )
-
     def cluster_status(self) -> Call[Any]:
         """GetClusterStatus: the ``ClusterStatus`` message."""
         return Call(
@@ -515,13 +485,13 @@ def _policy(
     recalled_lot_ids: Iterable[str] | None = None,
 ) -> Any:
     lots = None if recalled_lot_ids is None else stock_service_pb2.RecalledLots(lot_ids=recalled_lot_ids)
-    disposition = _enum(stock_key_pb2.Disposition, "DISPOSITION_", receipt_disposition, "receipt_disposition")
+    disposition = enum_number(stock_key_pb2.Disposition, "DISPOSITION_", receipt_disposition, "receipt_disposition")
     return stock_service_pb2.StockPolicy(
-        item_state=_enum(stock_service_pb2.ItemState, "ITEM_STATE_", item_state, "item_state"),  # type: ignore[arg-type]
+        item_state=enum_number(stock_service_pb2.ItemState, "ITEM_STATE_", item_state, "item_state"),  # type: ignore[arg-type]
         receipt_disposition=disposition,  # type: ignore[arg-type]
         recalled_lots=lots,
         safety_stock_quantity=safety_stock_quantity,
         max_quantity_per_order=max_quantity_per_order,
-        selling_state=_enum(stock_key_pb2.SellingState, "SELLING_STATE_", selling_state, "selling_state"),  # type: ignore[arg-type]
+        selling_state=enum_number(stock_key_pb2.SellingState, "SELLING_STATE_", selling_state, "selling_state"),  # type: ignore[arg-type]
         base_unit=base_unit,
     )

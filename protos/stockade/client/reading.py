@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 
 from stockade.client.errors import from_status
 from stockade.client.results import (
@@ -14,6 +15,7 @@ from stockade.client.results import (
     Failed,
     Feed,
     Granted,
+    Handling,
     HeartbeatTaken,
     Ingested,
     Line,
@@ -50,6 +52,8 @@ ITEM_STATES = _names(stock_service_pb2.ItemState, "ITEM_STATE_")
 GATE_REASONS = _names(warehouse_event_service_pb2.SaleGateReason, "SALE_GATE_REASON_")
 REJECTIONS = _names(warehouse_event_service_pb2.RejectReason, "REJECT_REASON_")
 KINDS = _names(exception_service_pb2.ExceptionKind, "EXCEPTION_KIND_")
+PRIORITIES = _names(exception_service_pb2.ExceptionPriority, "EXCEPTION_PRIORITY_")
+ACTIONS = _names(exception_service_pb2.ResolveAction, "RESOLVE_ACTION_")
 EXCEPTION_STATES = _names(exception_service_pb2.ExceptionState, "EXCEPTION_STATE_")
 
 
@@ -298,5 +302,30 @@ def stock_exception(message: Any) -> StockException:
         message.channel_id,
         time_ms(message.open_time),
         time_ms(message.end_time),
-        REJECTIONS.get(message.reject_reason, str(message.reject_reason)),
+        _rejection(message.reject_reason),
+        PRIORITIES.get(message.priority, ""),
+        message.owning_team,
+        message.suggested_action,
+        tuple(ACTIONS.get(action, str(action)) for action in message.actions),
+        json_format.MessageToDict(message.event, preserving_proto_field_name=True) if message.HasField("event") else {},
+        message.cause.verb,
+        message.cause.principal,
+        message.cause.correlation_id,
+        message.cause.stream_id,
+        message.cause.source_sequence,
+        time_ms(message.cause.occur_time),
+        tuple(
+            Handling(
+                ACTIONS.get(one.action, str(one.action)),
+                one.resolver,
+                one.note,
+                time_ms(one.time),
+                _rejection(one.reject_reason),
+            )
+            for one in message.handlings
+        ),
     )
+
+
+def _rejection(number: int) -> str:
+    return REJECTIONS.get(number, str(number))

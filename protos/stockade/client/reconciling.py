@@ -14,8 +14,7 @@ from typing import Any
 
 import grpc
 
-from stockade.client.calls import Call
-from stockade.client.calls import _enum as enum_number
+from stockade.client.calls import Call, enum_number
 from stockade.client.errors import StockadeError, from_call_error
 from stockade.client.ids import new_request_id
 from stockade.client.reading import stock_key, time_ms

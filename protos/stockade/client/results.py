@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,17 @@ class HeartbeatTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Handling:
+    """What somebody did about an exception. ``reject_reason``: why its event was rejected again."""
+
+    action: str
+    resolver: str
+    note: str
+    time_ms: int
+    reject_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StockException:
     """What somebody must look at."""
 
@@ -259,3 +271,24 @@ class StockException:
     open_time_ms: int
     end_time_ms: int
     reject_reason: str
+    priority: str = ""
+    owning_team: str = ""
+    suggested_action: str = ""
+    actions: tuple[str, ...] = ()  # what ends it, beside ACKNOWLEDGE, which does not
+    event: Mapping[str, Any] = field(default_factory=dict)  # its event as it was sent, in protobuf's JSON
+    cause_verb: str = ""
+    cause_principal: str = ""
+    cause_correlation_id: str = ""
+    cause_stream_id: str = ""
+    cause_sequence: int = 0
+    cause_occur_time_ms: int = 0
+    handlings: tuple[Handling, ...] = ()  # the last ten; of a resolved one the last is its resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What ResolveException did. ``result``: what became of the exception's event, where it was decided again."""
+
+    exception: StockException
+    result: Ingested | None = None
+    replayed: bool = False

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from stockade.client import exceptions
 from stockade.client.calls import Call, Calls, Key, Wanted
 from stockade.client.change_feed import ChangeCourse, Course, WatchCourse, acknowledge_call, consumers_call, follow
 from stockade.client.change_results import Acknowledged, ChangeBatch, Consumer, WatchUpdate
@@ -38,6 +39,7 @@ from stockade.client.results import (
     LineWanted,
     Refused,
     Reservation,
+    Resolved,
     Stock,
     StockException,
     Transfer,
@@ -251,8 +253,19 @@ class Client:
         return EventStream(lambda requests: method(requests, metadata=call_metadata(self._token)), course)
 
     def list_exceptions(self, *, timeout_s: float | None = None, **filters: Any) -> tuple[list[StockException], str]:
-        """ListExceptions: a page and the next one's token. Filters: kinds, warehouse_id, stock_key, states, page_size, page_token."""
-        return self.run(self.calls.list_exceptions(**filters), timeout_s=timeout_s)
+        """ListExceptions: a page and the next one's token. Filters: those of ``stockade.client.exceptions.list_exceptions``."""
+        return self.run(exceptions.list_exceptions(**filters), timeout_s=timeout_s)
+
+    def get_exception(self, exception_id: str, *, timeout_s: float | None = None) -> StockException:
+        """GetException."""
+        return self.run(exceptions.get_exception(exception_id), timeout_s=timeout_s)
+
+    def resolve_exception(
+        self, exception_id: str, *, action: str, note: str, timeout_s: float | None = None, **options: Any
+    ) -> Resolved:
+        """ResolveException: RETRY, CORRECT_AND_RETRY, DISCARD, ACKNOWLEDGE. Options: resolver, corrected_event, request_id."""
+        call = exceptions.resolve_exception(self.calls.identify, exception_id, action=action, note=note, **options)
+        return self.run(call, timeout_s=timeout_s)
 
     def reconcile(
         self, warehouse_id: str, lines: Lines, *, timeout_s: float = RECONCILE_TIMEOUT_S, **options: Any
