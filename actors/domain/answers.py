@@ -229,7 +229,8 @@ class ResolutionView(NamedTuple):
 
 
 class ExplanationView(NamedTuple):
-    """EXPLAIN_AVAILABILITY. ``events`` newest first: [sequence, time_ms, kind_name, quantity, cause_text] (filled by the shell)."""
+    """EXPLAIN_AVAILABILITY. ``events`` newest first: [sequence, time_ms, kind_name, quantity, cause_text, document_id,
+    document_line, lot_id, reference, disposition, note] (filled by the shell)."""
 
     stock: Sequence[Any]  # StockView
     known: bool

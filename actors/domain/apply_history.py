@@ -18,7 +18,7 @@ def _history(shard: ShardState, key: str) -> History:
 
 
 def _fact_noted(_books: Books, shard: ShardState, event: FactNoted, _time_ms: int) -> None:
-    key, stream_key, sequence, occur_time_ms, disposition, on_hand_delta, picked_delta, promise = event
+    key, stream_key, sequence, occur_time_ms, disposition, on_hand_delta, picked_delta, promise = event[:8]
     history = shard.stock[key].history or _history(shard, key)
     history.note(stream_key, sequence, occur_time_ms, disposition, on_hand_delta, picked_delta, promise)
 

@@ -20,6 +20,7 @@ from actors.domain.turn import Turn
 SELLABLE = int(Disposition.SELLABLE)
 STOCK_COUNT = int(Fact.STOCK_COUNT)
 NOTHING = Moved({}, {})
+NO_DOCUMENT = ("", "", "")
 
 
 def note_fact(
@@ -29,18 +30,23 @@ def note_fact(
     disposition: int,
     on_hand_delta: int,
     picks: Mapping[str, int] | None = None,
+    document: tuple[str, str, str] = NO_DOCUMENT,
 ) -> None:
     """Remember a fact that was just booked, and book back what booked counts knew already. Call it last of a fact's events.
 
-    ``picks``: by promise, by how many units the net of its picked ones changed.
+    ``picks``: by promise, by how many units the net of its picked ones changed. ``document``: id, line and lot, where no other
+    event has them.
     """
     stream_key, sequence, occur_time_ms = place
     if not picks:
-        turn.emit(actor.shard, FactNoted(actor.key, stream_key, sequence, occur_time_ms, disposition, on_hand_delta, 0))
+        noted = FactNoted(actor.key, stream_key, sequence, occur_time_ms, disposition, on_hand_delta, 0, "", *document)
+        turn.emit(actor.shard, noted)
     else:
         left = on_hand_delta
         for promise, units in picks.items():
-            noted = FactNoted(actor.key, stream_key, sequence, occur_time_ms, disposition, left, units, promise)
+            noted = FactNoted(
+                actor.key, stream_key, sequence, occur_time_ms, disposition, left, units, promise, *document
+            )
             turn.emit(actor.shard, noted)
             left = 0
     _look_back(turn, actor, place, disposition, on_hand_delta, picks or {})
@@ -145,6 +151,7 @@ def book_count(  # noqa: PLR0913  the parts of a count
     sequence: int,
     event_id: str,
     reference: str = "",
+    document: tuple[str, str, str, int] = ("", "", "", 0),
 ) -> int:
     """Book the difference between what was counted at ``place`` and the books there; how much it was. A newer count that is
     booked already knows better: then nothing. The caller has asked ``is_remembered``.
@@ -158,7 +165,7 @@ def book_count(  # noqa: PLR0913  the parts of a count
     )
     assert actor.history is not None, "a count was placed"
     delta = difference if newest is None or actor.history.newest_count(disposition) == marker else 0
-    turn.emit(actor.shard, OnHandChanged(actor.key, STOCK_COUNT, disposition, delta, reference))
+    turn.emit(actor.shard, OnHandChanged(actor.key, STOCK_COUNT, disposition, delta, reference, *document))
     return delta
 
 

@@ -80,7 +80,8 @@ class FactNoted(NamedTuple):
 
     ``stream_key``: identity.feed_key of who told it and ``sequence`` its place there; "" and 0 when order management did.
     ``promise``: whose picked units it changed, if any: "r" US reservation id for those of its claims, else as in AdriftPicked.
-    An event that changed those of several is noted once for each, its ``on_hand_delta`` with the first.
+    An event that changed those of several is noted once for each, its ``on_hand_delta`` with the first. The last three are a
+    pick's or unpick's; facts that change on hand have theirs in OnHandChanged.
     """
 
     stock_key: str
@@ -91,6 +92,9 @@ class FactNoted(NamedTuple):
     on_hand_delta: int
     picked_delta: int
     promise: str = ""
+    document_id: str = ""
+    document_line: str = ""
+    lot_id: str = ""
 
 
 class CountPlaced(NamedTuple):

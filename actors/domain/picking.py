@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.domain.alarms import watch_shortage
-from actors.domain.counting import note_fact
+from actors.domain.counting import NO_DOCUMENT, note_fact
 from actors.domain.events import AdriftPicked, ClaimPicked
 from actors.domain.history import Place
 from actors.domain.identity import order_key, promise_text
@@ -62,7 +62,14 @@ def leave_net(turn: Turn, actor: StockActor, first: Claim) -> None:
         turn.emit(actor.shard, AdriftPicked(actor.key, pile, net, renamed))
 
 
-def pick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int, place: Place) -> None:
+def pick(  # noqa: PLR0913  the parts of a pick
+    turn: Turn,
+    actor: StockActor,
+    promise: Sequence[Any],
+    quantity: int,
+    place: Place,
+    document: tuple[str, str, str] = NO_DOCUMENT,
+) -> None:
     """Units of a claim are off the shelf; without a known claim they count wholly as adrift under the promise."""
     claims = promised_claims(actor, promise)
     picks: dict[str, int] = {}
@@ -75,11 +82,18 @@ def pick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int, p
         _pick_for(turn, actor, claims[-1], left, picks)
     else:
         pick_adrift(turn, actor, pile_of(turn, promise), left, picks)
-    note_fact(turn, actor, place, SELLABLE, 0, picks)
+    note_fact(turn, actor, place, SELLABLE, 0, picks, document)
     watch_shortage(turn, actor)
 
 
-def unpick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int, place: Place) -> None:
+def unpick(  # noqa: PLR0913  the parts of a pick
+    turn: Turn,
+    actor: StockActor,
+    promise: Sequence[Any],
+    quantity: int,
+    place: Place,
+    document: tuple[str, str, str] = NO_DOCUMENT,
+) -> None:
     """Back on the shelf."""
     claims = promised_claims(actor, promise)
     picks: dict[str, int] = {}
@@ -93,7 +107,7 @@ def unpick(turn: Turn, actor: StockActor, promise: Sequence[Any], quantity: int,
         _pick_for(turn, actor, claims[-1], there - left, picks)
     elif left:
         pick_adrift(turn, actor, pile_of(turn, promise), -left, picks)
-    note_fact(turn, actor, place, SELLABLE, 0, picks)
+    note_fact(turn, actor, place, SELLABLE, 0, picks, document)
     watch_shortage(turn, actor)
 
 

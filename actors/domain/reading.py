@@ -127,6 +127,8 @@ def list_transfers(turn: Turn, command: ListTransfers) -> Reply:
 
     def within(shard: ShardState, after: str) -> Iterator[tuple[str, TransferView | None]]:
         for key in sorted(shard.transferring):
+            if after > f"{key}\x1f" and not after.startswith(f"{key}\x1f"):
+                continue  # all of its lines were told
             if command.to_warehouse_id and split_stock_key(key).warehouse_id != command.to_warehouse_id:
                 continue
             views = transfer_views(shard.stock[key], TRANSFERS_PER_KEY_MAX)

@@ -6,6 +6,9 @@ line. The sums grow only, so it does not matter which is told first, and units i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from actors.domain.alarms import raise_alarm
 from actors.domain.commands import Ingest
 from actors.domain.events import ExceptionChanged, ExceptionHealed, StockKeyRegistered
@@ -13,6 +16,7 @@ from actors.domain.keys import split_stock_key, stock_key
 from actors.domain.outcomes import ExceptionKind
 from actors.domain.rules import ON_HAND_MAX
 from actors.domain.state import StockActor
+from actors.domain.stock_parts import Transfer
 from actors.domain.transfer_events import TransferAlarmed, TransferDispatched, TransferForgotten, TransferReceived
 from actors.domain.turn import Turn
 
@@ -35,7 +39,7 @@ def dispatched(turn: Turn, origin: StockActor, command: Ingest) -> str:
         why = _make_room(turn, target, transfer_id, line, quantity)
     if target is None or why:
         message = f"transfer {transfer_id!r} of SKU {parts.sku!r} to {to_warehouse_id!r} cannot be followed: {why}"
-        return raise_alarm(turn, origin.shard, KEY_UNKNOWN, origin.key, message, quantity, [], 0, tuple(command))
+        return _not_followed(turn, origin, message, quantity, tuple(command))
     event = TransferDispatched(target.key, transfer_id, line, parts.warehouse_id, quantity)
     turn.emit(target.shard, event)
     _watch(turn, target, transfer_id, line)
@@ -48,7 +52,7 @@ def received(turn: Turn, actor: StockActor, command: Ingest) -> str:
     why = _make_room(turn, actor, transfer_id, line, quantity)
     if why:
         message = f"transfer {transfer_id!r} from {from_warehouse_id!r} cannot be followed: {why}"
-        return raise_alarm(turn, actor.shard, ExceptionKind.TRANSFER_KEY_UNKNOWN, actor.key, message, quantity, [])
+        return _not_followed(turn, actor, message, quantity)
     turn.emit(actor.shard, TransferReceived(actor.key, transfer_id, line, from_warehouse_id, quantity, final))
     return _watch(turn, actor, transfer_id, line)
 
@@ -81,22 +85,36 @@ def may_go_to(turn: Turn, origin_key: str, to_warehouse_id: str) -> bool:
 
 
 def _make_room(turn: Turn, actor: StockActor, transfer_id: str, line: str, quantity: int) -> str:
-    """Forget closed transfers that no late event can be about any more; why another one cannot be followed, else empty."""
+    """See to it that this line can be followed, and forget what is over; why it cannot be followed, else empty."""
     transfers = actor.transfers
     if not transfers:
         return ""
+    known = transfers.get(transfer_name(transfer_id, line))
+    if known is not None:
+        beyond = max(known.dispatched, known.received) + quantity > UNITS_PER_TRANSFER_MAX
+        return "it has more units than can be" if beyond else ""
+    over = sorted((transfer.time_ms, name) for name, transfer in transfers.items() if _is_over(actor, transfer))
     before_ms = turn.now_ms - turn.books.rules.history_ms
-    for name, transfer in list(transfers.items()):
-        if transfer.final and not transfer.exception_id and transfer.time_ms < before_ms:
+    too_many = len(transfers) - TRANSFERS_PER_KEY_MAX + 1  # of these the longest untold go, however young they are
+    for place, (time_ms, name) in enumerate(over):
+        if time_ms < before_ms or place < too_many:
             turn.emit(actor.shard, TransferForgotten(actor.key, *name.split("\x1f")))
-    transfers = actor.transfers
-    known = transfers.get(transfer_name(transfer_id, line)) if transfers else None
-    if known is None:
-        full = transfers is not None and len(transfers) >= TRANSFERS_PER_KEY_MAX
-        return f"{TRANSFERS_PER_KEY_MAX:,} transfers to this stock key are open" if full else ""
-    if max(known.dispatched, known.received) + quantity > UNITS_PER_TRANSFER_MAX:
-        return "it has more units than can be"
-    return ""
+    full = len(actor.transfers or ()) >= TRANSFERS_PER_KEY_MAX
+    return f"{TRANSFERS_PER_KEY_MAX:,} transfers are under way to this stock key" if full else ""
+
+
+def _is_over(actor: StockActor, transfer: Transfer) -> bool:
+    """Whether nothing of it is under way and nobody has to look at it; only a late event can still be about it."""
+    return not transfer.in_transit and not (transfer.exception_id and _is_open(actor, transfer.exception_id))
+
+
+def _not_followed(turn: Turn, actor: StockActor, message: str, quantity: int, payload: Sequence[Any] = ()) -> str:
+    """Tell somebody, as long as there are not endlessly many to look at; the units are booked all the same. ``payload``: the
+    event, to be followed later.
+    """
+    if actor.shard.exceptions_open >= turn.books.rules.exceptions_open_max:
+        return ""
+    return raise_alarm(turn, actor.shard, KEY_UNKNOWN, actor.key, message, quantity, [], 0, payload)
 
 
 def _watch(turn: Turn, actor: StockActor, transfer_id: str, line: str) -> str:

@@ -184,15 +184,19 @@ def _receipt(turn: Turn, actor: StockActor, command: Ingest) -> str:
     return _move(turn, actor, command, disposition, quantity, inbound_reference, inbound_line)
 
 
+def _document(command: Ingest) -> tuple[str, str, str]:
+    return command.document_id, command.document_line, command.lot_id
+
+
 def _pick(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, promise = command.details
-    pick(turn, actor, promise, quantity, place_of(command))
+    pick(turn, actor, promise, quantity, place_of(command), _document(command))
     return ""
 
 
 def _unpick(turn: Turn, actor: StockActor, command: Ingest) -> str:
     quantity, promise = command.details
-    unpick(turn, actor, promise, quantity, place_of(command))
+    unpick(turn, actor, promise, quantity, place_of(command), _document(command))
     return ""
 
 
@@ -218,7 +222,7 @@ def _stock_count(turn: Turn, actor: StockActor, command: Ingest) -> str:
     place = place_of(command)._replace(sequence=as_of(command) or 0)
     book_count(
         turn, actor, place, disposition, quantity, includes_picked=includes_picked, sequence=command.source_sequence,
-        event_id=command.event_id, reference=command.event_id,
+        event_id=command.event_id, reference=command.event_id, document=(*_document(command), command.lot_expire_time_ms),
     )  # fmt: skip
     return ""
 
@@ -244,8 +248,17 @@ def _transfer_receipt(turn: Turn, actor: StockActor, command: Ingest) -> str:
 
 
 def _customer_return(turn: Turn, actor: StockActor, command: Ingest) -> str:
-    quantity, disposition, _, return_id = command.details
-    return _move(turn, actor, command, disposition, quantity, return_id)
+    quantity, disposition, promise, return_id = command.details
+    return _move(turn, actor, command, disposition, quantity, return_id, _returned_of(promise))
+
+
+def _returned_of(promise: Sequence[str]) -> str:
+    """Whose units came back, for the journal's readers; nothing is decided by it: what was promised has ended."""
+    if not promise:
+        return ""
+    reservation_id, channel_id, order_reference, line_id = promise
+    of = f"of reservation {reservation_id}" if reservation_id else f"of order {channel_id}/{order_reference}"
+    return f"{of} line {line_id}" if line_id else of
 
 
 FACTS: dict[int, Callable[[Turn, StockActor, Ingest], str]] = {

@@ -37,7 +37,8 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
             14,
             "FactNoted",
             7,
-            "stock_key stream_key sequence occur_time_ms disposition on_hand_delta picked_delta promise",
+            "stock_key stream_key sequence occur_time_ms disposition on_hand_delta picked_delta promise "
+            "document_id document_line lot_id",
         ),
         (15, "HistoryForgotten", 2, "stock_key before_ms"),
         (

@@ -11,8 +11,18 @@ from actors.domain.lifecycle import CAUSE_EXPIRE, CAUSE_RETIRE
 from actors.journal.port import Journal, Record
 
 # Where an event's quantity is, by kind: index among its fields (after the kind). Absent: it moved no units.
-QUANTITY_FIELDS = {11: 1, 12: 3, 13: 2, 20: 3, 22: 3, 24: 3, 25: 3}
-STOCK_KEY_KINDS = range(10, 30)
+QUANTITY_FIELDS = {11: 1, 12: 3, 13: 2, 20: 3, 22: 3, 24: 3, 25: 3, 70: 4, 71: 4}
+# Where its paper is: document id and line, lot, reference (of shipment, transfer, return …), disposition, note; -1: has none.
+PAPER_FIELDS = {
+    12: (5, 6, 7, 4, 2, 9),
+    14: (8, 9, 10, -1, 4, -1),
+    70: (-1, 2, -1, 1, -1, 3),
+    71: (-1, 2, -1, 1, -1, 3),
+    72: (-1, 2, -1, 1, -1, 3),
+    73: (-1, 2, -1, 1, -1, -1),
+}
+NO_PAPER = ("", "", "", "", 0, "")
+STOCK_KEY_KINDS = frozenset((*range(10, 30), 68, *range(70, 74)))
 RECORDS_PER_READ = 8
 EVENTS_LOOKED_THROUGH_MAX = 20_000  # some 20 ms of the journal's thread, which commits wait for
 
@@ -34,12 +44,13 @@ def newest_first(journal: Journal, shard: int, most: int) -> Iterator[Record]:
 
 def events_behind(
     records: Iterable[Record], stock_key: str, most: int, decode: Callable[[bytes], list[Any]]
-) -> list[tuple[int, int, str, int, str]]:
-    """Up to ``most`` events about a stock key, newest first: (sequence, time ms, kind, quantity, cause).
+) -> list[tuple[Any, ...]]:
+    """Up to ``most`` events about a stock key, newest first: (sequence, time ms, kind, quantity, cause, document id, document
+    line, lot, reference, disposition, note).
 
     ``records``: newest first.
     """
-    found: list[tuple[int, int, str, int, str]] = []
+    found: list[tuple[Any, ...]] = []
     looked_through = 0
     for record in records:
         sequence = record.first_sequence
@@ -49,13 +60,22 @@ def events_behind(
                 if kind in STOCK_KEY_KINDS and fields[0] == stock_key:
                     at = QUANTITY_FIELDS.get(kind)
                     quantity = fields[at] if at is not None else 0
-                    here.append((sequence, record.time_ms, EVENT_KINDS[kind].__name__, quantity, cause_text(cause)))
+                    name, because = EVENT_KINDS[kind].__name__, cause_text(cause)
+                    here.append((sequence, record.time_ms, name, quantity, because, *_paper(kind, fields)))
                 sequence += 1
         found += reversed(here)
         looked_through += record.event_count
         if len(found) >= most or looked_through >= EVENTS_LOOKED_THROUGH_MAX:
             break
     return found[:most]
+
+
+def _paper(kind: int, fields: Sequence[Any]) -> tuple[Any, ...]:
+    """What people look an event up by; an event of an older version has fewer fields."""
+    places = PAPER_FIELDS.get(kind)
+    if places is None:
+        return NO_PAPER
+    return tuple(fields[at] if 0 <= at < len(fields) else missing for at, missing in zip(places, NO_PAPER, strict=True))
 
 
 def cause_text(cause: Sequence[Any]) -> str:

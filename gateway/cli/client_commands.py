@@ -21,6 +21,7 @@ from gateway.cli.options import (
     connect,
 )
 from gateway.cli.showing import STOCK_COLUMNS, console, key_text, plain, show_reservation, stock_row, table, when
+from gateway.cli.showing_stock import gate_sentences, paper
 from stockade.client.ids import new_request_id
 from stockade.client.results import LineWanted, Refused, Reservation, Stock
 from stockade.v1 import stock_key_pb2
@@ -186,11 +187,16 @@ def explain(
     if found.next_hold_expire_quantity:
         at = when(found.next_hold_expire_time.ToMilliseconds())
         console().print(f"the next hold ends at {at} and frees {found.next_hold_expire_quantity} units")
+    on_its_way = found.stock.in_transit_quantity
+    if on_its_way:
+        console().print(f"{on_its_way:,} units are in transit to here: not available before they are received")
+    for sentence in gate_sentences(found.stock.policy):
+        console().print(sentence)
     happened = [
-        (event.sequence, when(event.time.ToMilliseconds()), event.kind, event.quantity, event.cause)
+        (event.sequence, when(event.time.ToMilliseconds()), event.kind, event.quantity, event.cause, paper(event))
         for event in found.events
     ]
-    table("last events", ("sequence", "time", "event", "units", "cause"), happened)
+    table("last events", ("sequence", "time", "event", "units", "cause", "paper"), happened)
 
 
 def reserve(

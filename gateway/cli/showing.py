@@ -100,6 +100,7 @@ STOCK_COLUMNS = (
     "safety",
     "shortage",
     "available",
+    "in transit",
     "selling",
 )
 
@@ -118,5 +119,18 @@ def stock_row(stock: Stock) -> tuple[Any, ...]:
         stock.safety_stock_quantity,
         stock.shortage_quantity,
         stock.available_quantity,
-        stock.selling_state.lower(),
+        stock.in_transit_quantity or "",
+        ", ".join([stock.selling_state.lower(), *gate_words(stock)]),
     )
+
+
+def gate_words(stock: Stock) -> list[str]:
+    """What of a stock key's sale gate is not the default, in few words."""
+    words = []
+    if stock.item_state == "INACTIVE":
+        words.append("item inactive")
+    if stock.receipt_disposition == "QUALITY_HOLD":
+        words.append("receipts on hold")
+    if stock.recalled_lot_ids:
+        words.append(f"{len(stock.recalled_lot_ids)} lots recalled")
+    return words

@@ -27,6 +27,7 @@ _LINE_SIZE = len(LineView._fields)
 _STOCK_SIZE = len(StockView._fields)
 _STOCK_DEFAULTS = (*[None] * (_STOCK_SIZE - len(StockView._field_defaults)), *StockView._field_defaults.values())
 _TRANSFER_SIZE = len(TransferView._fields)
+_EXPLAINED_SIZE = 11
 _REFUSAL_SIZE = len(RefusalView._fields)
 
 
@@ -248,6 +249,9 @@ def explanation(timeline: str, view: Sequence[Any]) -> availability_service_pb2.
         next_hold_expire_time=timestamp(next_expire_ms),
         next_hold_expire_quantity=next_expire_quantity,
     )
-    for sequence, time_ms, kind, quantity, cause in events:
-        message.events.add(sequence=sequence, time=timestamp(time_ms), kind=kind, quantity=quantity, cause=cause)
+    for event in events:
+        sequence, time_ms, kind, quantity, cause = event[:5]
+        told = message.events.add(sequence=sequence, time=timestamp(time_ms), kind=kind, quantity=quantity, cause=cause)
+        if len(event) >= _EXPLAINED_SIZE:  # an older host tells fewer
+            told.document_id, told.document_line, told.lot_id, told.reference, told.disposition, told.note = event[5:11]
     return message

@@ -121,6 +121,55 @@ class TestTransfer:
         dispatch(world, 1, transfer="after the closed one was forgotten")
         assert len(world.exceptions(1)) == 1
 
+    def test_receipts_whose_dispatch_nobody_tells_do_not_stand_in_the_way(self):
+        world = World()
+        for number in range(TRANSFERS_PER_KEY_MAX + 20):
+            assert arrive(world, 1, transfer=f"t{number}").exception == ""
+            world.now_ms += 1
+        kept = world.engine.books.stock["\x1foverflow\x1fA"].transfers
+        assert len(kept) == TRANSFERS_PER_KEY_MAX
+        assert "t0\x1f1" not in kept
+        world.pass_ms(world.rules.history_ms + 1)
+        arrive(world, 1, transfer="the next")
+        assert list(world.engine.books.stock["\x1foverflow\x1fA"].transfers) == ["the next\x1f1"]
+        world.check_replay()
+
+    def test_what_came_in_short_is_kept_until_somebody_looked_at_it(self):
+        world = World()
+        world.receive("A", 10)
+        dispatch(world, 6)
+        arrive(world, 4, final=True)
+        world.pass_ms(world.rules.history_ms + 1)
+        dispatch(world, 1, transfer="t2")
+        assert [one.quantity for one in short(world, 1)] == [2]
+        arrive(world, 2)
+        assert short(world, 1) == []
+
+    def test_not_endlessly_many_exceptions_are_opened(self):
+        world = World(Rules(warehouses=frozenset({"main"}), exceptions_open_max=3))
+        world.receive("A", 10)
+        told = [dispatch(world, 1, transfer=f"t{number}", to="mars") for number in range(5)]
+        assert [bool(one.exception) for one in told] == [True, True, True, False, False]
+        assert world.on_hand("A") == 5
+
+    def test_pages_of_a_list_neither_skip_nor_repeat(self):
+        world = World()
+        for sku in ("A", "A!", "B"):
+            for number in range(5):
+                world.tell(
+                    Fact.TRANSFER_DISPATCH, sku, 1, f"t{number}", "", "overflow", SELLABLE, event=f"{sku} {number}"
+                )
+        found, token = [], ""
+        while True:
+            page = world.one([int(Verb.LIST_TRANSFERS), -1, 0, 1, [], ["", "", "", 2, token]]).payload
+            found += [(one.stock_key, one.transfer_id) for one in page.items]
+            token = page.next_page_token
+            if not token:
+                break
+        assert len(found) == len(set(found)) == 15
+        one = world.one([int(Verb.LIST_TRANSFERS), -1, 0, 1, [], ["", "", "t3", 100, ""]]).payload
+        assert [view.transfer_id for view in one.items] == ["t3"] * 3
+
     @given(
         st.lists(st.integers(1, 9), min_size=1, max_size=4),
         st.lists(st.integers(1, 9), max_size=4),

@@ -12,6 +12,8 @@ from actors.journal.memory import MemoryJournal, memory_store
 from actors.journal.port import Record
 from actors.shard import explaining
 from actors.shard.explaining import events_behind, newest_first
+from actors.shard.placement import shard_of
+from tests.unit.world import SHARDS, World
 
 KEY, OTHER = str(stock_key("main", "A")), str(stock_key("main", "B"))
 RECEIVED = 12  # OnHandChanged
@@ -54,7 +56,7 @@ def test_events_of_the_key_come_newest_first_with_sequence_time_and_cause():
     journal = journal_of([KEY, OTHER], [OTHER], [OTHER, KEY, KEY])
     found = events_behind(newest_first(journal, 0, 200), KEY, 20, decode_groups)
     assert [(sequence, time_ms) for sequence, time_ms, *_ in found] == [(6, 1_003), (5, 1_003), (1, 1_001)]
-    assert {tuple(event[2:]) for event in found if event[0] == 1} == {
+    assert {tuple(event[2:5]) for event in found if event[0] == 1} == {
         ("OnHandChanged", 1, "event event-1 of source wms")
     }
 
@@ -70,3 +72,38 @@ def test_a_quiet_key_in_a_busy_shard_is_given_up_after_a_bound():
     journal = journal_of([KEY], *[busy] * 20)
     assert events_behind(newest_first(journal, 0, 200), KEY, 20, decode_groups) == []
     assert journal.records_read <= explaining.RECORDS_PER_READ
+
+
+def test_the_paper_of_every_fact_is_found_again():
+    world = World()
+    paper = {"document_id": "D-7", "document_line": "3", "lot_id": "L-1"}
+    sellable, hold = int(Disposition.SELLABLE), int(Disposition.QUALITY_HOLD)
+    order = ["", "web", "O-1", "2"]
+    world.receive("A", 50)
+    facts = (
+        (Fact.RECEIPT, 5, sellable, "ASN-1", ""),
+        (Fact.PICK, 2, order),
+        (Fact.UNPICK, 1, order),
+        (Fact.SHIPMENT, 1, "S-1", order, False, sellable),
+        (Fact.ADJUSTMENT, -1, sellable, "broken", ""),
+        (Fact.STOCK_COUNT, 40, sellable, 0, True, False),
+        (Fact.STOCK_COUNT, 40, hold, 1, False, False),
+        (Fact.DISPOSITION_CHANGE, 1, sellable, hold),
+        (Fact.TRANSFER_DISPATCH, 1, "T-1", "1", "overflow", sellable),
+        (Fact.TRANSFER_RECEIPT, 1, "T-2", "1", "overflow", False, sellable),
+        (Fact.CUSTOMER_RETURN, 1, hold, order, "RMA-1"),
+    )
+    for number, (fact, *details) in enumerate(facts, start=1):
+        told = world.tell(fact, "A", *details, event=f"paper-{number}", sequence=number, **paper)
+        assert told.outcome == "APPLIED", (fact, told)
+    found = events_behind(newest_first(world.journal, shard_of(KEY, SHARDS), 200), KEY, 500, decode_groups)
+    for number, (fact, *_) in enumerate(facts, start=1):
+        papers = {event[5:8] for event in found if event[4] == f"event paper-{number} of source wms"}
+        assert ("D-7", "3", "L-1") in papers, fact
+    [returned] = [event for event in found if event[8] == "RMA-1"]
+    assert returned[9:] == (hold, "of order web/O-1 line 2")
+    dispatched = [event for event in found if event[2] == "OnHandChanged" and event[8] == "T-1"]
+    assert dispatched[0][10] == "1 to overflow"
+    received = [event for event in found if event[2] == "TransferReceived"]
+    assert received[0][3:4] + received[0][8:] == (1, "T-2", 0, "overflow")
+    world.check_replay()

@@ -242,13 +242,14 @@ class World:
         stream: str = "",
         sequence: int = 0,
         lot_id: str = "",
+        document_id: str = "",
         attributes: list[list[str]] | None = None,
     ) -> list[Any]:
         key = stock_key(warehouse, sku)
         content = repr((int(fact), key, details, document_line)).encode()
         body = [
             source, stream, event or self.fresh_id("e"), sequence, self.now_ms - age_ms, key, content, int(fact), list(details),
-            "", document_line, lot_id, 0, attributes or [], reject,
+            document_id, document_line, lot_id, 0, attributes or [], reject,
         ]  # fmt: skip
         return [int(Verb.INGEST), feed_shard_of(source, SHARDS), 0, 1, [], body]
 

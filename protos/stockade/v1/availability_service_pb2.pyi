@@ -426,6 +426,12 @@ class ExplanationEvent(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_LINE_FIELD_NUMBER: _builtins.int
+    LOT_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its sequence in the shard."""
     kind: _builtins.str
@@ -434,6 +440,18 @@ class ExplanationEvent(_message.Message):
     """How many base units it moved."""
     cause: _builtins.str
     """Whose request or fact it was."""
+    document_id: _builtins.str
+    """The document that the fact named."""
+    document_line: _builtins.str
+    """Its line; of a transfer: the transfer's line."""
+    lot_id: _builtins.str
+    """The lot of the units."""
+    reference: _builtins.str
+    """The shipment, transfer, return or inbound delivery; an adjustment's reason; a count's event."""
+    disposition: _stock_key_pb2.Disposition.ValueType
+    """Where units came in or left."""
+    note: _builtins.str
+    """The journal's note: of a return whose units they were, of a transfer the other warehouse."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was applied."""
@@ -446,10 +464,16 @@ class ExplanationEvent(_message.Message):
         kind: _builtins.str = ...,
         quantity: _builtins.int = ...,
         cause: _builtins.str = ...,
+        document_id: _builtins.str = ...,
+        document_line: _builtins.str = ...,
+        lot_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        disposition: _stock_key_pb2.Disposition.ValueType = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "kind", b"kind", "quantity", b"quantity", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "disposition", b"disposition", "document_id", b"document_id", "document_line", b"document_line", "kind", b"kind", "lot_id", b"lot_id", "note", b"note", "quantity", b"quantity", "reference", b"reference", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
