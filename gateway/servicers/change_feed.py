@@ -52,7 +52,7 @@ class ChangeFeedService:
         with self._desk.changes.used():
             await self._desk.changes_ready()
             if consumer_id:
-                reading = await self._attach(reading, consumer_id, rpc)
+                reading = await self._attach(reading, consumer_id, rpc, prefer_acknowledged=request.prefer_acknowledged)
                 self._connected[consumer_id] += 1
             try:
                 await _Delivery(self._desk, stream, reading, rpc).run()
@@ -98,11 +98,11 @@ class ChangeFeedService:
     def _consumer(self, view: Sequence[Any]) -> pb.Consumer:
         return consumer_message(view, self._connected[view[0]])
 
-    async def _attach(self, reading: Reading, consumer_id: str, rpc: Rpc) -> Reading:
+    async def _attach(self, reading: Reading, consumer_id: str, rpc: Rpc, *, prefer_acknowledged: bool) -> Reading:
         """Where to begin, when the caller leaves it to what the consumer acknowledged."""
         item = self._requests.attach(consumer_id, rpc.cause)
         (view,) = await self._desk.ask_now([item])
-        if reading.start:
+        if reading.start and not prefer_acknowledged:
             return reading
         acknowledged = acknowledged_cursor(view)
         return reading._replace(start="cursor", cursor=acknowledged) if acknowledged is not None else reading

@@ -110,3 +110,19 @@ async def test_what_cannot_succeed_is_raised_at_once() -> None:
             await anext(world.client.changes(channel_ids=["nowhere"], start="oldest"))
         with pytest.raises(ValueError, match="start"):
             world.client.changes(start="yesterday")
+
+
+async def test_a_consumers_place_comes_before_the_start_that_is_for_a_new_one() -> None:
+    async with change_world(consumers={"shop": {}}) as world:
+        await world.receive("A", 9)
+        new = await anext(world.client.changes(consumer_id="shop", start="snapshot"))
+        assert new.snapshot
+        async for batch in world.client.changes(consumer_id="shop", start="snapshot", heartbeat_s=0.2):
+            if batch.cursor:
+                await world.client.acknowledge_changes("shop", batch.cursor)
+                break
+        await world.reserve("A")
+        known = await anext(world.client.changes(consumer_id="shop", start="snapshot"))
+
+        assert not known.snapshot
+        assert "OPENED" in [one.what for one in known if isinstance(one, ReservationChanged)]

@@ -106,6 +106,7 @@ class ChangeCourse(Course[ChangeBatch]):
         self._resynced = ""
         self._wanted = pb.ReadChangesRequest(
             consumer_id=consumer_id,
+            prefer_acknowledged=bool(consumer_id and start),
             changes_per_message_max=changes_per_message_max,
             filter=pb.ChangeFilter(
                 kinds=[pb.ChangeKind.Value(f"CHANGE_KIND_{kind.upper()}") for kind in kinds],
@@ -138,6 +139,7 @@ class ChangeCourse(Course[ChangeBatch]):
             if self._on_resync == "raise":
                 raise ResyncNeeded(reason)
             self.cursor, self._start, self._resynced = "", "snapshot", reason
+            self._wanted.prefer_acknowledged = False
             return None
         self.cursor = message.cursor or self.cursor
         resynced, self._resynced = self._resynced, ""

@@ -27,47 +27,47 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stockade.v1 import stock_key_pb2 as stockade_dot_v1_dot_stock__key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%stockade/v1/change_feed_service.proto\x12\x0bstockade.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockade/v1/stock_key.proto\"p\n\x0c\x43hangeFilter\x12&\n\x05kinds\x18\x01 \x03(\x0e\x32\x17.stockade.v1.ChangeKind\x12\x13\n\x0b\x63hannel_ids\x18\x02 \x03(\t\x12\x15\n\rwarehouse_ids\x18\x03 \x03(\t\x12\x0c\n\x04skus\x18\x04 \x03(\t\"\x8b\x02\n\x12ReadChangesRequest\x12\x10\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x12\x17\n\rfrom_snapshot\x18\x02 \x01(\x08H\x00\x12\x15\n\x0b\x66rom_oldest\x18\x03 \x01(\x08H\x00\x12\x12\n\x08\x66rom_now\x18\x04 \x01(\x08H\x00\x12\x13\n\x0b\x63onsumer_id\x18\x05 \x01(\t\x12)\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x19.stockade.v1.ChangeFilter\x12\x1f\n\x17\x63hanges_per_message_max\x18\x07 \x01(\x05\x12\x35\n\x12heartbeat_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05start\"\xcd\x01\n\x13ReadChangesResponse\x12$\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x13.stockade.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12.\n\nas_of_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06resync\x18\x05 \x01(\x0e\x32\x19.stockade.v1.ResyncReason\x12\x10\n\x08snapshot\x18\x06 \x01(\x08\"\xfa\x01\n\x06\x43hange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x37\n\x0c\x61vailability\x18\x05 \x01(\x0b\x32\x1f.stockade.v1.AvailabilityChangeH\x00\x12\x35\n\x0breservation\x18\x06 \x01(\x0b\x32\x1e.stockade.v1.ReservationChangeH\x00\x12\x31\n\twarehouse\x18\x07 \x01(\x0b\x32\x1c.stockade.v1.WarehouseChangeH\x00\x42\x08\n\x06\x63hange\"\x80\x01\n\x12\x41vailabilityChange\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12\x61vailable_quantity\x18\x02 \x01(\x03\x12\r\n\x05stale\x18\x03 \x01(\x08\x12\x15\n\rseen_sequence\x18\x04 \x01(\x04\"\xde\x02\n\x11ReservationChange\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".stockade.v1.ReservationChangeKind\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12\x12\n\nchannel_id\x18\x03 \x01(\t\x12\x17\n\x0forder_reference\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.stockade.v1.ReservationState\x12\x16\n\x0e\x65xpire_time_ms\x18\x06 \x01(\x03\x12\'\n\x05lines\x18\x07 \x03(\x0b\x32\x18.stockade.v1.ChangedLine\x12\x1a\n\x12\x66ulfilled_quantity\x18\x08 \x01(\x03\x12\x19\n\x11released_quantity\x18\t \x01(\x03\x12\x18\n\x10\x65xpired_quantity\x18\n \x01(\x03\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"~\n\x0b\x43hangedLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12requested_quantity\x18\x03 \x01(\x03\x12\x18\n\x10granted_quantity\x18\x04 \x01(\x03\"[\n\x0fWarehouseChange\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\r\n\x05stale\x18\x02 \x01(\x08\x12#\n\x1brequested_reconciliation_id\x18\x03 \x01(\t\"4\n\x0f\x43hangeRejection\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x81\x01\n\x19\x41\x63knowledgeChangesRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\nrejections\x18\x03 \x03(\x0b\x32\x1c.stockade.v1.ChangeRejection\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\\\n\x1a\x41\x63knowledgeChangesResponse\x12\'\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Consumer\x12\x15\n\rexception_ids\x18\x02 \x03(\t\"\xb8\x02\n\x08\x43onsumer\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\nlag_events\x18\x03 \x01(\x03\x12\x0e\n\x06lag_ms\x18\x04 \x01(\x03\x12\x0f\n\x07lagging\x18\x05 \x01(\x08\x12\x34\n\x10\x61\x63knowledge_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x16\n\x0erejected_count\x18\x08 \x01(\x03\x12\x19\n\x11\x63onnected_streams\x18\t \x01(\x05\x12)\n\x06resync\x18\n \x01(\x0e\x32\x19.stockade.v1.ResyncReason\x12\x16\n\x0elag_events_max\x18\x0b \x01(\x03\x12\x12\n\nlag_ms_max\x18\x0c \x01(\x03\"\x16\n\x14ListConsumersRequest\"A\n\x15ListConsumersResponse\x12(\n\tconsumers\x18\x01 \x03(\x0b\x32\x15.stockade.v1.Consumer*\x7f\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HANGE_KIND_AVAILABILITY\x10\x01\x12\x1b\n\x17\x43HANGE_KIND_RESERVATION\x10\x02\x12\x19\n\x15\x43HANGE_KIND_WAREHOUSE\x10\x03*\xa2\x02\n\x15ReservationChangeKind\x12\'\n#RESERVATION_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eRESERVATION_CHANGE_KIND_OPENED\x10\x01\x12%\n!RESERVATION_CHANGE_KIND_CONFIRMED\x10\x02\x12$\n RESERVATION_CHANGE_KIND_EXTENDED\x10\x03\x12#\n\x1fRESERVATION_CHANGE_KIND_AMENDED\x10\x04\x12\'\n#RESERVATION_CHANGE_KIND_UNITS_ENDED\x10\x05\x12!\n\x1dRESERVATION_CHANGE_KIND_ENDED\x10\x06*\x8e\x01\n\x0cResyncReason\x12\x1d\n\x19RESYNC_REASON_UNSPECIFIED\x10\x00\x12 \n\x1cRESYNC_REASON_OTHER_TIMELINE\x10\x01\x12\x19\n\x15RESYNC_REASON_TOO_OLD\x10\x02\x12\"\n\x1eRESYNC_REASON_AHEAD_OF_JOURNAL\x10\x03\x32\xa6\x02\n\x11\x43hangeFeedService\x12R\n\x0bReadChanges\x12\x1f.stockade.v1.ReadChangesRequest\x1a .stockade.v1.ReadChangesResponse0\x01\x12\x65\n\x12\x41\x63knowledgeChanges\x12&.stockade.v1.AcknowledgeChangesRequest\x1a\'.stockade.v1.AcknowledgeChangesResponse\x12V\n\rListConsumers\x12!.stockade.v1.ListConsumersRequest\x1a\".stockade.v1.ListConsumersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%stockade/v1/change_feed_service.proto\x12\x0bstockade.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockade/v1/stock_key.proto\"p\n\x0c\x43hangeFilter\x12&\n\x05kinds\x18\x01 \x03(\x0e\x32\x17.stockade.v1.ChangeKind\x12\x13\n\x0b\x63hannel_ids\x18\x02 \x03(\t\x12\x15\n\rwarehouse_ids\x18\x03 \x03(\t\x12\x0c\n\x04skus\x18\x04 \x03(\t\"\xa8\x02\n\x12ReadChangesRequest\x12\x10\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x12\x17\n\rfrom_snapshot\x18\x02 \x01(\x08H\x00\x12\x15\n\x0b\x66rom_oldest\x18\x03 \x01(\x08H\x00\x12\x12\n\x08\x66rom_now\x18\x04 \x01(\x08H\x00\x12\x13\n\x0b\x63onsumer_id\x18\x05 \x01(\t\x12)\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x19.stockade.v1.ChangeFilter\x12\x1f\n\x17\x63hanges_per_message_max\x18\x07 \x01(\x05\x12\x35\n\x12heartbeat_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13prefer_acknowledged\x18\t \x01(\x08\x42\x07\n\x05start\"\xcd\x01\n\x13ReadChangesResponse\x12$\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x13.stockade.v1.Change\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12.\n\nas_of_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06resync\x18\x05 \x01(\x0e\x32\x19.stockade.v1.ResyncReason\x12\x10\n\x08snapshot\x18\x06 \x01(\x08\"\xfa\x01\n\x06\x43hange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x37\n\x0c\x61vailability\x18\x05 \x01(\x0b\x32\x1f.stockade.v1.AvailabilityChangeH\x00\x12\x35\n\x0breservation\x18\x06 \x01(\x0b\x32\x1e.stockade.v1.ReservationChangeH\x00\x12\x31\n\twarehouse\x18\x07 \x01(\x0b\x32\x1c.stockade.v1.WarehouseChangeH\x00\x42\x08\n\x06\x63hange\"\x80\x01\n\x12\x41vailabilityChange\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12\x61vailable_quantity\x18\x02 \x01(\x03\x12\r\n\x05stale\x18\x03 \x01(\x08\x12\x15\n\rseen_sequence\x18\x04 \x01(\x04\"\xde\x02\n\x11ReservationChange\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".stockade.v1.ReservationChangeKind\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12\x12\n\nchannel_id\x18\x03 \x01(\t\x12\x17\n\x0forder_reference\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.stockade.v1.ReservationState\x12\x16\n\x0e\x65xpire_time_ms\x18\x06 \x01(\x03\x12\'\n\x05lines\x18\x07 \x03(\x0b\x32\x18.stockade.v1.ChangedLine\x12\x1a\n\x12\x66ulfilled_quantity\x18\x08 \x01(\x03\x12\x19\n\x11released_quantity\x18\t \x01(\x03\x12\x18\n\x10\x65xpired_quantity\x18\n \x01(\x03\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"~\n\x0b\x43hangedLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12(\n\tstock_key\x18\x02 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x1a\n\x12requested_quantity\x18\x03 \x01(\x03\x12\x18\n\x10granted_quantity\x18\x04 \x01(\x03\"[\n\x0fWarehouseChange\x12\x14\n\x0cwarehouse_id\x18\x01 \x01(\t\x12\r\n\x05stale\x18\x02 \x01(\x08\x12#\n\x1brequested_reconciliation_id\x18\x03 \x01(\t\"4\n\x0f\x43hangeRejection\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x81\x01\n\x19\x41\x63knowledgeChangesRequest\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\nrejections\x18\x03 \x03(\x0b\x32\x1c.stockade.v1.ChangeRejection\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\\\n\x1a\x41\x63knowledgeChangesResponse\x12\'\n\x08\x63onsumer\x18\x01 \x01(\x0b\x32\x15.stockade.v1.Consumer\x12\x15\n\rexception_ids\x18\x02 \x03(\t\"\xb8\x02\n\x08\x43onsumer\x12\x13\n\x0b\x63onsumer_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\nlag_events\x18\x03 \x01(\x03\x12\x0e\n\x06lag_ms\x18\x04 \x01(\x03\x12\x0f\n\x07lagging\x18\x05 \x01(\x08\x12\x34\n\x10\x61\x63knowledge_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x16\n\x0erejected_count\x18\x08 \x01(\x03\x12\x19\n\x11\x63onnected_streams\x18\t \x01(\x05\x12)\n\x06resync\x18\n \x01(\x0e\x32\x19.stockade.v1.ResyncReason\x12\x16\n\x0elag_events_max\x18\x0b \x01(\x03\x12\x12\n\nlag_ms_max\x18\x0c \x01(\x03\"\x16\n\x14ListConsumersRequest\"A\n\x15ListConsumersResponse\x12(\n\tconsumers\x18\x01 \x03(\x0b\x32\x15.stockade.v1.Consumer*\x7f\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HANGE_KIND_AVAILABILITY\x10\x01\x12\x1b\n\x17\x43HANGE_KIND_RESERVATION\x10\x02\x12\x19\n\x15\x43HANGE_KIND_WAREHOUSE\x10\x03*\xa2\x02\n\x15ReservationChangeKind\x12\'\n#RESERVATION_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eRESERVATION_CHANGE_KIND_OPENED\x10\x01\x12%\n!RESERVATION_CHANGE_KIND_CONFIRMED\x10\x02\x12$\n RESERVATION_CHANGE_KIND_EXTENDED\x10\x03\x12#\n\x1fRESERVATION_CHANGE_KIND_AMENDED\x10\x04\x12\'\n#RESERVATION_CHANGE_KIND_UNITS_ENDED\x10\x05\x12!\n\x1dRESERVATION_CHANGE_KIND_ENDED\x10\x06*\x8e\x01\n\x0cResyncReason\x12\x1d\n\x19RESYNC_REASON_UNSPECIFIED\x10\x00\x12 \n\x1cRESYNC_REASON_OTHER_TIMELINE\x10\x01\x12\x19\n\x15RESYNC_REASON_TOO_OLD\x10\x02\x12\"\n\x1eRESYNC_REASON_AHEAD_OF_JOURNAL\x10\x03\x32\xa6\x02\n\x11\x43hangeFeedService\x12R\n\x0bReadChanges\x12\x1f.stockade.v1.ReadChangesRequest\x1a .stockade.v1.ReadChangesResponse0\x01\x12\x65\n\x12\x41\x63knowledgeChanges\x12&.stockade.v1.AcknowledgeChangesRequest\x1a\'.stockade.v1.AcknowledgeChangesResponse\x12V\n\rListConsumers\x12!.stockade.v1.ListConsumersRequest\x1a\".stockade.v1.ListConsumersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockade.v1.change_feed_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGEKIND']._serialized_start=2384
-  _globals['_CHANGEKIND']._serialized_end=2511
-  _globals['_RESERVATIONCHANGEKIND']._serialized_start=2514
-  _globals['_RESERVATIONCHANGEKIND']._serialized_end=2804
-  _globals['_RESYNCREASON']._serialized_start=2807
-  _globals['_RESYNCREASON']._serialized_end=2949
+  _globals['_CHANGEKIND']._serialized_start=2413
+  _globals['_CHANGEKIND']._serialized_end=2540
+  _globals['_RESERVATIONCHANGEKIND']._serialized_start=2543
+  _globals['_RESERVATIONCHANGEKIND']._serialized_end=2833
+  _globals['_RESYNCREASON']._serialized_start=2836
+  _globals['_RESYNCREASON']._serialized_end=2978
   _globals['_CHANGEFILTER']._serialized_start=148
   _globals['_CHANGEFILTER']._serialized_end=260
   _globals['_READCHANGESREQUEST']._serialized_start=263
-  _globals['_READCHANGESREQUEST']._serialized_end=530
-  _globals['_READCHANGESRESPONSE']._serialized_start=533
-  _globals['_READCHANGESRESPONSE']._serialized_end=738
-  _globals['_CHANGE']._serialized_start=741
-  _globals['_CHANGE']._serialized_end=991
-  _globals['_AVAILABILITYCHANGE']._serialized_start=994
-  _globals['_AVAILABILITYCHANGE']._serialized_end=1122
-  _globals['_RESERVATIONCHANGE']._serialized_start=1125
-  _globals['_RESERVATIONCHANGE']._serialized_end=1475
-  _globals['_CHANGEDLINE']._serialized_start=1477
-  _globals['_CHANGEDLINE']._serialized_end=1603
-  _globals['_WAREHOUSECHANGE']._serialized_start=1605
-  _globals['_WAREHOUSECHANGE']._serialized_end=1696
-  _globals['_CHANGEREJECTION']._serialized_start=1698
-  _globals['_CHANGEREJECTION']._serialized_end=1750
-  _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_start=1753
-  _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_end=1882
-  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_start=1884
-  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_end=1976
-  _globals['_CONSUMER']._serialized_start=1979
-  _globals['_CONSUMER']._serialized_end=2291
-  _globals['_LISTCONSUMERSREQUEST']._serialized_start=2293
-  _globals['_LISTCONSUMERSREQUEST']._serialized_end=2315
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=2317
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=2382
-  _globals['_CHANGEFEEDSERVICE']._serialized_start=2952
-  _globals['_CHANGEFEEDSERVICE']._serialized_end=3246
+  _globals['_READCHANGESREQUEST']._serialized_end=559
+  _globals['_READCHANGESRESPONSE']._serialized_start=562
+  _globals['_READCHANGESRESPONSE']._serialized_end=767
+  _globals['_CHANGE']._serialized_start=770
+  _globals['_CHANGE']._serialized_end=1020
+  _globals['_AVAILABILITYCHANGE']._serialized_start=1023
+  _globals['_AVAILABILITYCHANGE']._serialized_end=1151
+  _globals['_RESERVATIONCHANGE']._serialized_start=1154
+  _globals['_RESERVATIONCHANGE']._serialized_end=1504
+  _globals['_CHANGEDLINE']._serialized_start=1506
+  _globals['_CHANGEDLINE']._serialized_end=1632
+  _globals['_WAREHOUSECHANGE']._serialized_start=1634
+  _globals['_WAREHOUSECHANGE']._serialized_end=1725
+  _globals['_CHANGEREJECTION']._serialized_start=1727
+  _globals['_CHANGEREJECTION']._serialized_end=1779
+  _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_start=1782
+  _globals['_ACKNOWLEDGECHANGESREQUEST']._serialized_end=1911
+  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_start=1913
+  _globals['_ACKNOWLEDGECHANGESRESPONSE']._serialized_end=2005
+  _globals['_CONSUMER']._serialized_start=2008
+  _globals['_CONSUMER']._serialized_end=2320
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=2322
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=2344
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=2346
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=2411
+  _globals['_CHANGEFEEDSERVICE']._serialized_start=2981
+  _globals['_CHANGEFEEDSERVICE']._serialized_end=3275
 # @@protoc_insertion_point(module_scope)

@@ -174,6 +174,7 @@ class ReadChangesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     CHANGES_PER_MESSAGE_MAX_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    PREFER_ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Go on after what this cursor covers."""
     from_snapshot: _builtins.bool
@@ -186,6 +187,8 @@ class ReadChangesRequest(_message.Message):
     """Who reads; a consumer declared in the settings."""
     changes_per_message_max: _builtins.int
     """Changes in one message, at most 10,000 (a record's changes are never parted, so a few more may come). Default 1,000."""
+    prefer_acknowledged: _builtins.bool
+    """The consumer's acknowledged cursor comes first; `start` only says where one begins that never acknowledged."""
     @_builtins.property
     def filter(self) -> Global___ChangeFilter:
         """What is wanted."""
@@ -205,10 +208,11 @@ class ReadChangesRequest(_message.Message):
         filter: Global___ChangeFilter | None = ...,
         changes_per_message_max: _builtins.int = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        prefer_acknowledged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "filter", b"filter", "from_now", b"from_now", "from_oldest", b"from_oldest", "from_snapshot", b"from_snapshot", "heartbeat_interval", b"heartbeat_interval", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_per_message_max", b"changes_per_message_max", "consumer_id", b"consumer_id", "cursor", b"cursor", "filter", b"filter", "from_now", b"from_now", "from_oldest", b"from_oldest", "from_snapshot", b"from_snapshot", "heartbeat_interval", b"heartbeat_interval", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_per_message_max", b"changes_per_message_max", "consumer_id", b"consumer_id", "cursor", b"cursor", "filter", b"filter", "from_now", b"from_now", "from_oldest", b"from_oldest", "from_snapshot", b"from_snapshot", "heartbeat_interval", b"heartbeat_interval", "prefer_acknowledged", b"prefer_acknowledged", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["cursor", "from_snapshot", "from_oldest", "from_now"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
