@@ -40,6 +40,8 @@ SEND_BYTES_MAX = 64 * 1024 * 1024  # an answer of 25,000 long lines; clients set
 
 # --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ------------------------------------------
 CONCURRENT_RPCS_MAX = 4_096  # ~12 KiB each in gRPC and asyncio: 50 MiB
+CHANGE_STREAMS_MAX = 256  # ReadChanges: each is woken by every change
+WATCH_STREAMS_MAX = 2_000  # WatchAvailability: woken by what they watch
 PENDING_LINES_PER_HOST_MAX = 50_000  # half a second of a busy host; a longer queue only makes answers late
 FRAMES_IN_FLIGHT_PER_HOST = 2  # one is decided, the other commits; twice as many while GATHER_LINES wait
 GATHER_LINES = 64  # a frame with so many lines is sent at once,

@@ -138,6 +138,7 @@ class RunningGateway:
             return
         self._stopping = True
         self._closing.set()
+        self._changes.close()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
         if self._watcher is not None:

@@ -72,6 +72,7 @@ class ChangeHub:
         self.listeners: dict[Listener, None] = {}
         self.epochs: dict[int, int] = {}  # of each shard's owner, as told with its changes
         self.polls = 0
+        self.closed = False
         self._token = token
         self._name = name
         self._now = now
@@ -115,6 +116,13 @@ class ChangeHub:
             self._stop_followers()
             self.tails.clear()
             self._as_of.clear()
+
+    def close(self) -> None:
+        """The gateway stops: whoever waits for news hears that there will be none."""
+        self.closed = True
+        for listener in self.listeners:
+            listener.lost()
+        self._tell()
 
     async def stop(self) -> None:
         """End everything."""
@@ -239,6 +247,10 @@ class ChangeHub:
                 await self._poll_on(host, link)
             except (OSError, TimeoutError, frames.FrameError) as failed:
                 log.info("the change feed of %s broke: %r", host.host_id, failed)
+            except (
+                Exception
+            ):  # a host of another version may say what we do not understand: readers must not wait in silence
+                log.exception("the change feed of %s cannot be followed", host.host_id)
             finally:
                 if link is not None:
                     link.abort()

@@ -110,7 +110,7 @@ class ChangeReader:
                 if not answered and not batch.count:
                     await asyncio.sleep(HOST_AWAY_PAUSE_S)
             left_s = end_s - self._loop.time()
-            if batch.count or left_s <= 0:
+            if batch.count or left_s <= 0 or hub.closed:
                 return batch
             if not lagging:
                 await hub.wait(left_s)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from actors.domain.outcomes import ErrorReason
 from gateway.changes.view import Entry
 from gateway.changes.watching import WatchBoard
+from gateway.config import WATCH_STREAMS_MAX
+from gateway.errors import CallFailed
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
 from gateway.servicers.watch import WatchStream
@@ -130,6 +133,8 @@ class AvailabilityService:
         place = cursor("cursor", request.cursor, findings) if request.cursor else None
         check(findings)
         rpc.principal.require_channel(request.channel_id)
+        if self._board.count >= WATCH_STREAMS_MAX:
+            raise CallFailed(ErrorReason.OVERLOADED, "too many watches of availability", retry_after_ms=1_000)
         with self._desk.changes.used():
             await self._desk.changes_ready()
             watch = WatchStream(

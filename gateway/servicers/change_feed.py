@@ -14,6 +14,7 @@ from actors.shard.messages import ANY_SHARD
 from gateway.access import Principal
 from gateway.changes.reader import Batch, ChangeReader, from_oldest
 from gateway.changes.rows import AVAILABILITY, RowFilter, encoded_snapshot
+from gateway.config import CHANGE_STREAMS_MAX
 from gateway.errors import CallFailed, Violation, invalid
 from gateway.rpc import Rpc
 from gateway.servicers.desk import Desk, check
@@ -39,6 +40,7 @@ class ChangeFeedService:
         self._desk = desk
         self._requests = ChangeRequests(desk.names)
         self._connected: Counter[str] = Counter()  # streams by consumer
+        self._streams = 0
 
     async def ReadChanges(self, request: pb.ReadChangesRequest, stream: Stream, rpc: Rpc) -> None:
         self._desk.open()
@@ -51,12 +53,16 @@ class ChangeFeedService:
             self._require_consumer(consumer_id, rpc.principal)
         with self._desk.changes.used():
             await self._desk.changes_ready()
+            if self._streams >= CHANGE_STREAMS_MAX:
+                raise CallFailed(ErrorReason.OVERLOADED, "too many streams of changes", retry_after_ms=1_000)
             if consumer_id:
                 reading = await self._attach(reading, consumer_id, rpc, prefer_acknowledged=request.prefer_acknowledged)
                 self._connected[consumer_id] += 1
+            self._streams += 1
             try:
                 await _Delivery(self._desk, stream, reading, rpc).run()
             finally:
+                self._streams -= 1
                 if consumer_id:
                     self._connected[consumer_id] -= 1
 

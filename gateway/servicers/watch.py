@@ -59,6 +59,8 @@ class WatchStream:
             while not self._desk.closing.is_set():
                 if watch.again:
                     await self._read_anew()
+                    if self._hub.closed:
+                        break
                 await self._send_pending()
                 try:
                     async with asyncio.timeout(self._heartbeat_s):

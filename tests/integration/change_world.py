@@ -132,6 +132,15 @@ class Reader:
                 return error.code()
             return await self._call.code()
 
+    async def ended_soon(self) -> grpc.StatusCode:
+        """How the stream ends, or OK when it begins."""
+        try:
+            await self.message()
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        self.stop()
+        return grpc.StatusCode.OK
+
     def stop(self) -> Reader:
         """Hang up."""
         self._call.cancel()

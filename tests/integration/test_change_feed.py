@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -9,7 +11,7 @@ import pytest
 
 from gateway.changes.cursors import cursor_text, read_cursor
 from stockade.v1 import change_feed_service_pb2 as pb
-from tests.integration.change_world import change_world
+from tests.integration.change_world import PATIENCE_S, Reader, change_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -155,3 +157,33 @@ async def test_a_cursor_of_another_history_or_from_ahead_is_told_to_begin_anew()
         assert other.resync == pb.RESYNC_REASON_OTHER_TIMELINE
         assert later.resync == pb.RESYNC_REASON_AHEAD_OF_JOURNAL
         assert await other.ended() == await later.ended() == grpc.StatusCode.OK
+
+
+async def test_a_gateway_that_stops_lets_its_readers_go_at_once() -> None:
+    """They need not wait for a heartbeat to hear of it."""
+    async with change_world() as world:
+        await world.receive("A", 9)
+        slow = pb.ReadChangesRequest(from_now=True)
+        slow.heartbeat_interval.FromSeconds(60)
+        reader = Reader(world.feed.ReadChanges(slow))
+        marker = await world.read(from_now=True).caught_up()
+        (gateway,) = world.node.gateways
+        began_s = time.monotonic()
+        stopping = asyncio.create_task(gateway.stop(20.0))
+
+        assert await reader.ended() == await marker.ended() == grpc.StatusCode.UNAVAILABLE
+        assert time.monotonic() - began_s < 5.0
+        await stopping
+
+
+async def test_streams_of_changes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.servicers.change_feed.CHANGE_STREAMS_MAX", 2)
+    async with change_world() as world:
+        first = await world.read(from_now=True).caught_up()
+        await world.read(from_now=True).caught_up()
+        assert await world.read(from_now=True).ended() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        first.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            while await world.read(from_now=True).ended_soon() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                await asyncio.sleep(0.01)

@@ -182,7 +182,7 @@ def warehouse_changes(reader: Reader) -> list[tuple[str, bool]]:
     return [
         (one.warehouse.warehouse_id, one.warehouse.stale)
         for one in reader.changes
-        if one.WhichOneof("change") == "warehouse"
+        if one.WhichOneof("change") == "warehouse" and not one.warehouse.requested_reconciliation_id
     ]
 
 
