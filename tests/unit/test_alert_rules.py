@@ -7,13 +7,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml  # type: ignore[import-untyped]
 
 from actors.domain.outcomes import ExceptionKind
+from gateway.cli.main import app
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 RULES_FILE = FOLDER / "stockade.rules.yml"
@@ -69,6 +72,26 @@ def test_the_document_has_every_alert_and_every_kind_of_exception():
     text = DOCUMENT.read_text()
     assert [name for name in NAMES if f"`{name}`" not in text] == []
     assert [kind.name for kind in ExceptionKind if f"`{kind.name.lower()}`" not in text] == []
+
+
+def test_every_command_that_a_runbook_names_exists_with_its_options():
+    known = dict(commands(typer.main.get_command(app)))
+    for rule in RULES:
+        for text in rule["annotations"].values():
+            for words, rest in re.findall(
+                r"stockade ([a-z]+(?: [a-z]+)?)((?: [A-Z]+| {{.*?}}| --[a-z-]+| [a-z_]+)*)", text
+            ):
+                named = words if words in known else words.split()[0]
+                assert named in known, f"{rule['alert']}: stockade {words}"
+                assert set(re.findall(r"--[a-z-]+", rest)) <= known[named], f"{rule['alert']}: stockade {words}{rest}"
+
+
+def commands(group: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every command of the command line, with its options."""
+    for name, command in getattr(group, "commands", {}).items():
+        words = f"{path} {name}".strip()
+        yield words, {option for parameter in command.params for option in parameter.opts}
+        yield from commands(command, words)
 
 
 def test_promtool_agrees():
