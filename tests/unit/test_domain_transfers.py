@@ -30,6 +30,10 @@ def at_target(world):
     return dict(stock.on_hand).get(SELLABLE, 0), stock.in_transit_quantity, world.ats("A", "overflow")
 
 
+def remembered(world):
+    return list(world.engine.books.stock["\x1foverflow\x1fA"].transfers or ())
+
+
 def short(world, *states):
     return [one for one in world.exceptions(*states) if one.kind == ExceptionKind.TRANSFER_SHORT]
 
@@ -126,12 +130,12 @@ class TestTransfer:
         for number in range(TRANSFERS_PER_KEY_MAX + 20):
             assert arrive(world, 1, transfer=f"t{number}").exception == ""
             world.now_ms += 1
-        kept = world.engine.books.stock["\x1foverflow\x1fA"].transfers
+        kept = remembered(world)
         assert len(kept) == TRANSFERS_PER_KEY_MAX
         assert "t0\x1f1" not in kept
         world.pass_ms(world.rules.history_ms + 1)
         arrive(world, 1, transfer="the next")
-        assert list(world.engine.books.stock["\x1foverflow\x1fA"].transfers) == ["the next\x1f1"]
+        assert remembered(world) == ["the next\x1f1"]
         world.check_replay()
 
     def test_what_came_in_short_is_kept_until_somebody_looked_at_it(self):

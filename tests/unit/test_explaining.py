@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from actors.domain.commands import Cause, Verb
@@ -80,7 +82,7 @@ def test_the_paper_of_every_fact_is_found_again():
     sellable, hold = int(Disposition.SELLABLE), int(Disposition.QUALITY_HOLD)
     order = ["", "web", "O-1", "2"]
     world.receive("A", 50)
-    facts = (
+    facts: tuple[tuple[Any, ...], ...] = (
         (Fact.RECEIPT, 5, sellable, "ASN-1", ""),
         (Fact.PICK, 2, order),
         (Fact.UNPICK, 1, order),

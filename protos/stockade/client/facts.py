@@ -117,15 +117,39 @@ def disposition_change(told: Told, quantity: int, before: str, after: str) -> An
     return event(told, disposition_change=fact)
 
 
-def transfer_dispatch(told: Told, quantity: int, transfer_id: str, to_warehouse_id: str) -> Any:
-    """Units left for another warehouse."""
-    fact = pb.TransferDispatch(quantity=quantity, transfer_id=transfer_id, to_warehouse_id=to_warehouse_id)
+def transfer_dispatch(
+    told: Told, quantity: int, transfer_id: str, to_warehouse_id: str, *, transfer_line: str = "", out_of: str = ""
+) -> Any:
+    """Units left for another warehouse. ``out_of``: the disposition they had."""
+    fact = pb.TransferDispatch(
+        quantity=quantity,
+        transfer_id=transfer_id,
+        transfer_line=transfer_line,
+        to_warehouse_id=to_warehouse_id,
+        disposition=disposition(out_of),
+    )
     return event(told, transfer_dispatch=fact)
 
 
-def transfer_receipt(told: Told, quantity: int, transfer_id: str, from_warehouse_id: str) -> Any:
-    """Units came from another warehouse."""
-    fact = pb.TransferReceipt(quantity=quantity, transfer_id=transfer_id, from_warehouse_id=from_warehouse_id)
+def transfer_receipt(
+    told: Told,
+    quantity: int,
+    transfer_id: str,
+    from_warehouse_id: str,
+    *,
+    transfer_line: str = "",
+    final: bool = False,
+    into: str = "",
+) -> Any:
+    """Units came from another warehouse. ``final``: nothing more comes of this line."""
+    fact = pb.TransferReceipt(
+        quantity=quantity,
+        transfer_id=transfer_id,
+        transfer_line=transfer_line,
+        from_warehouse_id=from_warehouse_id,
+        final=final,
+        disposition=disposition(into),
+    )
     return event(told, transfer_receipt=fact)
 
 
