@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,7 +93,21 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+class Story(Enum):
+    """What ``demo`` shows."""
+
+    DAY = "day"
+    SYNC = "sync"
+
+
 def demo(
+    story: Annotated[
+        Story,
+        typer.Argument(
+            help="day: a trading day; sync: a warehouse's line breaks, and what that must not do to what is sold"
+        ),
+    ] = Story.DAY,
+    *,
     orders: Annotated[int, typer.Option("--orders", help="orders of the day", min=200)] = 3_000,
     seed: Annotated[int, typer.Option("--seed", help="the same seed, the same day")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="how long the day lasts, at least", min=0.0)] = 40.0,
@@ -102,7 +117,12 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A trading day on a service of its own: channels, warehouses, shortages, expiries, and the proof that nothing oversold."""
+    """A story on a service of its own, told and proved: a trading day with channels, warehouses, shortages and expiries; or
+    (sync) a broken feed, its exceptions, the requested count and a marketplace that lags. --orders, --seed, --seconds and
+    --gateways belong to the day."""
+    if story is Story.SYNC:
+        demo_sync(data_dir, as_json=as_json)
+        return
     from gateway.trading import day_driver, trading_day
 
     plan = trading_day.make_day(orders, seed)
@@ -141,6 +161,38 @@ def demo(
             proof = f"oversells {verified.oversells}, every stock key agrees with what the channels were answered"
             console().print(f"[bold green]proved[/]: {proof}")
     _end(failures, kept, data_dir)
+
+
+def demo_sync(data_dir: Path | None, *, as_json: bool) -> None:
+    """``stockade demo sync``."""
+    from gateway.trading import sync_story
+    from stockade import AsyncClient
+
+    async def tell(target: str) -> sync_story.SyncReport:
+        async with AsyncClient(target, channel_id=sync_story.WEB) as client:
+            return await sync_story.SyncStory(client, say if as_json else typer.echo).run()
+
+    with working_directory(data_dir, "demo") as directory:
+        settings = directory / "stockade.toml"
+        settings.write_text(sync_story.SETTINGS, encoding="utf-8")
+        say("starting the service (a local Ray, a shard host, a directory, a gateway) …")
+        with local_service(settings, directory) as target:
+            report = asyncio.run(tell(target))
+        say("the service has stopped; verifying its journal …")
+        verified = run_verify(directory)
+    failures = list(report.failures)
+    if not verified.ok:
+        failures.append(f"verify found {verified.violation_count} violations")
+    if as_json:
+        print_json({"report": report.plain(), "verify": verified.plain(), "failures": failures})
+    else:
+        columns = ("article", *next(iter(report.stock.values()), {}))
+        table("the stock at the end", columns, [(sku, *figures.values()) for sku, figures in report.stock.items()])
+        show_verified(verified)
+        if not failures:
+            proof = f"{len(report.checks)} checks hold, oversells {verified.oversells}, the books are what lies on the floor"
+            console().print(f"[bold green]proved[/] in {report.seconds:.0f} s: {proof}")
+    _end(failures, data_dir is not None, data_dir)
 
 
 def replay(
