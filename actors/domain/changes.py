@@ -12,6 +12,7 @@ How rows are laid out is ``actors.domain.change_rows``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from actors.domain.change_rows import ChangeKind
@@ -22,6 +23,7 @@ from actors.domain.state import Books, ShardState
 AVAILABILITY = int(ChangeKind.AVAILABILITY)
 RESERVATION = int(ChangeKind.RESERVATION)
 WAREHOUSE = int(ChangeKind.WAREHOUSE)
+_sequence_of = itemgetter(1)
 
 # Kinds (``events.EVENT_KINDS``) whose first field is a stock key and that may change what can be promised of it: the key
 # was registered, policy, on hand, picked adrift; claims granted, released, expired, fulfilled, picked.
@@ -45,6 +47,13 @@ def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: in
             kind = event[0]
             if kind in touching:
                 touched[event[1]] = sequence
+            elif kind == OPENED_KIND and len(event) > 9:  # the most frequent of them, without a call
+                rows.append(
+                    (
+                        RESERVATION, sequence, time_ms, 1, event[1], event[3], event[9], event[6], event[7], event[8],
+                        0, 0, 0, event[4],
+                    )
+                )  # fmt: skip
             elif OPENED_KIND <= kind <= ENDED_KIND:
                 rows.append(_reservation_change(kind, event, sequence, time_ms))
             elif kind == FEED_STALE_KIND:
@@ -69,17 +78,11 @@ def last_change(groups: Sequence[Sequence[Any]], last_sequence: int) -> int:
     return 0
 
 
-def _sequence_of(row: tuple[Any, ...]) -> int:
-    sequence: int = row[1]
-    return sequence
-
-
 def _reservation_change(kind: int, event: Sequence[Any], sequence: int, time_ms: int) -> tuple[Any, ...]:
     """By the places of ``events.Reservation…``; the last of each but OPENED's is the channel, absent in old records."""
     if kind == OPENED_KIND:
-        order = event[9] if len(event) > 9 else ""
         return (
-            RESERVATION, sequence, time_ms, 1, event[1], event[3], order, event[6], event[7], event[8], 0, 0, 0, event[4],
+            RESERVATION, sequence, time_ms, 1, event[1], event[3], "", event[6], event[7], event[8], 0, 0, 0, event[4],
         )  # fmt: skip
     if kind == 31:
         return (RESERVATION, sequence, time_ms, 2, event[1], event[3] if len(event) > 3 else "", event[2], 2)
@@ -102,10 +105,11 @@ def with_values(books: Books, shard: ShardState, rows: Iterable[tuple[Any, ...]]
     finished = []
     for row in rows:
         if row[0] == AVAILABILITY:
-            key = row[3]
+            _, sequence, time_ms, key = row
             actor = stock.get(key)
+            available = 0 if actor is None else available_to_sell(actor)
             stale = bool(stale_warehouses) and split_stock_key(key).warehouse_id in stale_warehouses
-            row = (*row, 0 if actor is None else available_to_sell(actor), stale, seen)
+            row = (AVAILABILITY, sequence, time_ms, key, available, stale, seen)
         elif row[0] == WAREHOUSE:
             row = (*row[:4], row[3] in stale_warehouses, *row[5:])  # another of its feeds may be silent still
         finished.append(row)

@@ -66,8 +66,9 @@ class CatchUp:
         weight = size = 0
         more = True
         while more and weight < weight_max and size < bytes_max:
-            records = self._journal.read(shard, number, RECORDS_PER_READ)
-            more = len(records) == RECORDS_PER_READ
+            wanted = max(1, min(RECORDS_PER_READ, weight_max - weight))  # one who takes little shall cost little
+            records = self._journal.read(shard, number, wanted)
+            more = len(records) == wanted
             for record in records:
                 if weight >= weight_max or size >= bytes_max:
                     more = True

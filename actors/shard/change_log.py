@@ -32,10 +32,7 @@ class Chunk(NamedTuple):
 
 def chunk_of(rows: Sequence[Sequence[Any]]) -> Chunk:
     """Rows with values, at least one, as one chunk."""
-    weight = len(rows)
-    for row in rows:
-        if len(row) > 9:
-            weight += len(row[9])
+    weight = len(rows) + sum([len(row[9]) for row in rows if len(row) > 9])
     return Chunk(rows[-1][1], weight, msgpack.packb(rows, use_bin_type=True))
 
 
