@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from actors.domain.commands import Verb
+from actors.domain.apply import apply_event
+from actors.domain.commands import Cause, Verb
+from actors.domain.events import ExceptionOpened
+from actors.domain.exception_events import FeedCorrected
 from actors.domain.keys import parse_exception_id, stock_key
 from actors.domain.outcomes import (
     Disposition,
@@ -16,8 +21,13 @@ from actors.domain.outcomes import (
     ResolveAction,
 )
 from actors.domain.rules import Rules
-from actors.shard.encoding import pack
+from actors.domain.state import Books, ShardState
+from actors.domain.turn import Turn
+from actors.journal.memory import MemoryJournal
+from actors.journal.verify import verify
+from actors.shard.encoding import Tag, decode_exception, pack, read_entry_row, read_reservation_row
 from actors.shard.placement import shard_of
+from actors.shard.stored_types import check_entity, check_event
 from tests.unit.world import SHARDS, World
 
 SELLABLE = int(Disposition.SELLABLE)
@@ -280,3 +290,47 @@ class TestStored:
         world.restart()
         assert [pack(get(world, one.exception).payload) for one in told[:2]] == [pack(one) for one in before[:2]]
         assert len(get(world, told[2].exception).payload.handlings) == 1
+
+    def test_a_journal_with_resolutions_is_sound(self):
+        world = closed(dedupe_memory_ms=1_000)
+        told = [world.receive("A", 5, event=f"e{number}", sequence=number + 1) for number in range(4)]
+        resolve(world, told[0].exception, RETRY)
+        register(world, "A")
+        world.now_ms += 5_000
+        world.snapshot(lambda: world.receive("A", 1))
+        resolve(world, told[0].exception, RETRY)
+        resolve(world, told[1].exception, DISCARD)
+        resolve(world, told[2].exception, ACKNOWLEDGE)
+        world.snapshot(lambda: resolve(world, told[3].exception, RETRY))
+        world.restart()
+        report = verify(MemoryJournal(world.store))
+        assert report.violations == []
+
+    def test_a_feed_that_is_corrected_more_often_than_it_rejected_is_a_violation(self):
+        world = closed()
+        world.receive("A", 5, event="e1", sequence=1)
+        register(world, "B")
+        world.receive("B", 5, event="e2", sequence=2)
+        shard = next(one for one in world.engine.books.shards.values() if one.feeds)
+        (feed_key,) = shard.feeds
+        feed = shard.feeds[feed_key]
+        feed.warehouses["main"].rejected += 1  # so that the shard itself lets it through
+        turn = Turn(world.engine.books, world.now_ms, {}, read_reservation_row, read_entry_row)
+        turn.begin(Cause(int(Verb.RESOLVE_EXCEPTION), "", "r"))
+        turn.emit(shard, FeedCorrected(feed_key, "main", 1))
+        turn.emit(shard, FeedCorrected(feed_key, "main", 1))
+        result = world.engine._result(turn, [], [], 0)
+        world.journal.append(result.records, result.entries, result.read_heads)
+        report = verify(MemoryJournal(world.store))
+        assert [one.rule for one in report.violations] == ["feed"]
+
+    def test_what_an_older_version_wrote_is_read(self):
+        shard = ShardState(0)
+        old = ["x-t-0-1", [5, "k", "m", "s", "e", "", "", 3], 0, [], 1, 7, 0]
+        check_entity(Tag.EXCEPTION, old)
+        exception = decode_exception(old)
+        assert (exception.open_time_ms, exception.payload, exception.handlings) == (7, (), ())
+        fields: Any = ["x-t-0-1", 1, 5, "k", "m", 0, [], "s", "e", "", "", 3]
+        check_event(50, fields)
+        apply_event(Books(Rules(), lambda _: 0), shard, ExceptionOpened(*fields), 9)
+        assert shard.exceptions["x-t-0-1"].payload == ()
