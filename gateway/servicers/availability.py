@@ -72,6 +72,7 @@ class AvailabilityService:
                 known=known,
                 stale=stale,
                 position=answers.position(self._desk.hosts.timeline, place),
+                answered_by=pb.ANSWERED_BY_STOCK_ACTOR,
             ),
             answered_by=pb.ANSWERED_BY_STOCK_ACTOR,
             as_of_time=answers.timestamp(place[3]),
@@ -88,6 +89,7 @@ class AvailabilityService:
                 known=entry.known,
                 stale=entry.stale,
                 position=answers.position(hub.timeline, place),
+                answered_by=pb.ANSWERED_BY_GATEWAY_VIEW,
             ),
             answered_by=pb.ANSWERED_BY_GATEWAY_VIEW,
             as_of_time=answers.timestamp(as_of_ms),
@@ -121,6 +123,7 @@ class AvailabilityService:
                 known=known,
                 stale=stale,
                 position=position,
+                answered_by=pb.ANSWERED_BY_STOCK_ACTOR,
             )
         return response
 

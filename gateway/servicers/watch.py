@@ -167,6 +167,7 @@ class WatchStream:
         self, values: Sequence[Any], *, snapshot: bool = False, cursor: str = "", as_of_ms: int = 0
     ) -> None:
         timeline, epochs = self._hub.timeline, self._hub.epochs
+        by = pb.ANSWERED_BY_STOCK_ACTOR if snapshot else pb.ANSWERED_BY_GATEWAY_VIEW
         message = pb.WatchAvailabilityResponse(cursor=cursor, as_of_time=answers.timestamp(as_of_ms), snapshot=snapshot)
         for shard, key, available, known, stale, seen in values:
             message.availabilities.add(
@@ -176,5 +177,6 @@ class WatchStream:
                 known=known,
                 stale=stale,
                 position=answers.position(timeline, (shard, epochs.get(shard, 0), seen, 0)),
+                answered_by=by,
             )
         await self._stream.write(message)

@@ -194,6 +194,8 @@ async def test_the_view_answers_when_it_is_fresh_enough_and_says_so() -> None:
         await world.receive("A", 9)
         strong = await world.client.availability(("A", "main"))
         assert (strong.answered_by, strong.available_quantity) == ("STOCK_ACTOR", 9)
+        (batched,) = await world.client.batch_availability([("A", "main")])
+        assert (batched.answered_by, batched.as_of_ms) == ("STOCK_ACTOR", batched.position.time_ms)
 
         async def from_view() -> Any:
             async with asyncio.timeout(PATIENCE_S):

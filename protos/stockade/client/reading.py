@@ -44,6 +44,7 @@ def _names(enum: Any, prefix: str) -> dict[int, str]:
     return {number: name.removeprefix(prefix) if number else "" for name, number in enum.items()}
 
 
+ANSWERERS = _names(availability_service_pb2.AnsweredBy, "ANSWERED_BY_")
 STATES = _names(stock_key_pb2.ReservationState, "RESERVATION_STATE_")
 REFUSALS = _names(stock_key_pb2.RefusalReason, "REFUSAL_REASON_")
 DISPOSITIONS = _names(stock_key_pb2.Disposition, "DISPOSITION_")
@@ -163,21 +164,23 @@ def batch_result(message: Any, timeline: str) -> BatchResult:
 
 
 def fresh_availability(response: Any) -> Availability:
-    """GetAvailabilityResponse: who answered, and as of when."""
-    answered_by = availability_service_pb2.AnsweredBy.Name(response.answered_by).removeprefix("ANSWERED_BY_")
+    """GetAvailabilityResponse: as of when it was true."""
     as_of_ms = response.as_of_time.ToMilliseconds() if response.HasField("as_of_time") else 0
-    return replace(availability(response.availability), answered_by=answered_by, as_of_ms=as_of_ms)
+    return replace(availability(response.availability), as_of_ms=as_of_ms)
 
 
 def availability(message: Any) -> Availability:
     """Availability."""
+    place = position(message.position)
     return Availability(
         stock_key(message.stock_key),
         message.channel_id,
         message.available_quantity,
         message.known,
         message.stale,
-        position(message.position),
+        place,
+        ANSWERERS.get(message.answered_by, ""),
+        place.time_ms,
     )
 
 

@@ -28,37 +28,37 @@ from stockade.v1 import stock_key_pb2 as stockade_dot_v1_dot_stock__key__pb2
 from stockade.v1 import stock_service_pb2 as stockade_dot_v1_dot_stock__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stockade/v1/availability_service.proto\x12\x0bstockade.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockade/v1/stock_key.proto\x1a\x1fstockade/v1/stock_service.proto\"\xaf\x01\n\x0c\x41vailability\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x1a\n\x12\x61vailable_quantity\x18\x03 \x01(\x03\x12\r\n\x05known\x18\x04 \x01(\x08\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\'\n\x08position\x18\x06 \x01(\x0b\x32\x15.stockade.v1.Position\"\x88\x01\n\x16GetAvailabilityRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x01\n\x17GetAvailabilityResponse\x12/\n\x0c\x61vailability\x18\x01 \x01(\x0b\x32\x19.stockade.v1.Availability\x12,\n\x0b\x61nswered_by\x18\x02 \x01(\x0e\x32\x17.stockade.v1.AnsweredBy\x12.\n\nas_of_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x1b\x42\x61tchGetAvailabilityRequest\x12)\n\nstock_keys\x18\x01 \x03(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\"Q\n\x1c\x42\x61tchGetAvailabilityResponse\x12\x31\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32\x19.stockade.v1.Availability\"\xb6\x01\n\x18WatchAvailabilityRequest\x12)\n\nstock_keys\x18\x01 \x03(\x0b\x32\x15.stockade.v1.StockKey\x12\x14\n\x0cwarehouse_id\x18\x02 \x01(\t\x12\x12\n\nchannel_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x01\n\x19WatchAvailabilityResponse\x12\x31\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32\x19.stockade.v1.Availability\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12.\n\nas_of_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\"l\n\x1a\x45xplainAvailabilityRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"L\n\x1b\x45xplainAvailabilityResponse\x12-\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x18.stockade.v1.Explanation\"\xf3\x02\n\x0b\x45xplanation\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\x12\x16\n\x0e\x63over_quantity\x18\x02 \x01(\x03\x12\x17\n\x0f\x63laims_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x61vailable_quantity\x18\x04 \x01(\x03\x12\x1c\n\x14largest_quantity_now\x18\x05 \x01(\x03\x12\x15\n\rwould_succeed\x18\x06 \x01(\x08\x12\x32\n\x0erefusal_reason\x18\x07 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\x12\x39\n\x15next_hold_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x19next_hold_expire_quantity\x18\t \x01(\x03\x12-\n\x06\x65vents\x18\n \x03(\x0b\x32\x1d.stockade.v1.ExplanationEvent\"\x89\x02\n\x10\x45xplanationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x06 \x01(\t\x12\x15\n\rdocument_line\x18\x07 \x01(\t\x12\x0e\n\x06lot_id\x18\x08 \x01(\t\x12\x11\n\treference\x18\t \x01(\t\x12-\n\x0b\x64isposition\x18\n \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0c\n\x04note\x18\x0b \x01(\t*d\n\nAnsweredBy\x12\x1b\n\x17\x41NSWERED_BY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41NSWERED_BY_STOCK_ACTOR\x10\x01\x12\x1c\n\x18\x41NSWERED_BY_GATEWAY_VIEW\x10\x02\x32\xb0\x03\n\x13\x41vailabilityService\x12\\\n\x0fGetAvailability\x12#.stockade.v1.GetAvailabilityRequest\x1a$.stockade.v1.GetAvailabilityResponse\x12k\n\x14\x42\x61tchGetAvailability\x12(.stockade.v1.BatchGetAvailabilityRequest\x1a).stockade.v1.BatchGetAvailabilityResponse\x12h\n\x13\x45xplainAvailability\x12\'.stockade.v1.ExplainAvailabilityRequest\x1a(.stockade.v1.ExplainAvailabilityResponse\x12\x64\n\x11WatchAvailability\x12%.stockade.v1.WatchAvailabilityRequest\x1a&.stockade.v1.WatchAvailabilityResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stockade/v1/availability_service.proto\x12\x0bstockade.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockade/v1/stock_key.proto\x1a\x1fstockade/v1/stock_service.proto\"\xdd\x01\n\x0c\x41vailability\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x1a\n\x12\x61vailable_quantity\x18\x03 \x01(\x03\x12\r\n\x05known\x18\x04 \x01(\x08\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\'\n\x08position\x18\x06 \x01(\x0b\x32\x15.stockade.v1.Position\x12,\n\x0b\x61nswered_by\x18\x07 \x01(\x0e\x32\x17.stockade.v1.AnsweredBy\"\x88\x01\n\x16GetAvailabilityRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x01\n\x17GetAvailabilityResponse\x12/\n\x0c\x61vailability\x18\x01 \x01(\x0b\x32\x19.stockade.v1.Availability\x12,\n\x0b\x61nswered_by\x18\x02 \x01(\x0e\x32\x17.stockade.v1.AnsweredBy\x12.\n\nas_of_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x1b\x42\x61tchGetAvailabilityRequest\x12)\n\nstock_keys\x18\x01 \x03(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\"Q\n\x1c\x42\x61tchGetAvailabilityResponse\x12\x31\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32\x19.stockade.v1.Availability\"\xb6\x01\n\x18WatchAvailabilityRequest\x12)\n\nstock_keys\x18\x01 \x03(\x0b\x32\x15.stockade.v1.StockKey\x12\x14\n\x0cwarehouse_id\x18\x02 \x01(\t\x12\x12\n\nchannel_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x01\n\x19WatchAvailabilityResponse\x12\x31\n\x0e\x61vailabilities\x18\x01 \x03(\x0b\x32\x19.stockade.v1.Availability\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12.\n\nas_of_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\"l\n\x1a\x45xplainAvailabilityRequest\x12(\n\tstock_key\x18\x01 \x01(\x0b\x32\x15.stockade.v1.StockKey\x12\x12\n\nchannel_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x03\"L\n\x1b\x45xplainAvailabilityResponse\x12-\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x18.stockade.v1.Explanation\"\xf3\x02\n\x0b\x45xplanation\x12!\n\x05stock\x18\x01 \x01(\x0b\x32\x12.stockade.v1.Stock\x12\x16\n\x0e\x63over_quantity\x18\x02 \x01(\x03\x12\x17\n\x0f\x63laims_quantity\x18\x03 \x01(\x03\x12\x1a\n\x12\x61vailable_quantity\x18\x04 \x01(\x03\x12\x1c\n\x14largest_quantity_now\x18\x05 \x01(\x03\x12\x15\n\rwould_succeed\x18\x06 \x01(\x08\x12\x32\n\x0erefusal_reason\x18\x07 \x01(\x0e\x32\x1a.stockade.v1.RefusalReason\x12\x39\n\x15next_hold_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x19next_hold_expire_quantity\x18\t \x01(\x03\x12-\n\x06\x65vents\x18\n \x03(\x0b\x32\x1d.stockade.v1.ExplanationEvent\"\x89\x02\n\x10\x45xplanationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x06 \x01(\t\x12\x15\n\rdocument_line\x18\x07 \x01(\t\x12\x0e\n\x06lot_id\x18\x08 \x01(\t\x12\x11\n\treference\x18\t \x01(\t\x12-\n\x0b\x64isposition\x18\n \x01(\x0e\x32\x18.stockade.v1.Disposition\x12\x0c\n\x04note\x18\x0b \x01(\t*d\n\nAnsweredBy\x12\x1b\n\x17\x41NSWERED_BY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41NSWERED_BY_STOCK_ACTOR\x10\x01\x12\x1c\n\x18\x41NSWERED_BY_GATEWAY_VIEW\x10\x02\x32\xb0\x03\n\x13\x41vailabilityService\x12\\\n\x0fGetAvailability\x12#.stockade.v1.GetAvailabilityRequest\x1a$.stockade.v1.GetAvailabilityResponse\x12k\n\x14\x42\x61tchGetAvailability\x12(.stockade.v1.BatchGetAvailabilityRequest\x1a).stockade.v1.BatchGetAvailabilityResponse\x12h\n\x13\x45xplainAvailability\x12\'.stockade.v1.ExplainAvailabilityRequest\x1a(.stockade.v1.ExplainAvailabilityResponse\x12\x64\n\x11WatchAvailability\x12%.stockade.v1.WatchAvailabilityRequest\x1a&.stockade.v1.WatchAvailabilityResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockade.v1.availability_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANSWEREDBY']._serialized_start=2025
-  _globals['_ANSWEREDBY']._serialized_end=2125
+  _globals['_ANSWEREDBY']._serialized_start=2071
+  _globals['_ANSWEREDBY']._serialized_end=2171
   _globals['_AVAILABILITY']._serialized_start=183
-  _globals['_AVAILABILITY']._serialized_end=358
-  _globals['_GETAVAILABILITYREQUEST']._serialized_start=361
-  _globals['_GETAVAILABILITYREQUEST']._serialized_end=497
-  _globals['_GETAVAILABILITYRESPONSE']._serialized_start=500
-  _globals['_GETAVAILABILITYRESPONSE']._serialized_end=668
-  _globals['_BATCHGETAVAILABILITYREQUEST']._serialized_start=670
-  _globals['_BATCHGETAVAILABILITYREQUEST']._serialized_end=762
-  _globals['_BATCHGETAVAILABILITYRESPONSE']._serialized_start=764
-  _globals['_BATCHGETAVAILABILITYRESPONSE']._serialized_end=845
-  _globals['_WATCHAVAILABILITYREQUEST']._serialized_start=848
-  _globals['_WATCHAVAILABILITYREQUEST']._serialized_end=1030
-  _globals['_WATCHAVAILABILITYRESPONSE']._serialized_start=1033
-  _globals['_WATCHAVAILABILITYRESPONSE']._serialized_end=1193
-  _globals['_EXPLAINAVAILABILITYREQUEST']._serialized_start=1195
-  _globals['_EXPLAINAVAILABILITYREQUEST']._serialized_end=1303
-  _globals['_EXPLAINAVAILABILITYRESPONSE']._serialized_start=1305
-  _globals['_EXPLAINAVAILABILITYRESPONSE']._serialized_end=1381
-  _globals['_EXPLANATION']._serialized_start=1384
-  _globals['_EXPLANATION']._serialized_end=1755
-  _globals['_EXPLANATIONEVENT']._serialized_start=1758
-  _globals['_EXPLANATIONEVENT']._serialized_end=2023
-  _globals['_AVAILABILITYSERVICE']._serialized_start=2128
-  _globals['_AVAILABILITYSERVICE']._serialized_end=2560
+  _globals['_AVAILABILITY']._serialized_end=404
+  _globals['_GETAVAILABILITYREQUEST']._serialized_start=407
+  _globals['_GETAVAILABILITYREQUEST']._serialized_end=543
+  _globals['_GETAVAILABILITYRESPONSE']._serialized_start=546
+  _globals['_GETAVAILABILITYRESPONSE']._serialized_end=714
+  _globals['_BATCHGETAVAILABILITYREQUEST']._serialized_start=716
+  _globals['_BATCHGETAVAILABILITYREQUEST']._serialized_end=808
+  _globals['_BATCHGETAVAILABILITYRESPONSE']._serialized_start=810
+  _globals['_BATCHGETAVAILABILITYRESPONSE']._serialized_end=891
+  _globals['_WATCHAVAILABILITYREQUEST']._serialized_start=894
+  _globals['_WATCHAVAILABILITYREQUEST']._serialized_end=1076
+  _globals['_WATCHAVAILABILITYRESPONSE']._serialized_start=1079
+  _globals['_WATCHAVAILABILITYRESPONSE']._serialized_end=1239
+  _globals['_EXPLAINAVAILABILITYREQUEST']._serialized_start=1241
+  _globals['_EXPLAINAVAILABILITYREQUEST']._serialized_end=1349
+  _globals['_EXPLAINAVAILABILITYRESPONSE']._serialized_start=1351
+  _globals['_EXPLAINAVAILABILITYRESPONSE']._serialized_end=1427
+  _globals['_EXPLANATION']._serialized_start=1430
+  _globals['_EXPLANATION']._serialized_end=1801
+  _globals['_EXPLANATIONEVENT']._serialized_start=1804
+  _globals['_EXPLANATIONEVENT']._serialized_end=2069
+  _globals['_AVAILABILITYSERVICE']._serialized_start=2174
+  _globals['_AVAILABILITYSERVICE']._serialized_end=2606
 # @@protoc_insertion_point(module_scope)

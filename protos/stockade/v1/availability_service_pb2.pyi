@@ -59,6 +59,7 @@ class Availability(_message.Message):
     KNOWN_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
     channel_id: _builtins.str
     """For this channel."""
     available_quantity: _builtins.int
@@ -67,6 +68,8 @@ class Availability(_message.Message):
     """False when nobody registered the stock key and no fact came for it."""
     stale: _builtins.bool
     """True while the warehouse's feed is silent for longer than it should be."""
+    answered_by: Global___AnsweredBy.ValueType
+    """Who gave it."""
     @_builtins.property
     def stock_key(self) -> _stock_key_pb2.StockKey:
         """Which."""
@@ -84,10 +87,11 @@ class Availability(_message.Message):
         known: _builtins.bool = ...,
         stale: _builtins.bool = ...,
         position: _stock_key_pb2.Position | None = ...,
+        answered_by: Global___AnsweredBy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "stock_key", b"stock_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "channel_id", b"channel_id", "known", b"known", "position", b"position", "stale", b"stale", "stock_key", b"stock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "available_quantity", b"available_quantity", "channel_id", b"channel_id", "known", b"known", "position", b"position", "stale", b"stale", "stock_key", b"stock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
