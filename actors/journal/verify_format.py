@@ -172,6 +172,7 @@ RULES = {
     "feed": "an event of a source is received once, in its place, and waits only for what is missing before it",
     "exception": "an exception is opened, changed, ended (healed or resolved) and retired once each, in this order",
     "shortage": "promised units are missing exactly when an open exception says by how much",
+    "reconciliation": "a list is begun and ended once, and a difference did what it says: booked, or not sold any more",
     "snapshot": "a snapshot is what the records up to it make",
 }
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
-from actors.journal.verify_feeds import FeedRules
 from actors.journal.verify_format import EVENTS, OWNED, TAKEOVER, WAREHOUSE_EVENT, WITHOUT_ID
 from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
+from actors.journal.verify_reconciliation import ReconciliationRules
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
@@ -31,7 +31,7 @@ TAGS = (
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-class ShardWalk(FeedRules):
+class ShardWalk(ReconciliationRules):
     """One shard, record after record. ``placed``: from a snapshot, at which sequence each of its entities stands."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger, whole_from_ms: int = 0) -> None:
@@ -80,7 +80,15 @@ class ShardWalk(FeedRules):
             65: self.feed_settled,
             66: self.feed_gap_set,
             67: self.feed_heard,
-            **dict.fromkeys((14, 15, 68, *range(70, 74), *range(80, 84), *range(90, 98)), self._read_only),
+            90: self.reconciliation_requested,
+            91: self.reconciliation_alerted,
+            92: self.reconciliation_begun,
+            93: self.reconciliation_ended,
+            94: self.reconciliation_forgotten,
+            95: self.finding_made,
+            96: self.finding_resolved,
+            97: self.finding_forgotten,
+            **dict.fromkeys((14, 15, 68, *range(70, 74), *range(80, 84)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

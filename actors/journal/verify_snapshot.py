@@ -18,6 +18,7 @@ from actors.journal.port import JournalDamaged, SnapshotSlice
 from actors.journal.verify_feeds import Feed, Waiting
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
+from actors.journal.verify_reconciliation import describe_finding, describe_run, read_finding, read_run
 from actors.journal.verify_report import Where
 from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock
@@ -115,6 +116,10 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         waiting = walk.waiting[key] = Waiting(*fields[1:4])
         if waiting.feed_key in walk.feeds:
             walk.feeds[waiting.feed_key].waiting[key] = waiting.place
+    elif tag == RECONCILIATION:
+        walk.runs[key] = read_run(fields)
+    elif tag == FINDING:
+        walk.findings[key] = read_finding(fields)
 
 
 def _compare_one(walk: ShardWalk, tag: int, key: Any, fields: Any) -> None:
@@ -303,8 +308,8 @@ READERS: dict[int, Callable[[Any], Any]] = {
     EXCEPTION: _exception,
     FEED: _feed,
     DEFERRED: lambda fields: Waiting(*fields[1:4]),
-    RECONCILIATION: lambda _fields: None,
-    FINDING: lambda _fields: None,
+    RECONCILIATION: read_run,
+    FINDING: read_finding,
 }
 OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     SHARD: _own_shard,
@@ -315,8 +320,8 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     EXCEPTION: lambda walk, key: walk.exceptions.get(key),
     FEED: lambda walk, key: walk.feeds.get(key),
     DEFERRED: lambda walk, key: walk.waiting.get(key),
-    RECONCILIATION: lambda _walk, _key: None,
-    FINDING: lambda _walk, _key: None,
+    RECONCILIATION: lambda walk, key: walk.runs.get(key),
+    FINDING: lambda walk, key: walk.findings.get(key),
 }
 DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     SHARD: _of_shard,
@@ -326,5 +331,7 @@ DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     ENTRY: lambda key: {"id": key},
     EXCEPTION: _of_exception,
     FEED: _of_feed,
+    RECONCILIATION: describe_run,
+    FINDING: describe_finding,
     DEFERRED: lambda one: {"stream": one.feed_key, "place": one.place, "until": one.until_ms},
 }

@@ -47,7 +47,9 @@ class Desk:
 
     def finish(self, state=3, request_id="q1"):
         shard = int(self.run.split("-")[2])
-        return self.ask(Verb.FINISH_RECONCILIATION, shard, [request_id, self.run, state, list(Counts(lines=1)), ""])
+        return self.ask(
+            Verb.FINISH_RECONCILIATION, shard, [request_id, self.run, state, list(Counts(lines=1, matches=1)), ""]
+        )
 
     def line(self, sku, *rest, kind=STOCK, dry_run=False):
         key = stock_key("main", sku)
