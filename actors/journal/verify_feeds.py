@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from actors.journal.verify_format import WAREHOUSE_EVENT
-from actors.journal.verify_home import HomeRules
 from actors.journal.verify_ledger import Ledger
 from actors.journal.verify_report import VerifyReport
 from actors.journal.verify_stock import Event
+from actors.journal.verify_transfers import TransferRules
 
 APPLIED, DUPLICATE, DEFERRED, REJECTED = 1, 2, 3, 4
 DEFERRED_TOO_LONG = 12
@@ -67,7 +67,7 @@ class Waiting:
         self.until_ms = until_ms
 
 
-class FeedRules(HomeRules):
+class FeedRules(TransferRules):
     """Judges and applies the events of kinds 60–67 of one shard."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger) -> None:

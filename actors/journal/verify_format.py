@@ -170,6 +170,7 @@ RULES = {
     "expiry": "a hold ends at its deadline: not before, and nothing happens to it afterwards",
     "request id": "an id is spent once within its window",
     "feed": "an event of a source is received once, in its place, and waits only for what is missing before it",
+    "transfer": "a transfer's sums only grow, and units are lost exactly when an exception says how many",
     "exception": "an exception is opened, changed, ended (healed or resolved) and retired once each, in this order",
     "shortage": "promised units are missing exactly when an open exception says by how much",
     "reconciliation": "a list is begun and ended once, and a difference did what it says: booked, or not sold any more",

@@ -80,6 +80,10 @@ class ShardWalk(ReconciliationRules):
             65: self.feed_settled,
             66: self.feed_gap_set,
             67: self.feed_heard,
+            70: self.transfer_dispatched,
+            71: self.transfer_received,
+            72: self.transfer_alarmed,
+            73: self.transfer_forgotten,
             90: self.reconciliation_requested,
             91: self.reconciliation_alerted,
             92: self.reconciliation_begun,
@@ -88,7 +92,7 @@ class ShardWalk(ReconciliationRules):
             95: self.finding_made,
             96: self.finding_resolved,
             97: self.finding_forgotten,
-            **dict.fromkeys((14, 15, 68, *range(70, 74), *range(80, 84)), self._read_only),
+            **dict.fromkeys((14, 15, 68, *range(80, 84)), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ from actors.journal.verify_ledger import violation_at
 from actors.journal.verify_reconciliation import describe_finding, describe_run, read_finding, read_run
 from actors.journal.verify_report import Where
 from actors.journal.verify_shard import ShardWalk
-from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock
+from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock, Transfer
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
 RECONCILIATION, FINDING = 10, 11
+TRANSFERS_AT = 11  # of a stock key's fields; a snapshot of an older version has none
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
 
@@ -188,6 +189,8 @@ def _stock(fields: Sequence[Any], known: Stock | None = None) -> Stock:
     _, stock.sellable, on_hand, stock.safety, stock.selling, _, _, stock.version, adrift = fields[:9]
     stock.others = {disposition: units for disposition, units in on_hand if disposition != SELLABLE}
     stock.adrift = dict(adrift)
+    if len(fields) > TRANSFERS_AT:
+        stock.transfers = {name: Transfer(*line[:4]) for name, _, *line in fields[TRANSFERS_AT]}
     return stock
 
 
@@ -217,6 +220,10 @@ def _of_stock(stock: Stock) -> dict[str, Any]:
         "selling state": stock.selling,
         "policy version": stock.version,
         "picked adrift": dict(sorted(stock.adrift.items())),
+        "transfers": {
+            name: (one.dispatched, one.received, one.final, one.exception_id)
+            for name, one in sorted(stock.transfers.items())
+        },
     }
 
 

@@ -64,6 +64,28 @@ class Claim:
         return claim
 
 
+class Transfer:
+    """One line of a transfer to a stock key. ``final``: nothing more comes; ``exception_id``: about what was lost."""
+
+    __slots__ = ("dispatched", "exception_id", "final", "received")
+
+    def __init__(self, dispatched: int = 0, received: int = 0, final: bool = False, exception_id: str = "") -> None:  # noqa: FBT001, FBT002
+        self.dispatched = dispatched
+        self.received = received
+        self.final = final
+        self.exception_id = exception_id
+
+    @property
+    def in_transit(self) -> int:
+        """Units under way."""
+        return 0 if self.final else max(0, self.dispatched - self.received)
+
+    @property
+    def lost(self) -> int:
+        """Units that will not come."""
+        return max(0, self.dispatched - self.received) if self.final else 0
+
+
 class Stock:
     """One stock key. ``claims``: reservation id → its first line's claim. The sums over claims and adrift are kept up."""
 
@@ -77,6 +99,7 @@ class Stock:
         "sellable",
         "selling",
         "shortage_id",
+        "transfers",
         "version",
     )
 
@@ -91,6 +114,7 @@ class Stock:
         self.open_units = 0
         self.adrift_units = 0
         self.shortage_id = ""
+        self.transfers: dict[str, Transfer] = {}  # transfer US line → what is known of it here
 
     @property
     def shortage(self) -> int:

@@ -105,6 +105,18 @@ class Day:
             world.set_policy(sku, safety=draw.randint(0, 6), selling=draw.choice((0, 1, 1, 2)))
         if draw.random() < 0.05:
             world.tell(Fact.DISPOSITION_CHANGE, sku, 2, int(Disposition.SELLABLE), int(Disposition.DAMAGED))
+        if draw.random() < 0.1:
+            self._transfer(sku)
+
+    def _transfer(self, sku: str) -> None:
+        """A few transfers, told in any order, some of them closed."""
+        draw, sellable = self.draw, int(Disposition.SELLABLE)
+        transfer, units = f"T{draw.randint(0, 9)}", draw.randint(1, 5)
+        if draw.random() < 0.5:
+            self.world.tell(Fact.TRANSFER_DISPATCH, sku, units, transfer, "1", "om", sellable)
+        else:
+            final = draw.random() < 0.3
+            self.world.tell(Fact.TRANSFER_RECEIPT, sku, units, transfer, "1", "main", final, sellable, warehouse="om")
 
 
 @cache
@@ -193,6 +205,7 @@ CHANGES: list[tuple[str, int, Edit]] = [
     ("units of which a home says they were fulfilled", 34, more(2, 1)),
     ("a line that its home opened with more", 30, more_by_its_home),
     ("a shortage that says another quantity", 51, more(2, 1)),
+    ("a transfer's line that is told of more than came in", 71, more(5, 1)),
 ]
 
 
