@@ -42,11 +42,12 @@ class ChangeFeed:
             if not cursor:
                 cursor, with_snapshot = await self._beginning()
                 if with_snapshot:
-                    async for batch in self._changes(start="snapshot"):
+                    async for batch in self._changes("", start="snapshot"):
                         if not batch.snapshot:
                             break
                         yield self._read(batch)
-            async for batch in self._changes(cursor=cursor, start="" if cursor else "oldest"):
+            start = "" if cursor else "oldest"
+            async for batch in self._changes(self._config.webhook_id, cursor=cursor, start=start):
                 yield self._read(batch)
 
     async def acknowledge(self, settlement: Settlement) -> None:
@@ -77,16 +78,19 @@ class ChangeFeed:
         return cursor, with_snapshot
 
     async def _cursor_of_now(self) -> str:
-        async for batch in self._changes(start="now", heartbeat_s=0.1):
+        async for batch in self._changes("", start="now", heartbeat_s=0.1):
             if batch.cursor:
                 return batch.cursor
         raise SourceUnavailable("the feed ended")
 
-    async def _changes(self, *, heartbeat_s: float = HEARTBEAT_S, **begin: str) -> AsyncIterator[ChangeBatch]:
+    async def _changes(
+        self, consumer_id: str, *, heartbeat_s: float = HEARTBEAT_S, **begin: str
+    ) -> AsyncIterator[ChangeBatch]:
+        """What the filters let through. ``consumer_id``: "" for what is not behind the consumer's place."""
         filters = self._config.filters
         batches: Any = self._client.changes(
             **begin,
-            consumer_id=self._config.webhook_id,
+            consumer_id=consumer_id,
             kinds=filters.kinds,
             channel_ids=filters.channels,
             warehouse_ids=filters.warehouses,
