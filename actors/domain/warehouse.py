@@ -89,6 +89,8 @@ def _shipment_again(turn: Turn, actor: StockActor, shipment: Shipment, booked: i
     """The same shipment under another event id: a duplicate, or with another quantity an exception."""
     if booked == shipment.quantity:
         return Decided(DUPLICATE, turn.position(actor.shard), shortage(actor), "", 0)
+    if actor.shard.exceptions_open >= turn.books.rules.exceptions_open_max:
+        return rejected(RejectReason.SHIPMENT_MISMATCH)  # its feed shard may still have room; else its sender keeps it
     opened = mismatch(turn, actor, shipment, booked, tuple(command))
     reason = int(RejectReason.SHIPMENT_MISMATCH)
     return Decided(REJECTED, turn.position(actor.shard), shortage(actor), opened, reason)

@@ -25,6 +25,8 @@ from actors.domain.state import Books, ShardState
 from actors.domain.turn import Turn
 from actors.journal.memory import MemoryJournal
 from actors.journal.verify import verify
+from actors.runtime.host_metrics import host_metrics_text
+from actors.shard.books_status import books_status
 from actors.shard.encoding import Tag, decode_exception, pack, read_entry_row, read_reservation_row
 from actors.shard.placement import shard_of
 from actors.shard.stored_types import check_entity, check_event
@@ -32,6 +34,7 @@ from tests.unit.world import SHARDS, World
 
 SELLABLE = int(Disposition.SELLABLE)
 RETRY, CORRECT, DISCARD, ACKNOWLEDGE = ResolveAction
+OPEN = int(ExceptionState.OPEN)
 HOUR_MS = 3_600_000
 
 
@@ -55,8 +58,8 @@ def get(world, exception_id):
     return world.one([int(Verb.GET_EXCEPTION), shard, 0, 1, [], [exception_id]])
 
 
-def register(world, sku):
-    key = stock_key("main", sku)
+def register(world, sku, warehouse="main"):
+    key = stock_key(warehouse, sku)
     body = [world.fresh_id("register"), b"d" * 16, key]
     assert world.one([int(Verb.REGISTER_STOCK), shard_of(key, SHARDS), 0, 1, [], body]).ok
 
@@ -244,6 +247,77 @@ class TestBounds:
         resolve(world, told.exception, DISCARD)
 
         assert world.receive("A", 5, event="e2").outcome == "REJECTED"
+
+    def test_contradicting_shipments_are_bounded_too(self):
+        world = World(rules=Rules(exceptions_open_max=2))
+        world.receive("A", 9)
+        world.ship("A", 2, "S1")
+        answers = [world.one(ship_again(world, f"again-{number}")) for number in range(9)]
+        outcomes = ["OVERLOADED" if answer.error else IngestOutcome(answer.payload.outcome).name for answer in answers]
+        assert outcomes[:2] == ["REJECTED", "REJECTED"]
+        assert outcomes[-1] == "OVERLOADED"
+        assert len(world.exceptions()) <= 4
+
+
+def ship_again(world, event):
+    return world.event(Fact.SHIPMENT, "A", 3, "S1", [], False, SELLABLE, event=event)
+
+
+class TestEffects:
+    def test_a_gap_that_is_given_up_lets_the_feed_go_on(self):
+        world = World(rules=Rules(gap_patience_ms=1_000))
+        world.receive("A", 5, event="e1", sequence=1)
+        world.receive("A", 5, event="e5", sequence=5)
+        world.now_ms += 5_000
+        world.step()
+        (gap,) = [one for one in world.exceptions(OPEN) if one.kind == ExceptionKind.FEED_GAP]
+
+        resolve(world, gap.exception_id, DISCARD, note="the outbox was lost")
+
+        page = world.one([int(Verb.GET_FEED_STATUS), -1, 0, 1, [], ["", "", "", 100, ""]]).payload
+        assert page.items[0].watermark == 5
+        world.now_ms += 60_000
+        world.step()
+        assert world.exceptions(OPEN) == []
+
+    def test_a_transfer_is_followed_once_its_stock_key_is_known(self):
+        world = closed()
+        register(world, "A")
+        world.receive("A", 9)
+        told = world.tell(Fact.TRANSFER_DISPATCH, "A", 4, "T1", "", "overflow", SELLABLE)
+        exception = get(world, told.exception).payload
+        assert exception.kind == ExceptionKind.TRANSFER_KEY_UNKNOWN
+        assert resolve(world, told.exception, RETRY).error == "INVALID_FIELD"
+        register(world, "A", "overflow")
+
+        resolve(world, told.exception, RETRY)
+
+        assert state(world, told.exception) == "RESOLVED"
+        assert world.stock("A", "overflow").in_transit_quantity == 4
+        assert world.on_hand("A") == 5
+
+
+class TestMetrics:
+    def test_every_kind_is_counted_and_how_long_it_took_is_told(self):
+        world = closed()
+        told = [world.receive("A", 5, event=f"e{number}") for number in range(3)]
+        world.now_ms += 90_000
+        world.step()
+        resolve(world, told[0].exception, DISCARD)
+        status = books_status(world.engine.books, world.now_ms)
+        open_by_kind = {(kind, priority): count for kind, priority, count in status["exceptions_open"]}
+        assert open_by_kind["event_rejected", "normal"] == 2
+        assert open_by_kind["shortage", "urgent"] == 0
+        assert ["normal", 90.0] in status["exceptions_oldest"]
+        assert ["urgent", 0.0] in status["exceptions_oldest"]
+        ((kind, seconds, *buckets),) = status["resolution_times"]
+        assert (kind, seconds, sum(buckets)) == ("event_rejected", 90.0, 1)
+        text = host_metrics_text(lambda: {**status, "shards": ()}).decode()
+        assert 'stockade_exceptions_open{kind="event_rejected",priority="normal"} 2.0' in text
+        assert 'stockade_exception_resolution_seconds_bucket{kind="event_rejected",le="300"} 1.0' in text
+        world.restart()
+        again = books_status(world.engine.books, world.now_ms)
+        assert again["exceptions_open"] == status["exceptions_open"]
 
 
 class TestLists:
