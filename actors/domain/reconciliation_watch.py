@@ -64,7 +64,9 @@ def _schedule(turn: Turn) -> int:
         due_ms = books.reconciliations.done_ms.get(warehouse_id, 0) + interval_ms
         if due_ms > turn.now_ms:
             next_ms = min(next_ms, due_ms)
-        elif not _runs(turn, warehouse_id):
+        elif _runs(turn, warehouse_id):  # perhaps for ever: its sender may be dead
+            next_ms = min(next_ms, turn.now_ms + books.rules.reconciliation_answer_ms_max)
+        else:
             request(turn, warehouse_id, RequestReason.SCHEDULE)
     return next_ms
 

@@ -93,11 +93,34 @@ def finish_reconciliation(turn: Turn, shard: ShardState, command: FinishReconcil
         return _not_found(command.reconciliation_id)
     if run.state != RUNNING:
         return ok(reconciliation_view(run), True)
-    exception = shard.exceptions.get(run.exception_id)
-    if command.state == DONE and exception is not None and exception.state == OPEN:
-        turn.emit(shard, ExceptionHealed(exception.id))
+    if command.state == DONE:
+        _heal(turn, shard, run)
     turn.emit(shard, ReconciliationEnded(run.id, command.state, command.counts, command.note))
+    if command.state == DONE and run.kind == STOCK:
+        _answer_request(turn, run)
     return ok(reconciliation_view(run))
+
+
+def _heal(turn: Turn, shard: ShardState, run: Reconciliation) -> None:
+    exception = shard.exceptions.get(run.exception_id)
+    if exception is not None and exception.state == OPEN:
+        turn.emit(shard, ExceptionHealed(exception.id))
+
+
+def _answer_request(turn: Turn, run: Reconciliation) -> None:
+    """A count of the warehouse that began after the service asked for one answers it, though it did not name it."""
+    books = turn.books
+    shard_id, requested_id = books.reconciliations.requested.get(run.warehouse_id, (-1, ""))
+    if shard_id not in books.shards:
+        return
+    shard = books.shards[shard_id]
+    asked = shard.reconciliations[requested_id]
+    if run.begin_time_ms < asked.request_time_ms:
+        return
+    begun = ReconciliationBegun(asked.id, run.request_id, run.digest, run.warehouse_id, run.kind, run.header)
+    turn.emit(shard, begun)
+    _heal(turn, shard, asked)
+    turn.emit(shard, ReconciliationEnded(asked.id, DONE, run.counts, f"answered by {run.id}"))
 
 
 def get_reconciliation(_turn: Turn, shard: ShardState, command: GetReconciliation) -> Reply:

@@ -16,6 +16,8 @@ from actors.domain.reconciliation_words import (
     RequestReason,
 )
 from actors.domain.rules import Rules
+from actors.journal.memory import MemoryJournal
+from actors.journal.verify import verify
 from actors.shard.placement import shard_of
 from tests.unit.test_domain_resolving import DISCARD, RETRY, resolve
 from tests.unit.world import SHARDS, World
@@ -299,6 +301,34 @@ def test_a_schedule_asks_alerts_and_is_answered():
     pass_until_due(world)
     assert [one.state for one in runs(world)] == [ReconciliationState.DONE, ReconciliationState.REQUESTED]
     world.restart()
+
+
+def test_a_count_that_names_no_request_answers_it_when_it_began_later():
+    world = World(Rules(reconciliation_intervals_ms={"main": DAY_MS}, reconciliation_answer_ms_max=3_600_000))
+    earlier = Desk(world, run="rc-3-7-1")
+    earlier.begin()
+    pass_until_due(world)  # it goes on for so long that another is asked for
+    pass_until_due(world)  # and nobody answers
+    (asked,) = (one for one in runs(world) if one.reconciliation_id.startswith("rq-"))
+    assert asked.exception_id
+    earlier.finish()
+    orders = Desk(world, run="rc-4-7-1")
+    orders.begin(kind=ORDERS)
+    orders.finish()
+    assert state_of(world, asked) == ReconciliationState.REQUESTED
+    later = Desk(world)
+    later.begin()
+    later.finish()
+    (answered,) = (one for one in runs(world) if one.reconciliation_id == asked.reconciliation_id)
+    assert (answered.state, answered.note) == (ReconciliationState.DONE, f"answered by {RUN}")
+    shard = world.engine.books.shards[int(asked.reconciliation_id.split("-")[2])]
+    assert shard.exceptions[asked.exception_id].state == 2
+    assert verify(MemoryJournal(world.store)).violations == []
+    world.restart()
+
+
+def state_of(world, run):
+    return next(one.state for one in runs(world) if one.reconciliation_id == run.reconciliation_id)
 
 
 def test_runs_and_findings_are_forgotten_but_not_what_waits_for_somebody(world):
