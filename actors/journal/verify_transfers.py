@@ -77,7 +77,7 @@ class TransferRules(HomeRules):
         transfer = self._known(event, key, transfer_id, line)
         if transfer is None:
             return
-        if self.strict and (transfer.in_transit or self._is_open(transfer.exception_id)):
+        if self.strict and (transfer.in_transit or self._somebody_looks_at(transfer.exception_id)):
             text = f"{transfer_id!r} line {line!r} is forgotten, and somebody waits for its units"
             found = f"{transfer.dispatched} dispatched, {transfer.received} received"
             self.fault(event, "transfer", key, text, expected="nothing under way, nothing to look at", found=found)
@@ -107,7 +107,7 @@ class TransferRules(HomeRules):
             self.fault(event, "transfer", key, f"{transfer_id!r} line {line!r} is not known here")
         return transfer
 
-    def _is_open(self, exception_id: str) -> bool:
+    def _somebody_looks_at(self, exception_id: str) -> bool:
         exception = self.exceptions.get(exception_id)
         return exception is not None and exception[3] == EXCEPTION_OPEN
 
@@ -130,6 +130,6 @@ class TransferRules(HomeRules):
         if bool(transfer.lost) != bool(said):
             text = f"{transfer.lost} units are lost, and the exception about them is {said or 'none'}"
             self.fault(event, "transfer", key, text, expected="one exactly when units are lost", found=said or "none")
-        elif self._is_open(said) and self.exceptions[said][2] != transfer.lost:
+        elif self._somebody_looks_at(said) and self.exceptions[said][2] != transfer.lost:
             text = f"{transfer.lost} units are lost; the exception says {self.exceptions[said][2]}"
             self.fault(event, "transfer", key, text, expected=transfer.lost, found=self.exceptions[said][2])
