@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 WORDS = 6  # occur time, sequence, on hand delta, picked delta, stream × 256 + disposition, promise
+FACT_BYTES = 8 * WORDS
 FACTS_MAX = 10_000  # of one stock actor: half a megabyte; beyond it the older half is forgotten
 FACTS_BEFORE_FORGETTING = 16  # fewer are not worth an event
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice, repeat
 from typing import Any
 
+from actors.domain.history import FACT_BYTES
 from actors.domain.state import ShardState
 from actors.journal.port import Snapshot, SnapshotSlice
 from actors.shard.encoding import (
@@ -32,6 +33,8 @@ from actors.shard.encoding_reconciliation import encode_finding, encode_reconcil
 from actors.shard.engine import Engine
 
 ENTITIES_PER_SLICE = 250
+BYTES_PER_SLICE_MAX = 1 << 20  # of histories, the only part of an entity that is long: a millisecond of copying
+STOCK = int(Tag.STOCK)
 
 
 class Snapshotter:
@@ -54,7 +57,15 @@ class Snapshotter:
     def next_slice(self) -> SnapshotSlice | None:
         """Encode the next entities as they are now; None when all are done. Call it between turns."""
         shard = self._shard
-        part = [(tag, key, _FIELDS[tag](shard, key)) for tag, key in islice(self._identities, self._entities_per_slice)]
+        part = []
+        room = BYTES_PER_SLICE_MAX
+        for tag, key in islice(self._identities, self._entities_per_slice):
+            part.append((tag, key, _FIELDS[tag](shard, key)))
+            if tag == STOCK:
+                history = shard.stock[key].history
+                room -= len(history) * FACT_BYTES if history is not None else 0
+                if room < 0:
+                    break
         if not part:
             self._done = True
             return None

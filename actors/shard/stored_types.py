@@ -12,6 +12,7 @@ from typing import Any, get_origin, get_type_hints
 
 from actors.domain.commands import Ingest
 from actors.domain.events import EVENT_KINDS
+from actors.domain.history import FACT_BYTES
 
 # What decoding or applying raises when a part is missing, of another type, unknown, or at odds with what came before.
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError)
@@ -64,7 +65,6 @@ _MARKER: Types = (int, str, int, int, bool, int, str)
 _HANDLING: Types = (int, int, str, str, int)
 _GATE: Types = (int, int, list)
 _TRANSFER: Types = (str, str, int, int, bool, str, int)
-_FACT_BYTES = 48
 _PART: Types = (str, int, int, int, int, int, int, int)  # of a feed, about one warehouse
 _INGEST: Types = _types_of(Ingest)  # a waiting event
 
@@ -128,7 +128,7 @@ def _is_history(fields: Sequence[Any]) -> bool:
     return (
         tuple(map(type, history)) == _HISTORY
         and all(type(name) is str for name in (*history[1], *history[2]))
-        and len(history[3]) % _FACT_BYTES == 0
+        and len(history[3]) % FACT_BYTES == 0
         and _all_of(history[4], _MARKER)
     )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from actors.domain import counting
 from actors.domain.outcomes import Disposition, Door, Fact
 from actors.domain.rules import Rules
+from actors.shard import snapshot
 from tests.unit.world import START_MS, World
 
 SELLABLE, HOLD = int(Disposition.SELLABLE), int(Disposition.QUALITY_HOLD)
@@ -200,6 +201,17 @@ class TestHistory:
         world.receive("A", 1, sequence=41)
         assert world.on_hand("A") == 100
         world.snapshot()
+        world.restart()
+
+    def test_does_not_make_a_slice_of_a_snapshot_long(self, monkeypatch):
+        monkeypatch.setattr(snapshot, "BYTES_PER_SLICE_MAX", 100)
+        world = World()
+        skus = [f"S{number}" for number in range(30)]
+        for sku in skus:
+            for sequence in range(1, 4):
+                world.receive(sku, 1, stream=sku, sequence=sequence)
+        world.snapshot()
+        assert len(world.store.slices) > len(skus)
         world.restart()
 
     def test_is_bounded_however_much_happens(self, monkeypatch):
