@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -40,8 +41,19 @@ async def test_the_page_as_it_stands(tmp_path: Path) -> None:
         assert [one["kind"] for one in orders["findings"]] == ["CLAIM_MISSING"]
         listed = await here.json("reconciliations", "list")
         assert len(listed) == 2
-        drift, _ = await shop.client.list_exceptions(kinds=["reconciliation_drift"])
-        assert len(drift) == 1
+        (drift,) = await here.json("exceptions", "list", "--kind", "reconciliation_drift")
+        assert await shop.available("MUG-7") == 0
+        resolve = ("exceptions", "resolve", drift["exception_id"], "--retry", "--note", "counted again", "--by", "ann")
+        await here.says(*resolve, ends=OK)
+        assert await shop.available("MUG-7") == 2
+        assert await here.json("exceptions", "list", "--kind", "reconciliation_drift") == []
+        (accepted,) = [one for one in await findings_of(here, done) if one["state"] == "ACCEPTED"]
+        assert accepted["booked_delta"] == -7
+
+
+async def findings_of(here: Terminal, done: Any) -> list[Any]:
+    shown = await here.json("reconciliations", "get", done["reconciliation"]["reconciliation_id"])
+    return list(shown["findings"])
 
 
 @pytest.mark.parametrize(
