@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -151,6 +152,24 @@ async def test_where_nobody_listens_the_stream_gives_up_when_its_patience_ends(k
 
     with pytest.raises(StockadeError, match="UNAVAILABLE"):
         await (wait() if kind == "asyncio" else asyncio.to_thread(block))
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "blocking"])
+async def test_where_something_listens_that_never_answers_patience_ends_as_well(kind: str):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+
+        def block() -> None:
+            with Client(target) as client, client.event_stream("wms", patience_s=0.5):
+                pass
+
+        async def wait() -> None:
+            async with AsyncClient(target) as client, client.event_stream("wms", patience_s=0.5):
+                pass
+
+        with pytest.raises(StockadeError, match="no answer for 0.5 seconds"):
+            async with asyncio.timeout(15):
+                await (wait() if kind == "asyncio" else asyncio.to_thread(block))
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "blocking"])

@@ -51,7 +51,7 @@ class _Course:
         self._telling = 0  # results that ``on_result`` has not taken yet
         self._on_result = on_result
         self._retry = retry
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._failures = 0
         self._last_error: StockadeError | None = None
         self._moved_at_s = time.monotonic()
@@ -105,16 +105,20 @@ class _Course:
     def check(self) -> None:
         """Raises StockadeError when the stream gave up, or has to now."""
         if self.error is None and not self.idle and self.impatient:
-            self.error = self._last_error or StockadeError(
-                f"no answer for {self._patience_s:g} seconds", code=grpc.StatusCode.DEADLINE_EXCEEDED
-            )
+            self.error = self.no_answer()
         if self.error is not None:
             raise self.error
+
+    def no_answer(self) -> StockadeError:
+        """Why patience ended: what went wrong last, or just that."""
+        return self._last_error or StockadeError(
+            f"no answer for {self.patience_s:g} seconds", code=grpc.StatusCode.DEADLINE_EXCEEDED
+        )
 
     @property
     def impatient(self) -> bool:
         """Whether nothing has happened for too long."""
-        return time.monotonic() - self._moved_at_s > self._patience_s
+        return time.monotonic() - self._moved_at_s > self.patience_s
 
     def _moved(self) -> None:
         self._moved_at_s = time.monotonic()
@@ -161,9 +165,17 @@ class AsyncEventStream(_Told):
     async def __aenter__(self) -> AsyncEventStream:
         self._task = asyncio.get_running_loop().create_task(self._run())
         course = self._course
-        async with self._changed:
-            await self._changed.wait_for(lambda: course.opened is not None or course.error is not None)
-        course.check()
+        try:
+            async with asyncio.timeout(course.patience_s), self._changed:
+                await self._changed.wait_for(lambda: course.opened is not None or course.error is not None)
+        except TimeoutError:
+            course.error = course.no_answer()
+        except BaseException:  # whoever waits here gave up: leaving is never called
+            await self._end()
+            raise
+        if course.error is not None:
+            await self._end()
+            raise course.error
         return self
 
     async def __aexit__(
@@ -173,10 +185,12 @@ class AsyncEventStream(_Told):
             if kind is None:
                 await self.flush()
         finally:
-            self._course.closing = True
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def send(self, event: Any) -> None:
         """Give an event; waits while too many have no result. Raises StockadeError when the stream has given up."""
@@ -269,8 +283,14 @@ class EventStream(_Told):
         course = self._course
         self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: course.opened is not None or course.error is not None)
-            course.check()
+            known = self._changed.wait_for(
+                lambda: course.opened is not None or course.error is not None, course.patience_s
+            )
+            if not known:
+                course.error = course.no_answer()
+        if course.error is not None:
+            self._end()
+            raise course.error
         return self
 
     def __exit__(
@@ -280,13 +300,16 @@ class EventStream(_Told):
             if kind is None:
                 self.flush()
         finally:
-            with self._changed:
-                self._course.closing = True
-                self._connection += 1
-                self._changed.notify_all()
-            if self._call is not None:
-                self._call.cancel()
-            self._thread.join(5.0)
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._course.closing = True
+            self._connection += 1
+            self._changed.notify_all()
+        if self._call is not None:
+            self._call.cancel()
+        self._thread.join(5.0)
 
     def send(self, event: Any) -> None:
         """Give an event; waits while too many have no result. Raises StockadeError when the stream has given up."""
@@ -330,6 +353,8 @@ class EventStream(_Told):
 
     def _talk(self) -> None:
         with self._changed:
+            if self._course.closing:
+                return
             self._call = call = self._connect(self._requests(self._connection))
         for message in call:
             with self._changed:
