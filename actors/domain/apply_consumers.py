@@ -20,7 +20,7 @@ def _started(books: Books, shard: ShardState, event: ConsumerStarted, time_ms: i
 
 def _acknowledged(_books: Books, shard: ShardState, event: ChangesAcknowledged, time_ms: int) -> None:
     consumer = shard.consumers[event.consumer_id]
-    if event.timeline and event.timeline != consumer.timeline:
+    if event.timeline and (event.timeline != consumer.timeline or not consumer.acknowledge_time_ms):
         consumer.timeline = event.timeline
         consumer.positions = {}
     for shard_id, sequence in event.positions:

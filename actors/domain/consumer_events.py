@@ -17,8 +17,8 @@ class ConsumerStarted(NamedTuple):
 class ChangesAcknowledged(NamedTuple):
     """It has taken in everything up to ``positions`` (the shards that moved; the others stay), in ``timeline``.
 
-    Another timeline than before makes all of them anew; an empty one: only the rest is told. ``error``: what keeps it from going
-    on. ``rejected``: changes that it refused with this.
+    The first ones in a timeline replace what was there (−1: nothing of that shard yet); an empty timeline: only the rest is told.
+    ``error``: what keeps it from going on. ``rejected``: changes that it refused with this.
     """
 
     consumer_id: str

@@ -14,7 +14,10 @@ class ConsumerLimits(NamedTuple):
 
 
 class Consumer:
-    """``positions``: shard → taken in up to there, in ``timeline``. ``cursor_time_ms``: every change from before is taken in."""
+    """``positions``: shard → taken in up to there (−1: nothing, from the oldest on), in ``timeline``.
+
+    ``cursor_time_ms``: every change from before is taken in.
+    """
 
     __slots__ = (
         "acknowledge_time_ms",

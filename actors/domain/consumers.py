@@ -109,10 +109,12 @@ def _problem(turn: Turn, shard: ShardState, command: AcknowledgeChanges) -> str:
 
 
 def _moved(consumer: Consumer, command: AcknowledgeChanges) -> list[tuple[int, int]]:
-    """The shards whose place moves forward."""
+    """The shards whose place moves forward; all of them, as they are told, with the first place in a timeline."""
     if not command.positions:
         return []
-    known = consumer.positions if command.timeline == consumer.timeline else {}
+    if command.timeline != consumer.timeline or not consumer.acknowledge_time_ms:
+        return [(shard_id, sequence) for shard_id, sequence in command.positions if sequence]
+    known = consumer.positions
     return [(shard_id, sequence) for shard_id, sequence in command.positions if sequence > known.get(shard_id, 0)]
 
 
@@ -139,7 +141,7 @@ def lag_events(books: Books, consumer: Consumer) -> int:
     positions = consumer.positions
     lag = 0
     for shard_id, last in books.changed.items():
-        taken = positions.get(shard_id, 0)
+        taken = max(0, positions.get(shard_id, 0))
         if last > taken:
             lag += last - taken
     return lag

@@ -285,7 +285,7 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.GET_EXCEPTION: (_identifier,),
     Verb.RESOLVE_EXCEPTION: (*_REQUEST, _identifier, _within(1, 4), _text, _text, _no_or_event),
     Verb.ACKNOWLEDGE_CHANGES: (
-        _identifier, _text, _time, _list_of(_tuple_of(_within(0, 4_095), _count)),
+        _identifier, _text, _time, _list_of(_tuple_of(_within(0, 4_095), _within(-1, WHOLE_MAX))),
         _list_of(_tuple_of(_identifier, _text)), _text,
     ),
     Verb.LIST_CONSUMERS: (),

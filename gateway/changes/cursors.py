@@ -20,7 +20,7 @@ _CRC_BYTES = 4
 
 
 class Cursor(NamedTuple):
-    """``sequences``: shard → covered up to there; a shard that is absent is covered up to 0."""
+    """``sequences``: shard → covered up to there; 0 or absent: from its first change on; −1: from the oldest that is kept."""
 
     timeline: str
     time_ms: int

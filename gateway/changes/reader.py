@@ -81,7 +81,7 @@ class ChangeReader:
 
     def cursor(self) -> str:
         """Where it stands."""
-        return cursor_text(self.timeline, self.time_ms, {shard: max(0, at) for shard, at in self.places.items()})
+        return cursor_text(self.timeline, self.time_ms, self.places)
 
     async def next(self, count_max: int, wait_s: float, make: Callable[[], Batch] = Batch) -> Batch:
         """The next changes: about ``count_max`` of them, or none when none came in time. ``resync``: it cannot go on."""

@@ -187,3 +187,40 @@ async def test_streams_of_changes_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         async with asyncio.timeout(PATIENCE_S):
             while await world.read(from_now=True).ended_soon() == grpc.StatusCode.RESOURCE_EXHAUSTED:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_consumer_that_dies_in_the_middle_of_its_first_reading_gets_the_rest() -> None:
+    async with change_world(consumers={"erp": {}}) as world:
+        skus = [f"S{number}" for number in range(40)]
+        for sku in skus:
+            await world.receive(sku, 9)
+        reader = world.read(consumer_id="erp", changes_per_message_max=1)
+        await reader.message()
+        reader.stop()
+        assert len(reader.changes) < len(skus)
+        await world.feed.AcknowledgeChanges(pb.AcknowledgeChangesRequest(consumer_id="erp", cursor=reader.cursor))
+        rest = (await world.read(consumer_id="erp").caught_up()).stop()
+
+        assert not set(rest.ids) & set(reader.ids)
+        assert {**reader.latest(), **rest.latest()} == {(sku, "main"): 9 for sku in skus}
+
+
+async def test_reading_from_the_oldest_goes_on_after_a_break_also_where_the_oldest_is_not_the_first() -> None:
+    async with change_world() as world:
+        skus = [f"S{number}" for number in range(40)]
+        for sku in skus:
+            await world.receive(sku, 9)
+        dropped_ms = world.node.host.engine.now_ms
+        async with asyncio.timeout(PATIENCE_S):
+            while world.node.host._now() <= dropped_ms:
+                await asyncio.sleep(0.001)
+        for sku in skus:
+            await world.receive(sku, 1)
+        world.drop_records(dropped_ms + 1)
+        reader = world.read(from_oldest=True, changes_per_message_max=1)
+        await reader.message()
+        reader.stop()
+        rest = (await world.read(cursor=reader.cursor).caught_up()).stop()
+
+        assert rest.resync == pb.RESYNC_REASON_UNSPECIFIED
+        assert {**reader.latest(), **rest.latest()} == {(sku, "main"): 10 for sku in skus}

@@ -250,3 +250,22 @@ def test_retention_keeps_what_a_consumer_lacks_up_to_its_limit():
     world.pass_ms(2_000)
     assert kept_for_ms(books, START_MS + 8 * DAY_MS, by_age) < START_MS + 2_000
     assert kept_for_ms(books, START_MS + 14 * DAY_MS, by_age) == START_MS + 4 * DAY_MS
+
+
+def test_the_first_place_counts_as_it_is_told_though_the_journal_stood_further():
+    """A new consumer reads from the oldest change on; what lies between its first place and where the journal stood is not
+    taken in."""
+    world = Consumers()
+    world.receive("A", 5)
+    world.reserve(("A", 1))
+    world.attach()
+    early = [(shard, 1 if shard % 2 else -1) for shard, _ in world.places()]
+    world.acknowledge([list(pair) for pair in early])
+
+    assert [tuple(pair) for pair in world.erp().positions] == early
+    assert world.erp().lag_events > 0
+    world.restart()
+    world.acknowledge()
+    assert all(sequence > 0 for _, sequence in world.erp().positions)
+    assert world.erp().lag_events == 0
+    world.check_replay()
