@@ -39,8 +39,7 @@ def show_feeds(
     if as_json:
         print_json([{**plain(feed), "broken": broken(feed)} for feed in found])
     else:
-        rows = [row(feed, part) for feed in found for part in feed.warehouses or (None,)]
-        table("", COLUMNS, rows)
+        table("", COLUMNS, rows_of(found))
     if check and any(map(broken, found)):
         raise typer.Exit(int(Exit.REFUSED))
 
@@ -56,6 +55,18 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def rows_of(feeds: list[Feed]) -> list[tuple[Any, ...]]:
+    """For people: without the stream "" that only says that its source is expected, where another one is heard."""
+    heard = {(feed.source_id, part.warehouse_id) for feed in feeds for part in feed.warehouses if part.received_count}
+    rows = []
+    for feed in feeds:
+        for part in feed.warehouses or (None,):
+            told = part is None or part.received_count or (feed.source_id, part.warehouse_id) not in heard
+            if told:
+                rows.append(row(feed, part))
+    return rows
+
+
 def row(feed: Feed, part: WarehouseFeed | None) -> tuple[Any, ...]:
     """One line: a feed in one warehouse."""
     start = (feed.source_id, feed.stream_id)
@@ -69,7 +80,7 @@ def row(feed: Feed, part: WarehouseFeed | None) -> tuple[Any, ...]:
         received,
         missing(feed),
         when(part.last_occur_time_ms),
-        duration(part.lag_ms),
+        duration(part.lag_ms) if part.last_occur_time_ms else "",
         part.received_count,
         part.applied_count,
         part.duplicate_count,

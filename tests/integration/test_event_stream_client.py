@@ -167,7 +167,7 @@ async def test_where_something_listens_that_never_answers_patience_ends_as_well(
             async with AsyncClient(target) as client, client.event_stream("wms", patience_s=0.5):
                 pass
 
-        with pytest.raises(StockadeError, match="no answer for 0.5 seconds"):
+        with pytest.raises(StockadeError, match=r"no answer for 0\.5 seconds"):
             async with asyncio.timeout(15):
                 await (wait() if kind == "asyncio" else asyncio.to_thread(block))
 
