@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import msgpack
-
 from actors.domain.answers import OK
 from actors.shard import frames
 from actors.shard.directory import HostRoute, Routes
@@ -29,7 +27,7 @@ FOLLOW_WEIGHT_MAX = 8_000
 ANSWER_MS_MAX = 4_000  # beyond what a poll waits: then its link counts as dead
 RECONNECT_PAUSE_S = 0.1
 LINGER_S = 10.0  # after the last one left: a client that reconnects finds everything as it was
-TAIL_BYTES_MAX = 32 * 1024 * 1024  # some 300,000 changes
+TAIL_BYTES_MAX = 64 * 1024 * 1024  # some 300,000 changes
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +71,7 @@ class ChangeHub:
         self.epochs: dict[int, int] = {}  # of each shard's owner, as told with its changes
         self.polls = 0
         self.closed = False
+        self.readers = 0  # streams of changes: what comes is encoded at once
         self._token = token
         self._name = name
         self._now = now
@@ -232,8 +231,7 @@ class ChangeHub:
 
     @staticmethod
     def _chunks(timeline: str, shard: int, packed: Sequence[bytes]) -> list[Chunk]:
-        unpack = msgpack.unpackb
-        return [Chunk(timeline, shard, unpack(one, raw=False), len(one)) for one in packed]
+        return [Chunk(timeline, shard, one) for one in packed]
 
     # --- following a host ------------------------------------------------------------------------------------------------
 
@@ -295,9 +293,10 @@ class ChangeHub:
                 tails.begin(shard, upto)
                 continue
             fresh = tails.extend(shard, upto, self._chunks(timeline, shard, packed))
-            for listener in self.listeners:
-                for chunk in fresh:
+            for chunk in fresh:
+                for listener in self.listeners:
                     listener.heard(chunk)
+                chunk.settle(encode=self.readers > 0)
 
     def _lose(self, shards: Sequence[int] | None = None) -> None:
         """What comes next does not follow on what is here."""

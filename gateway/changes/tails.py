@@ -9,36 +9,57 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+import msgpack
 
 from gateway.changes.rows import Row, RowFilter, encoded
 
+BYTES_KEPT_A_BYTE = 3  # a chunk as it came, and as it goes out
+
 
 class Chunk:
-    """The changes of one record. ``encoded`` makes the bytes when the first reader wants them."""
+    """The changes of one record, as they came from the host; encoded once, for all who read all of it.
 
-    __slots__ = ("_encoded", "last_sequence", "rows", "shard", "size", "timeline")
+    Rows are many small objects: they are made when the chunk comes, let go when it was passed on (``settle``), and made again
+    for the few who want only some of them.
+    """
 
-    def __init__(self, timeline: str, shard: int, rows: Sequence[Row], size: int) -> None:
+    __slots__ = ("_encoded", "_packed", "_rows", "first_sequence", "last_sequence", "shard", "size", "timeline")
+
+    def __init__(self, timeline: str, shard: int, packed: bytes) -> None:
         self.timeline = timeline
         self.shard = shard
-        self.rows = rows
-        self.last_sequence: int = rows[-1][1]
-        self.size = size
-        self._encoded: bytes | None = None
+        self._packed = packed
+        self._rows: Sequence[Row] | None = msgpack.unpackb(packed, raw=False)
+        self.first_sequence: int = self.rows[0][1]
+        self.last_sequence: int = self.rows[-1][1]
+        self.size = len(packed) * BYTES_KEPT_A_BYTE
+        self._encoded: tuple[bytes, int] | None = None
 
-    def encoded(self) -> bytes:
-        """All of it as a part of a response."""
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Its changes."""
+        rows = self._rows
+        return msgpack.unpackb(self._packed, raw=False) if rows is None else rows
+
+    def settle(self, *, encode: bool) -> None:
+        """It was passed on to all who hear each change. ``encode``: somebody will read it soon."""
+        if encode:
+            self.encoded()
+        self._rows = None
+
+    def encoded(self) -> tuple[bytes, int]:
+        """All of it as a part of a response, and how many changes that is."""
         if self._encoded is None:
-            self._encoded = encoded(self.timeline, self.shard, self.rows)
+            rows = self.rows
+            self._encoded = (encoded(self.timeline, self.shard, rows), len(rows))
         return self._encoded
 
     def chosen(self, after: int, row_filter: RowFilter) -> tuple[bytes, int]:
         """What a reader wants of it as a part of a response, and how many changes that is."""
-        rows = self.rows
-        if row_filter.everything and rows[0][1] > after:
-            return self.encoded(), len(rows)
-        wanted = [row for row in rows if row[1] > after and row_filter.lets(row)]
+        if row_filter.everything and self.first_sequence > after:
+            return self.encoded()
+        wanted = [row for row in self.rows if row[1] > after and row_filter.lets(row)]
         return encoded(self.timeline, self.shard, wanted), len(wanted)
 
 
@@ -115,8 +136,3 @@ class Tails:
             if tail is None or sequence < tail.floor:
                 return False
         return True
-
-
-def chunks_of(timeline: str, shard: int, packed: Sequence[bytes], unpack: Any) -> list[Chunk]:
-    """A host's chunks, taken apart."""
-    return [Chunk(timeline, shard, unpack(one), len(one)) for one in packed]

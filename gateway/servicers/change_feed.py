@@ -59,10 +59,12 @@ class ChangeFeedService:
                 reading = await self._attach(reading, consumer_id, rpc, prefer_acknowledged=request.prefer_acknowledged)
                 self._connected[consumer_id] += 1
             self._streams += 1
+            self._desk.changes.readers += 1
             try:
                 await _Delivery(self._desk, stream, reading, rpc).run()
             finally:
                 self._streams -= 1
+                self._desk.changes.readers -= 1
                 if consumer_id:
                     self._connected[consumer_id] -= 1
 
@@ -155,6 +157,8 @@ class _Delivery:
         if reading.cursor is not None:
             places = {shard: reading.cursor.sequences.get(shard, 0) for shard in hub.shards}
             return ChangeReader(hub, reading.cursor.timeline, places, reading.row_filter, reading.cursor.time_ms)
+        if not hub.ready:  # it began anew while the consumer was looked up
+            raise CallFailed(ErrorReason.SHARD_UNAVAILABLE, "the change feed is not followed now", retry_after_ms=100)
         if reading.start in ("from_snapshot", "from_now"):
             return ChangeReader(hub, hub.timeline, hub.places(), reading.row_filter, hub.as_of()[1])
         return ChangeReader(hub, hub.timeline, from_oldest(hub.shards), reading.row_filter)

@@ -158,10 +158,11 @@ class WatchStream:
         if self._watch.again:
             return
         values = [(shard, row[3], row[4], True, row[5], row[6]) for shard, row in rows]
+        cursor = cursor_text(self._hub.timeline, as_of_ms, places) if self._hub.ready else ""
         while len(values) > VALUES_PER_MESSAGE:
             await self._send(values[:VALUES_PER_MESSAGE])
             values = values[VALUES_PER_MESSAGE:]
-        await self._send(values, cursor=cursor_text(self._hub.timeline, as_of_ms, places), as_of_ms=as_of_ms)
+        await self._send(values, cursor=cursor, as_of_ms=as_of_ms)
 
     async def _send(
         self, values: Sequence[Any], *, snapshot: bool = False, cursor: str = "", as_of_ms: int = 0
