@@ -132,5 +132,5 @@ def gate_words(stock: Stock) -> list[str]:
     if stock.receipt_disposition == "QUALITY_HOLD":
         words.append("receipts on hold")
     if stock.recalled_lot_ids:
-        words.append(f"{len(stock.recalled_lot_ids)} lots recalled")
+        words.append(f"lots recalled: {len(stock.recalled_lot_ids)}")
     return words
