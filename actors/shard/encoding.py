@@ -52,6 +52,9 @@ _pack_row: Callable[[Any], bytes] = msgpack.Packer(
 ).pack  # of one thread: as many rows leave as events come
 
 
+_make: Callable[[type[EntryRow], tuple[Any, ...]], EntryRow] = tuple.__new__  # without its own slow constructor
+
+
 def unpack(payload: bytes) -> Any:
     """The inverse of ``pack``; sequences come back as lists."""
     return msgpack.unpackb(payload, raw=False, strict_map_key=False)
@@ -302,7 +305,7 @@ def read_reservation_row(row: EntryRow) -> Reservation:
 
 def entry_row(entry: Entry) -> EntryRow:
     """The row of a dedupe entry."""
-    return EntryRow(entry.key, entry.shard, "", _pack_row(encode_entry(entry)), entry.time_ms)
+    return _make(EntryRow, (entry.key, entry.shard, "", _pack_row(encode_entry(entry)), entry.time_ms))
 
 
 def read_entry_row(row: EntryRow) -> Entry:

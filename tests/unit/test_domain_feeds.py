@@ -164,6 +164,17 @@ class TestWaiting:
         assert (told.outcome, world.on_hand("A")) == ("APPLIED", 8)
         assert world.engine.books.waiting == {}
 
+    def test_what_may_be_decided_when_the_host_dies_is_decided_by_its_successor(self, world):
+        count(world, "A", 8, sequence=3)
+        for sequence in (1, 2):
+            world.receive("A", 1, sequence=sequence)
+        wakeup_ms = world.engine.wakeup_ms()
+        assert wakeup_ms is not None
+        assert wakeup_ms <= world.now_ms
+        world.restart()
+        assert world.on_hand("A") == 8
+        world.check_replay()
+
     def test_facts_that_commute_do_not_wait(self, world):
         assert world.receive("A", 10, sequence=5).outcome == "APPLIED"
         assert world.ats("A") == 10
