@@ -15,6 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from gateway.cli.showing import plain, when
 from gateway.http import HttpServer, text
 from stockade.client import reading
+from stockade.client.change_feed import WatchCourse
+from stockade.client.change_results import changed, consumer
 from stockade.client.errors import StockadeError, from_call_error
 from tests.fuzz import nasty, requests
 from tests.fuzz.registry import Random, target
@@ -31,7 +33,11 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "BatchReserveStock": lambda response: [reading.batch_result(one, response.timeline) for one in response.results],
     "GetReservation": lambda response: reading.reservation(response.reservation),
     "ListReservations": lambda response: [reading.reservation(one) for one in response.reservations],
-    "GetAvailability": lambda response: reading.availability(response.availability),
+    "GetAvailability": reading.fresh_availability,
+    "WatchAvailability": lambda response: [WatchCourse(warehouse_id="main").take(response)],
+    "ReadChanges": lambda response: [changed(one) for one in response.changes],
+    "AcknowledgeChanges": lambda response: consumer(response.consumer),
+    "ListConsumers": lambda response: [consumer(one) for one in response.consumers],
     "BatchGetAvailability": lambda response: [reading.availability(one) for one in response.availabilities],
     "GetStock": lambda response: reading.stock(response.stock),
     "ListStock": lambda response: [reading.stock(one) for one in response.stocks],

@@ -143,7 +143,7 @@ class ChangeCourse(Course[ChangeBatch]):
             return None
         self.cursor = message.cursor or self.cursor
         resynced, self._resynced = self._resynced, ""
-        as_of_ms = message.as_of_time.ToMilliseconds() if message.HasField("as_of_time") else 0
+        as_of_ms = reading.time_ms(message.as_of_time)
         return ChangeBatch(message.changes, message.cursor, message.delivery_id, as_of_ms, message.snapshot, resynced)
 
 
@@ -184,7 +184,7 @@ class WatchCourse(Course[WatchUpdate]):
         return WatchUpdate(
             [reading.availability(one) for one in message.availabilities],
             message.cursor,
-            message.as_of_time.ToMilliseconds() if message.HasField("as_of_time") else 0,
+            reading.time_ms(message.as_of_time),
             message.snapshot,
         )
 

@@ -175,7 +175,7 @@ def consumer(message: pb.Consumer) -> Consumer:
         message.lag_events,
         message.lag_ms,
         message.lagging,
-        message.acknowledge_time.ToMilliseconds() if message.HasField("acknowledge_time") else 0,
+        reading.time_ms(message.acknowledge_time),
         message.last_error,
         message.rejected_count,
         message.connected_streams,

@@ -165,7 +165,7 @@ def batch_result(message: Any, timeline: str) -> BatchResult:
 
 def fresh_availability(response: Any) -> Availability:
     """GetAvailabilityResponse: as of when it was true."""
-    as_of_ms = response.as_of_time.ToMilliseconds() if response.HasField("as_of_time") else 0
+    as_of_ms = time_ms(response.as_of_time)
     return replace(availability(response.availability), as_of_ms=as_of_ms)
 
 
@@ -222,7 +222,7 @@ def transfer(message: Any) -> Transfer:
         message.in_transit_quantity,
         message.lost_quantity,
         message.exception_id,
-        message.last_time.ToMilliseconds(),
+        time_ms(message.last_time),
     )
 
 
