@@ -56,9 +56,9 @@ STREAM_BATCHES_MAX = 4  # under way to the hosts; half as many while little has 
 RECONCILIATION_CHUNK_LINES_MAX = 1_000  # a message of some 60 KB
 RECONCILIATION_LINES_PER_ITEM = 64  # half a millisecond of a shard: claims wait no longer behind one
 RECONCILIATION_LINES_UNDER_WAY_MAX = (
-    128  # of one list: a millisecond of the gateway's loop; the next go when these are answered,
+    64  # of one list: under a millisecond of gateway and of host; the next go when these
 )
-RECONCILIATION_REST_SHARE = 1.0  # and after a rest of as long: claims have at least half of every processor
+RECONCILIATION_REST_SHARE = 1.0  # are answered, after a rest of as long: claims have half of every processor at least
 RECONCILIATION_LINES_MAX = 5_000_000  # of one list: 128 MB of hashes
 RECONCILIATION_RETRY_MS = 100  # between two tries of lines that a shard did not take for now,
 RECONCILIATION_PATIENCE_MS = 60_000  # and so long: an owner's restart takes seconds

@@ -19,10 +19,10 @@ class Suspects:
     """By stock key, for the feed that a count belongs to (``stream_key`` "": to none)."""
 
     def __init__(self, books: Books, shard: ShardState, stream_key: str, place: Place | None) -> None:
+        self._books = books
+        self._shard = shard
         self._stream_key = stream_key
         self._place = place
-        self._feed_shard = _feed_shard(books, stream_key) if stream_key else None
-        self._shards = [shard, *(each for each in books.shards.values() if each.feeds and each is not shard)]
         self._waiting: dict[str, list[str]] | None = None
         self._rejected: dict[str, list[str]] | None = None
         self._holes: list[str] | None = None
@@ -31,7 +31,7 @@ class Suspects:
         """Events of that stock key that wait in the feed."""
         if self._waiting is None:
             self._waiting = {}
-            shard = self._feed_shard
+            shard = _feed_shard(self._books, self._stream_key)
             for one in shard.deferred.values() if shard is not None else ():
                 if one.feed_key == self._stream_key:
                     text = f"event {one.body[2]!r} waits for sequence {one.place}"
@@ -42,7 +42,8 @@ class Suspects:
         """Rejected events of that stock key, and holes in the feed at or below the place."""
         if self._rejected is None:
             self._rejected = {}
-            for shard in self._shards:
+            feed_shards = [each for each in self._books.shards.values() if each.feeds and each is not self._shard]
+            for shard in (self._shard, *feed_shards):
                 for exception in shard.exceptions.values():
                     fields = exception.fields
                     if fields[0] == ExceptionKind.EVENT_REJECTED and exception.state == ExceptionState.OPEN:
@@ -62,7 +63,8 @@ class Suspects:
             return []
         source_id, stream_id = split_feed_key(self._stream_key)
         name = f"{source_id}/{stream_id}" if stream_id else source_id
-        feed: Feed | None = self._feed_shard.feeds.get(self._stream_key) if self._feed_shard is not None else None
+        shard = _feed_shard(self._books, self._stream_key)
+        feed: Feed | None = shard.feeds.get(self._stream_key) if shard is not None else None
         if feed is None:
             return [f"feed {name} never told anything"]
         if feed.sequences.watermark >= place.sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,11 +84,12 @@ class ReconciliationService:
                 raise invalid([Violation("header", "only the first message may be a header")])
             messages = getattr(message.chunk, field)
             self._check_chunk(message.chunk, field, len(messages))
+            lines: list[Line] = []
             for start in range(0, len(messages), RECONCILIATION_LINES_UNDER_WAY_MAX):
-                some = messages[
-                    start : start + RECONCILIATION_LINES_UNDER_WAY_MAX
-                ]  # no more at once: others wait meanwhile
-                await run.compare(self._read_lines(some, index + start, wanted, run))
+                some = messages[start : start + RECONCILIATION_LINES_UNDER_WAY_MAX]
+                lines += self._read_lines(some, index + start, wanted, run)
+                await asyncio.sleep(0)  # no more at once: others wait meanwhile
+            await run.compare(lines)
             index += len(messages)
         if message.end.line_count != index:
             said = f"says {message.end.line_count:,} lines; {index:,} came"
