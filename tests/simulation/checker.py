@@ -121,6 +121,14 @@ class Judge:
         if effect is not None and self._views and effect.verb not in OPERATOR_VERBS:
             self._look(step)
 
+    def _transfers_closed(self, effect: Effect) -> None:
+        """Those that were closed long ago are let go of before anything new is noted, perhaps under the same name."""
+        for key, transfer_id, line in effect.transfers_forgotten:
+            stock = self.model.stock.get(key)
+            transfer = stock.transfers.get((transfer_id, line)) if stock is not None else None
+            if stock is not None and transfer is not None and transfer.last and not transfer.lost:
+                del stock.transfers[(transfer_id, line)]
+
     def _history_forgotten(self, effect: Effect) -> None:
         for key, before_ms in effect.history_forgotten:
             stock, bound = self.model.stock[key], model_counts.FACTS_MAX
@@ -128,8 +136,7 @@ class Judge:
                 self._add("history", f"what happened since {before_ms} on {key} was forgotten at {places(effect)}")
             model_counts.forget(stock, before_ms)
         for key, transfer_id, line in effect.transfers_forgotten:
-            transfer = self.model.stock[key].transfers.pop((transfer_id, line), None)
-            if transfer is not None and (transfer.lost or not transfer.last):
+            if (transfer_id, line) in self.model.stock[key].transfers:
                 self._add("history", f"transfer {transfer_id} to {key} is open and was forgotten at {places(effect)}")
 
     # --- effects ------------------------------------------------------------------------------------------------------------
@@ -154,6 +161,7 @@ class Judge:
             self._lost_track = True  # already told: nobody asked for it
             return
         self._check_due(asked, effect.time_ms)
+        self._transfers_closed(effect)
         outcome = self.model.call(
             asked.verb,
             asked.arguments,
@@ -185,6 +193,7 @@ class Judge:
 
     def _settled(self, step: Step, effect: Effect) -> None:
         """An event that waited was decided, for nobody in particular."""
+        self._transfers_closed(effect)
         outcome = model_feeds.settle(self.model, effect.identity, effect.time_ms)
         if outcome.status != OK:
             self._add("waiting", f"{effect.identity} was decided at {places(effect)}: {outcome.answer['error']}")

@@ -33,9 +33,9 @@ def test_an_acknowledged_change_is_one_effect_of_the_journal_at_its_own_position
 
     assert len(effects) == len(changes)
     for operation in changes:
-        homes = [effect for effect in effects if effect.home == operation.home]
-        ends = [effect.spans[effect.home].last for effect in homes]
-        assert operation.positions[operation.home].sequence in ends, operation.about
+        place = operation.positions[operation.home]
+        told_at = [effect.told_at for effect in effects]
+        assert told_at.count((operation.home, place.epoch, place.sequence)) == 1, operation.about
 
 
 def test_an_order_over_several_shards_is_one_effect():
