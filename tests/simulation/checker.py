@@ -53,6 +53,7 @@ class Judge:
     def __init__(self, history: History, settings: Settings) -> None:
         self._history = history
         self.model = Model(settings)
+        self.model.shards = history.journal.shards
         self.violations: list[Violation] = []
         self._takeovers = [effect for effect in history.journal.effects if effect.kind == "owned"]
         self._exceptions: dict[str, str] = {}  # the model's exception → the service's

@@ -196,6 +196,7 @@ class JournalFacts:
     # What the events add up to: [granted, fulfilled, released, expired, picked] of claims in memory; units on hand.
     claims: dict[tuple[Key, str, str], list[int]] = field(default_factory=dict)  # (key, reservation id, line id)
     on_hand: dict[tuple[Key, str], int] = field(default_factory=dict)  # (key, disposition)
+    shards: dict[Key, int] = field(default_factory=dict)  # where each stock key is
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from tests.simulation.history import Effect, JournalFacts, Key, Span
 RECORDS_PER_READ = 1_000
 
 SHARD_OWNED = 1
+STOCK_KEY_REGISTERED = 10
 ON_HAND_CHANGED = 12
 HISTORY_FORGOTTEN = 15
 CLAIM_GRANTED, CLAIM_CONFIRMED, CLAIM_RELEASED, CLAIM_EXPIRED, CLAIM_FULFILLED, CLAIM_PICKED = range(20, 26)
@@ -110,6 +111,8 @@ class FactsReader:
             for event in events:
                 if event[0] in ADDED_UP:
                     self._add_up(event)
+                elif event[0] == STOCK_KEY_REGISTERED:
+                    self._facts.shards[plain_key(event[1])] = shard
             self._group(record, cause, events, Span(record.epoch, sequence, sequence + len(events) - 1))
             sequence += len(events)
         facts.last_sequences[shard] = sequence - 1

@@ -39,6 +39,7 @@ class Model:
         self.spent: dict[tuple[Any, ...], Spent] = {}
         self.other_content: dict[tuple[Any, ...], list[Spent]] = {}  # event ids told again with other content
         self.owned: dict[int, tuple[int, int]] = {}  # shard → (owned since, grace until)
+        self.shards: dict[Key, int] = {}  # where stock keys are, where the caller told it
         self.homes: dict[str, int] = {}  # reservation id → shard, where the caller told it
         self.feeds: dict[tuple[str, str], model_feeds.Feed] = {}  # (source, stream) → what came of it
         self.exceptions = 0
@@ -132,6 +133,8 @@ class Model:
                 if same_content(other, verb, arguments, digest):
                     return Outcome("ok", other.answer, replayed=True)
             outcome = model_warehouse.reject(self, "EVENT_ID_REUSED", shard)
+            if not outcome.changed:
+                return outcome
             feed = model_feeds.feed_of(self, arguments)
             feed.receive(arguments["source_sequence"])
             model_feeds.count(feed, outcome)
@@ -246,6 +249,10 @@ class Model:
             stock.shortage_exception = ""
             self.exceptions_open[stock.shard] -= 1
 
+    def new_stock(self, key: Key, shard: int = 0) -> Stock:
+        """A stock key that nobody knew. ``shard``: where it is, unless that was told before."""
+        return Stock(key, self.shards.get(key, shard))
+
     def new_exception(self, shard: int) -> str:
         """Somebody must look."""
         self.exceptions_open[shard] = self.exceptions_open.get(shard, 0) + 1
@@ -341,7 +348,7 @@ Policy = Callable[[Model, Mapping[str, Any], int], Outcome]
 
 def _register(model: Model, arguments: Mapping[str, Any], shard: int) -> Outcome:
     key = arguments["key"]
-    stock = model.stock.setdefault(key, Stock(key, shard))
+    stock = model.stock.setdefault(key, model.new_stock(key, shard))
     return _set(stock, arguments)
 
 

@@ -44,6 +44,13 @@ class Feed:
             self.received.add(sequence)
             self._move()
 
+    def with_one_more(self, sequence: int) -> int:
+        """Up to where it were whole if that came."""
+        whole_to = self.whole_to
+        while whole_to + 1 in self.received or whole_to + 1 == sequence:
+            whole_to += 1
+        return whole_to
+
     def close(self, up_to: int) -> None:
         """What is missing up to there is lost."""
         self.whole_to = max(self.whole_to, up_to)
@@ -78,8 +85,7 @@ def ingest(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     if reason:
         return _received(feed, event, model_warehouse.reject(model, reason, shard))
     place = model_warehouse.awaited(event)
-    feed.receive(sequence)
-    if place > feed.whole_to:
+    if place > feed.with_one_more(sequence):
         identity = ("event", event["source_id"], event["event_id"])
         feed.waiting[identity] = Waiting(place, now_ms + model.settings.deferral_ms_max, event, shard)
         return _received(feed, event, told("DEFERRED"))
@@ -99,8 +105,10 @@ def _without_order(model: Model, event: Mapping[str, Any], now_ms: int, shard: i
 
 
 def _received(feed: Feed, event: Mapping[str, Any], outcome: Outcome) -> Outcome:
-    feed.receive(event["source_sequence"])
-    return count(feed, outcome)
+    if outcome.changed:
+        feed.receive(event["source_sequence"])
+        count(feed, outcome)
+    return outcome
 
 
 def count(feed: Feed, outcome: Outcome) -> Outcome:
@@ -124,12 +132,12 @@ def settle(model: Model, identity: Identity, now_ms: int) -> Outcome:
         reason = "" if model.settings.feeds else waiting.event["reject_reason"]
         decide = model_warehouse.decide
         outcome = (
-            model_warehouse.reject(model, reason, waiting.shard)
+            model_warehouse.reject(model, reason, waiting.shard, waited=True)
             if reason
-            else decide(model, waiting.event, now_ms, waiting.shard)
+            else decide(model, waiting.event, now_ms, waiting.shard, waited=True)
         )
     elif now_ms >= waiting.until_ms:
-        outcome = model_warehouse.reject(model, "DEFERRED_TOO_LONG", waiting.shard)
+        outcome = model_warehouse.reject(model, "DEFERRED_TOO_LONG", waiting.shard, waited=True)
     else:
         return failed(f"its place is {waiting.place}, the stream is whole up to {feed.whole_to}")
     del feed.waiting[identity]

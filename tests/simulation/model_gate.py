@@ -82,7 +82,7 @@ def dispatched(model: Model, event: Mapping[str, Any]) -> str:
     if target is None:
         if not model.settings.catalog_open:
             return model.new_exception(origin.shard)
-        target = model.stock[key] = Stock(key)
+        target = model.stock[key] = model.new_stock(key)
     transfer = target.transfers.setdefault((details["transfer_id"], details["transfer_line"]), Transfer())
     transfer.dispatched += details["quantity"]
     _watch(model, target, details)

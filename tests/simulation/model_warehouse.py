@@ -39,13 +39,14 @@ INTO = frozenset(("RECEIPT", "TRANSFER_RECEIPT", "CUSTOMER_RETURN"))
 OUT_OF = frozenset(("TRANSFER_DISPATCH",))
 
 
-def reject(model: Model, reason: str, shard: int) -> Outcome:
-    """It cannot be understood: somebody must look, unless too many things wait for that already."""
-    room = model.exceptions_open.get(shard, 0) < model.settings.exceptions_open_max
-    return told("REJECTED", 0, model.new_exception(shard) if room else "", reason)
+def reject(model: Model, reason: str, shard: int, *, waited: bool = False) -> Outcome:
+    """It cannot be understood: somebody must look. When too many things wait for that already its sender keeps it."""
+    if model.exceptions_open.get(shard, 0) >= model.settings.exceptions_open_max and not waited:
+        return failed("OVERLOADED")
+    return told("REJECTED", 0, model.new_exception(shard), reason)
 
 
-def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> Outcome:
+def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int, *, waited: bool = False) -> Outcome:
     """A warehouse fact whose time has come."""
     key, fact, details = event["key"], event["fact"], event["details"]
     reason = ""
@@ -60,9 +61,9 @@ def decide(model: Model, event: Mapping[str, Any], now_ms: int, shard: int) -> O
     if not reason and stock is not None and not _fits(stock, details):
         reason = "QUANTITY_OUT_OF_RANGE"
     if reason:
-        return reject(model, reason, shard)
+        return reject(model, reason, shard, waited=waited)
     if stock is None:
-        stock = model.stock[key] = Stock(key, shard)
+        stock = model.stock[key] = model.new_stock(key, shard)
     exception = ""
     held = model_gate.held_back(model, stock, event)
     if held[0]:
