@@ -9,7 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = Path(__file__).with_name("bugs.toml")
-COPIED = ("actors", "gateway", "protos", "tests", "pyproject.toml")
+COPIED = (
+    "actors",
+    "bench",
+    "deploy",
+    "docs",
+    "gateway",
+    "protos",
+    "tests",
+    "pyproject.toml",
+)  # docs and deploy: tests read them
 NOT_COPIED = ("planted", "test_planted*", "test_tidy.py", "e2e", ".hypothesis")
 
 
