@@ -152,14 +152,20 @@ REASONS: dict[int, tuple[ExceptionPriority, str, str]] = {
 }
 
 
+_BY_REASON = {
+    (int(ExceptionKind.EVENT_REJECTED), int(reason)): Meaning(priority, team, text, EVENT_ACTIONS)
+    for reason, (priority, team, text) in REASONS.items()
+}
+_UNKNOWN = Meaning(NORMAL, INTEGRATION, "", (DISCARD,))
+
+
 def meaning_of(rules: Rules, kind: int, reject_reason: int) -> Meaning:
     """What is shown of an exception of that kind; the team as the settings name it."""
-    meaning = KINDS.get(kind) or Meaning(NORMAL, INTEGRATION, "", (DISCARD,))
-    if kind == ExceptionKind.EVENT_REJECTED and reject_reason in REASONS:
-        priority, team, text = REASONS[reject_reason]
-        meaning = Meaning(priority, team, text, meaning.actions)
-    team = rules.exception_teams.get(kind_name(kind)) or meaning.team
-    return meaning._replace(team=team)
+    meaning = _BY_REASON.get((kind, reject_reason)) or KINDS.get(kind) or _UNKNOWN
+    if not rules.exception_teams:
+        return meaning
+    team = rules.exception_teams.get(kind_name(kind))
+    return meaning._replace(team=team) if team else meaning
 
 
 def kind_name(kind: int) -> str:

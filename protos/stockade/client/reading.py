@@ -310,7 +310,7 @@ def stock_exception(message: Any) -> StockException:
         message.owning_team,
         message.suggested_action,
         tuple(ACTIONS.get(action, str(action)) for action in message.actions),
-        json_format.MessageToDict(message.event, preserving_proto_field_name=True) if message.HasField("event") else {},
+        _event(message.event) if message.HasField("event") else {},
         message.cause.verb,
         message.cause.principal,
         message.cause.correlation_id,
@@ -328,6 +328,18 @@ def stock_exception(message: Any) -> StockException:
             for one in message.handlings
         ),
     )
+
+
+def _event(message: Any) -> dict[str, Any]:
+    """A WarehouseEvent in protobuf's JSON; without the times that no calendar has."""
+    try:
+        return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except (json_format.Error, ValueError):
+        told = type(message)()
+        told.CopyFrom(message)
+        told.ClearField("occur_time")
+        told.ClearField("lot_expire_time")
+        return json_format.MessageToDict(told, preserving_proto_field_name=True)
 
 
 def _rejection(number: int) -> str:
