@@ -74,7 +74,7 @@ class ExceptionRequests:
         if not note.strip():
             findings.add("note", "is required: why is it resolved so?")
         findings.optional_id("resolver", resolver)
-        if not resolver and not cause[0]:
+        if not resolver and not (cause and cause[0]):
             findings.add("resolver", "is required where no credential says who it is")
         corrects = request.action == pb.RESOLVE_ACTION_CORRECT_AND_RETRY
         if request.HasField("corrected_event") != corrects:
