@@ -173,6 +173,7 @@ RULES = {
     "transfer": "a transfer's sums only grow, and units are lost exactly when an exception says how many",
     "exception": "an exception is opened, changed, ended (healed or resolved) and retired once each, in this order",
     "shortage": "promised units are missing exactly when an open exception says by how much",
+    "consumer": "a consumer is first seen once; its place in the feed belongs to one timeline and only moves on",
     "reconciliation": "a list is begun and ended once, and a difference did what it says: booked, or not sold any more",
     "snapshot": "a snapshot is what the records up to it make",
 }

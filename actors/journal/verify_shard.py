@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
+from actors.journal.verify_consumers import ConsumerRules
 from actors.journal.verify_format import EVENTS, OWNED, TAKEOVER, WAREHOUSE_EVENT, WITHOUT_ID
 from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
-from actors.journal.verify_reconciliation import ReconciliationRules
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
@@ -31,7 +31,7 @@ TAGS = (
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-class ShardWalk(ReconciliationRules):
+class ShardWalk(ConsumerRules):
     """One shard, record after record. ``placed``: from a snapshot, at which sequence each of its entities stands."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger, whole_from_ms: int = 0) -> None:
@@ -84,6 +84,10 @@ class ShardWalk(ReconciliationRules):
             71: self.transfer_received,
             72: self.transfer_alarmed,
             73: self.transfer_forgotten,
+            80: self.consumer_started,
+            81: self.changes_acknowledged,
+            82: self.consumer_lag_set,
+            83: self.consumer_forgotten,
             90: self.reconciliation_requested,
             91: self.reconciliation_alerted,
             92: self.reconciliation_begun,
@@ -92,7 +96,7 @@ class ShardWalk(ReconciliationRules):
             95: self.finding_made,
             96: self.finding_resolved,
             97: self.finding_forgotten,
-            **dict.fromkeys((14, 15, 68, *range(80, 84)), self._read_only),
+            **dict.fromkeys((14, 15, 68), self._read_only),
         }
 
     # --- records ------------------------------------------------------------------------------------------------------

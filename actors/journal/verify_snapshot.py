@@ -15,6 +15,7 @@ import msgpack
 
 from actors.journal.codec import ARRAY_LENGTH_MAX, no_map
 from actors.journal.port import JournalDamaged, SnapshotSlice
+from actors.journal.verify_consumers import describe_reader, read_reader
 from actors.journal.verify_feeds import Feed, Waiting
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
@@ -24,7 +25,7 @@ from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock, Transfer
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
-RECONCILIATION, FINDING = 10, 11
+CONSUMER, RECONCILIATION, FINDING = 9, 10, 11
 TRANSFERS_AT = 11  # of a stock key's fields; a snapshot of an older version has none
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
@@ -117,6 +118,8 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         waiting = walk.waiting[key] = Waiting(*fields[1:4])
         if waiting.feed_key in walk.feeds:
             walk.feeds[waiting.feed_key].waiting[key] = waiting.place
+    elif tag == CONSUMER:
+        walk.readers[key] = read_reader(fields)
     elif tag == RECONCILIATION:
         walk.runs[key] = read_run(fields)
     elif tag == FINDING:
@@ -315,6 +318,7 @@ READERS: dict[int, Callable[[Any], Any]] = {
     EXCEPTION: _exception,
     FEED: _feed,
     DEFERRED: lambda fields: Waiting(*fields[1:4]),
+    CONSUMER: read_reader,
     RECONCILIATION: read_run,
     FINDING: read_finding,
 }
@@ -327,6 +331,7 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     EXCEPTION: lambda walk, key: walk.exceptions.get(key),
     FEED: lambda walk, key: walk.feeds.get(key),
     DEFERRED: lambda walk, key: walk.waiting.get(key),
+    CONSUMER: lambda walk, key: walk.readers.get(key),
     RECONCILIATION: lambda walk, key: walk.runs.get(key),
     FINDING: lambda walk, key: walk.findings.get(key),
 }
@@ -338,6 +343,7 @@ DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     ENTRY: lambda key: {"id": key},
     EXCEPTION: _of_exception,
     FEED: _of_feed,
+    CONSUMER: describe_reader,
     RECONCILIATION: describe_run,
     FINDING: describe_finding,
     DEFERRED: lambda one: {"stream": one.feed_key, "place": one.place, "until": one.until_ms},
