@@ -316,7 +316,11 @@ class Orders:
         source = draw.choice(("wms", "wms", "robots"))
         sequence = 0
         if draw.random() < 0.5:
-            sequence = memory.sequences[source] = memory.sequences.get(source, 0) + 1
+            last = memory.sequences.get(source, 0)
+            if last and draw.random() < 0.02:
+                sequence = draw.randint(1, last)  # a number that another event has
+            else:
+                sequence = memory.sequences[source] = last + 1
         occur_ms = self.wall_ms() - draw.choice((0, 10, 5_000))
         content = digest_of(fact, key, details, document_line)
         event = [source, "s1" if sequence else "", self.id("e"), sequence, occur_ms, key, content, fact, details, "D1"]
