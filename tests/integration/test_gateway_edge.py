@@ -26,6 +26,7 @@ from gateway.server import start_gateway
 from gateway.servicers.constant import ConstantReservationService
 from stockade.v1 import admin_service_pb2 as admin_pb
 from stockade.v1 import availability_service_pb2 as availability_pb
+from stockade.v1 import exception_service_pb2 as exception_pb
 from stockade.v1 import reservation_service_pb2 as pb
 from stockade.v1 import stock_service_pb2 as stock_pb
 from stockade.v1 import warehouse_event_service_pb2 as event_pb
@@ -442,6 +443,10 @@ async def test_each_role_does_its_own_work_only():
         assert edi.what == ("PERMISSION_DENIED", "PERMISSION_DENIED", "not_done")
         stock = stock_pb.ListStockRequest()
         assert (await here.failure(stock, authorization="Bearer shop-token")).code == "PERMISSION_DENIED"
+        discard = exception_pb.ResolveExceptionRequest(request_id="r", exception_id="x-tl-1-1", note="no")
+        for asked in (exception_pb.ListExceptionsRequest(), exception_pb.GetExceptionRequest(), discard):
+            for token in ("shop-token", "wms-token"):
+                assert (await here.failure(asked, authorization=f"Bearer {token}")).code == "PERMISSION_DENIED"
         assert (await here.failure(reserve(), authorization="Bearer wms-token")).code == "PERMISSION_DENIED"
         assert (
             await here.call(reserve(channel_id="edi"), authorization="Bearer op-token")
