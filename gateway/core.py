@@ -46,7 +46,7 @@ NOT_DONE = "not_done"
 UNKNOWN = "unknown"
 
 WHEEL_MS = 50  # deadlines are kept in buckets of this width: a call ends at most so much late
-MEASURED_FROM_BYTES = 128 * 1024  # calls above this are measured item by item when they are put into frames
+MEASURED_FROM_BYTES = 400 * 1024  # calls above this are measured item by item when they are put into frames
 
 _TRY_AGAIN = frozenset({int(ErrorReason.WRONG_OWNER), int(ErrorReason.SHARD_UNAVAILABLE)})
 # A host that answers one of these to a second copy says nothing about what became of the first.

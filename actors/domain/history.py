@@ -53,12 +53,13 @@ class Moved(NamedTuple):
 class History:
     """``from_ms``: facts that occurred before it may be forgotten. ``markers``: by disposition, the newest count of each stream."""
 
-    __slots__ = ("facts", "from_ms", "markers", "promises", "streams", "words_to_check")
+    __slots__ = ("facts", "from_ms", "markers", "names", "promises", "streams", "words_to_check")
 
     def __init__(self) -> None:
         self.facts = array("q")
         self.streams: dict[str, int] = {}
-        self.promises: dict[str, int] = {"": 0}
+        self.promises: dict[str, int] = {"": 0}  # name → number; 0 is no promise
+        self.names = [""]  # number → name: a promise that gets another name keeps its number
         self.from_ms = 0
         self.markers: dict[int, dict[str, Marker]] = {}
         self.words_to_check = (
@@ -82,7 +83,7 @@ class History:
         stream = self.streams.get(stream_key)
         if stream is None:
             stream = self.streams[stream_key] = len(self.streams)
-        name = self.promises.setdefault(promise, len(self.promises)) if promise else 0
+        name = self._number_of(promise) if promise else 0
         self.facts.extend((occur_time_ms, sequence, on_hand_delta, picked_delta, stream << 8 | disposition, name))
 
     def moved_after(self, place: Place) -> Moved:
@@ -106,7 +107,7 @@ class History:
                 picked[facts[at + 5]] = picked.get(facts[at + 5], 0) + facts[at + 3]
         if not picked:
             return Moved(on_hand, {})
-        names = list(self.promises)
+        names = self.names
         return Moved(on_hand, {names[name]: units for name, units in picked.items()})
 
     def facts_after(self, place: Place, disposition: int) -> list[tuple[int, int, int, int]]:
@@ -126,7 +127,7 @@ class History:
 
     def picked_by_promise(self) -> dict[str, int]:
         """The sum of what is remembered of each promise's picked units."""
-        names = list(self.promises)
+        names = self.names
         picked: dict[str, int] = {}
         for at in range(0, len(self.facts), WORDS):
             if self.facts[at + 3]:
@@ -153,15 +154,15 @@ class History:
     def forget(self, before_ms: int) -> None:
         """Let go of facts that occurred before that, and of names that nothing refers to any more. Counts stay."""
         self.from_ms = max(self.from_ms, before_ms)
-        facts, streams, promises = self.facts, list(self.streams), list(self.promises)
+        facts, streams, promises = self.facts, list(self.streams), self.names
         kept = array("q")
-        self.streams, self.promises = {}, {"": 0}
+        self.streams, self.promises, self.names = {}, {"": 0}, [""]
         for at in range(0, len(facts), WORDS):
             if facts[at] < before_ms:
                 continue
             where, name = facts[at + 4], facts[at + 5]
             stream = self.streams.setdefault(streams[where >> 8], len(self.streams))
-            promise = self.promises.setdefault(promises[name], len(self.promises)) if name else 0
+            promise = self._number_of(promises[name]) if name else 0
             kept.extend((*facts[at : at + 4], stream << 8 | where & 255, promise))
         self.facts = kept
         self.words_to_check = WORDS * max(FACTS_BEFORE_FORGETTING, 2 * len(self))
@@ -173,11 +174,20 @@ class History:
             return
         known = self.promises.get(other)
         if known is None:
-            self.promises = {other if one == promise else one: number for one, number in self.promises.items()}
+            del self.promises[promise]
+            self.promises[other] = name
+            self.names[name] = other
             return
         for at in range(5, len(self.facts), WORDS):
             if self.facts[at] == name:
                 self.facts[at] = known
+
+    def _number_of(self, promise: str) -> int:
+        number = self.promises.get(promise)
+        if number is None:
+            number = self.promises[promise] = len(self.names)
+            self.names.append(promise)
+        return number
 
     def median_time_ms(self) -> int:
         """Half of the facts occurred before it."""
@@ -194,7 +204,7 @@ def encode_history(history: History | None) -> Sequence[Any]:
         for _, marker in sorted(streams.items())
     ]
     facts = _little_endian(history.facts).tobytes()
-    return (history.from_ms, list(history.streams), list(history.promises), facts, markers)
+    return (history.from_ms, list(history.streams), list(history.names), facts, markers)
 
 
 def decode_history(fields: Sequence[Any]) -> History | None:
@@ -204,6 +214,7 @@ def decode_history(fields: Sequence[Any]) -> History | None:
     history = History()
     history.from_ms, streams, promises, facts, markers = fields
     history.streams = {key: number for number, key in enumerate(streams)}
+    history.names = list(promises)
     history.promises = {promise: number for number, promise in enumerate(promises)}
     words = array("q")
     words.frombytes(facts)
