@@ -164,9 +164,8 @@ class HostChanges:
             if sequence == FROM_NOW:
                 poll.cursor[shard] = rings[shard].upto
         if any(sequence > rings[shard].upto for shard, sequence in poll.cursor.items()):
-            log.error("a reader of changes is ahead of this journal: was an old copy of it put back?")
-            self._settle(poll)
-            poll.batch.answer(poll.index, ok([RESYNC_AHEAD, self._engine.timeline, 0, 0, False, [], []]))
+            # Behind a turn's gate: a former owner, whom somebody else has long overtaken, ends there instead of saying so.
+            self._shell.tell_with_next_turn(poll.batch, poll.index, lambda: lambda: self._ahead(poll))
             return
         behind = [
             (shard, sequence, rings[shard].floor)
@@ -184,6 +183,11 @@ class HostChanges:
         else:
             self._waiting[poll] = None
             poll.timer = self._loop.call_later(wait_ms / 1000, self._waited, poll)
+
+    def _ahead(self, poll: Poll) -> Reply:
+        log.error("a reader of changes is ahead of this journal: was an old copy of it put back?")
+        self._settle(poll)
+        return ok([RESYNC_AHEAD, self._engine.timeline, 0, 0, False, [], []])
 
     def _waited(self, poll: Poll) -> None:
         """Nothing came: the answer says how fresh that is. It is a read of every shard, so it leaves behind a turn's gate."""

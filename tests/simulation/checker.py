@@ -122,12 +122,14 @@ class Judge:
         if effect is not None and self._views and effect.verb not in OPERATOR_VERBS:
             self._look(step)
 
-    def _transfers_closed(self, effect: Effect) -> None:
-        """Those that were closed long ago are let go of before anything new is noted, perhaps under the same name."""
+    def _transfers_closed(self, effect: Effect, own: tuple[Any, Any]) -> None:
+        """Those that are over are let go of to make room for another; what it completes itself goes with it."""
         for key, transfer_id, line in effect.transfers_forgotten:
+            if (transfer_id, line) == own:
+                continue
             stock = self.model.stock.get(key)
             transfer = stock.transfers.get((transfer_id, line)) if stock is not None else None
-            if stock is not None and transfer is not None and transfer.last and not transfer.lost:
+            if stock is not None and transfer is not None and not transfer.in_transit and not transfer.exception:
                 del stock.transfers[(transfer_id, line)]
 
     def _history_forgotten(self, effect: Effect) -> None:
@@ -162,7 +164,8 @@ class Judge:
             self._lost_track = True  # already told: nobody asked for it
             return
         self._check_due(asked, effect.time_ms)
-        self._transfers_closed(effect)
+        details = asked.arguments.get("details", {})
+        self._transfers_closed(effect, (details.get("transfer_id"), details.get("transfer_line")))
         outcome = self.model.call(
             asked.verb,
             asked.arguments,
@@ -194,7 +197,6 @@ class Judge:
 
     def _settled(self, step: Step, effect: Effect) -> None:
         """An event that waited was decided, for nobody in particular."""
-        self._transfers_closed(effect)
         outcome = model_feeds.settle(self.model, effect.identity, effect.time_ms)
         if outcome.status != OK:
             self._add("waiting", f"{effect.identity} was decided at {places(effect)}: {outcome.answer['error']}")

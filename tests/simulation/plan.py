@@ -56,6 +56,7 @@ class Workload:
     frames_in_flight: int
     request_lost: float
     answer_lost: float
+    reads_changes: bool
     floor_steps: int  # how much happens on the floors of the warehouse systems
 
 
@@ -177,6 +178,7 @@ def _workload(draw: random.Random, warehouses: tuple[str, ...]) -> Workload:
         frames_in_flight=draw.choice((1, 2, 4)),
         request_lost=draw.choice((0.0, 0.0, 0.02, 0.1)),
         answer_lost=draw.choice((0.0, 0.0, 0.02, 0.2)),
+        reads_changes=draw.random() < 0.5,
         floor_steps=draw.choice((0, 0, 20, 60)),
     )
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from actors.domain.answers import OK
 from actors.domain.outcomes import Disposition, Fact, ReservationState
+from actors.domain.quantities import available_to_sell
+from tests.simulation.change_reader import ChangeReader
 from tests.simulation.cluster import Cluster
 from tests.simulation.feed_traffic import WarehouseSystems
 from tests.simulation.judging import judge
@@ -120,8 +122,13 @@ class History:
         clients = [cluster.world.spawn(client.run()) for client in self._outside.clients]
         if systems is not None:
             clients.append(cluster.world.spawn(systems.run()))
+        reader = ChangeReader(cluster) if plan.work.reads_changes else None
+        reading = cluster.world.spawn(reader.run()) if reader is not None else None
         await self._loop.until(lambda: all(task.done() for task in clients), SAFETY_S_MAX)
         nemesis.end()
+        if reader is not None and reading is not None:
+            reader.stop()
+            await self._loop.until(reading.done, HEALING_S_MAX)
         if not await self._loop.until(lambda: all(task.done() for task in clients), HEALING_S_MAX):
             problems.append("a client got no answer, though nothing fails any more")
         problems += [f"a client failed: {task.exception()!r}" for task in clients if task.done() and task.exception()]
@@ -133,7 +140,16 @@ class History:
         host = cluster.current.host
         if not await self._loop.until(lambda: cluster.current.serves and cluster.current.host.quiet, 10.0, 0.001):
             problems.append(f"the host does not come to rest: {host.state}")
+        if reader is not None and not problems:
+            problems += await self._changes_told(reader)
         return problems + list(judge(cluster, recording))
+
+    async def _changes_told(self, reader: ChangeReader) -> list[str]:
+        """Every change, and of each stock key what stands there."""
+        problems = await reader.catch_up()
+        stock = self._cluster.current.host.engine.books.stock
+        available = {key: available_to_sell(actor) for key, actor in stock.items()}
+        return problems + list(reader.judge(self._cluster.disk.whole(), available))
 
     async def _open(self) -> None:
         """Every stock key gets its first units."""
