@@ -116,6 +116,16 @@ def net_picked(actor: StockActor, promise: str) -> int:
     return net
 
 
+def shown_picked(actor: StockActor, promise: str) -> int:
+    """What of ``actor.picked`` is under one promise: a line whose parcel overtook its pick hides no other line's."""
+    shown = max(0, (actor.adrift or {}).get(promise, 0))
+    if promise[:2] == "r\x1f":
+        first = actor.claims.get(promise[2:])
+        if first is not None:
+            shown += sum(max(0, claim.picked) for claim in first.chain())
+    return shown
+
+
 def books_at(actor: StockActor, disposition: int, place: Place, *, includes_picked: bool) -> int:
     """What a count at that place should have found, by the books: on hand then, less what was picked where it left that out."""
     after = actor.history.moved_after(place) if actor.history is not None else NOTHING
@@ -128,7 +138,7 @@ def picked_at(actor: StockActor, after: Moved) -> int:
     picked = actor.picked
     for promise, units in after.picked.items():
         now = net_picked(actor, promise)
-        picked += max(0, now - units) - max(0, now)
+        picked += max(0, now - units) - shown_picked(actor, promise)
     return picked
 
 

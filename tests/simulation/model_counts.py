@@ -137,8 +137,14 @@ def picked_then(stock: Stock, count: Count) -> int:
     """Picked units when it was counted: those of now, with the nets of then for whom something changed since."""
     picked = stock.picked()
     for pile, net in nets_then(stock, count).items():
-        picked += max(0, net) - max(0, net_now(stock, pile))
+        picked += max(0, net) - shown_now(stock, pile)
     return picked
+
+
+def shown_now(stock: Stock, pile: Pile) -> int:
+    """What of the picked units is of one promise, each line's for itself."""
+    of_claims = sum(claim.picked for claim in stock.claims.get(pile[0], {}).values()) if pile and pile[0] else 0
+    return of_claims + max(0, stock.adrift.get(pile, 0))
 
 
 def too_old(stock: Stock | None, event: Mapping[str, Any], now_ms: int, history_ms: int) -> bool:

@@ -257,3 +257,22 @@ def test_a_pick_that_comes_when_the_claim_left_memory_finds_its_shipment():
     world.pick("A", 4, order)
     assert (world.stock("A").picked_adrift_quantity, world.ats("A")) == (0, 6)
     world.check_replay()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_the_lines_of_an_order_for_one_sku_do_not_hide_each_others_picks_from_a_count(in_order):
+    """One line's parcel overtook its pick while the other line stands picked; the count was before both."""
+    world = World()
+    place = {"source": "wms", "stream": "floor"}
+    world.tell(Fact.RECEIPT, "A", 10, SELLABLE, "", "", sequence=1, **place)
+    order = world.reserve(("A", 1, "0"), ("A", 3, "1"), confirm=True)
+    late = world.event(Fact.PICK, "A", 1, [order.id, "", "", "0"], sequence=2, **place)
+    if in_order:
+        world.one(late)
+    world.tell(Fact.PICK, "A", 3, [order.id, "", "", "1"], sequence=3, **place)
+    world.tell(Fact.SHIPMENT, "A", 1, "s1", [order.id, "", "", "0"], False, SELLABLE, sequence=4, **place)
+    assert world.tell(Fact.STOCK_COUNT, "A", 10, SELLABLE, 1, False, False, sequence=5, **place).outcome == "APPLIED"
+    if not in_order:
+        world.one(late)
+    assert (world.on_hand("A"), world.stock("A").picked_quantity) == (9, 3)
+    world.check_replay()
