@@ -201,7 +201,7 @@ async def test_an_explanation_has_the_events_behind_a_stock_key_newest_first():
         view = ExplanationView(*reply[2])
         assert (view.available_quantity, view.would_succeed) == (6, False)
         assert view.refusal_reason == RefusalReason.INSUFFICIENT_STOCK
-        assert ["ClaimGranted", 4, "reserve web/mine"] in [event[2:] for event in view.events[:3]]
+        assert ["ClaimGranted", 4, "reserve web/mine"] in [event[2:5] for event in view.events[:3]]
         assert [event[0] for event in view.events] == sorted((event[0] for event in view.events), reverse=True)
         assert any("source wms" in event[4] for event in view.events)
         [unknown] = await gateway.ask(item(Verb.EXPLAIN_AVAILABILITY, key_of("C"), ["web", key_of("C"), 1]))

@@ -183,21 +183,21 @@ async def test_what_a_warehouse_sends_wrong_is_rejected_on_record_and_blocks_nob
             event("no fact"),
             later_version,
             event("elsewhere", "nowhere", receipt=event_pb.Receipt(quantity=5)),
-            event("as of", stock_count=event_pb.StockCount(quantity=3, as_of_source_sequence=7)),
+            event("no place", stock_count=event_pb.StockCount(quantity=3)),
             event("also good", receipt=event_pb.Receipt(quantity=1)),
         ]
         results = {one.event_id: one for one in await shop.ingest(*sent)}
         assert [results[name].outcome for name in ("good", "also good")] == ["APPLIED", "APPLIED"]
         assert {
-            name: results[name].outcome for name in ("no fact", "a fact of a later version", "elsewhere", "as of")
+            name: results[name].outcome for name in ("no fact", "a fact of a later version", "elsewhere", "no place")
         } == {
             "no fact": "REJECTED",
             "a fact of a later version": "REJECTED",
             "elsewhere": "REJECTED",
-            "as of": "REJECTED",
+            "no place": "REJECTED",
         }
         assert results["elsewhere"].reason == "UNKNOWN_WAREHOUSE"
-        assert results["as of"].reason == "AS_OF_MISSING"
+        assert results["no place"].reason == "AS_OF_MISSING"
         assert results["no fact"].reason == results["a fact of a later version"].reason == "UNKNOWN_FACT"
         assert await shop.available("A") == 6
         (malformed,) = await shop.ingest(event("x", receipt=event_pb.Receipt(quantity=-5)))
