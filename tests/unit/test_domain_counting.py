@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -263,7 +264,7 @@ def test_a_pick_that_comes_when_the_claim_left_memory_finds_its_shipment():
 def test_the_lines_of_an_order_for_one_sku_do_not_hide_each_others_picks_from_a_count(in_order):
     """One line's parcel overtook its pick while the other line stands picked; the count was before both."""
     world = World()
-    place = {"source": "wms", "stream": "floor"}
+    place: dict[str, Any] = {"source": "wms", "stream": "floor"}
     world.tell(Fact.RECEIPT, "A", 10, SELLABLE, "", "", sequence=1, **place)
     order = world.reserve(("A", 1, "0"), ("A", 3, "1"), confirm=True)
     late = world.event(Fact.PICK, "A", 1, [order.id, "", "", "0"], sequence=2, **place)
