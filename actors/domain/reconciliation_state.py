@@ -25,6 +25,12 @@ class Counts(NamedTuple):
     quarantined: int = 0
     failed: int = 0
 
+    @property
+    def sound(self) -> bool:
+        """Whether every line ended as exactly one thing."""
+        ended = self.matches + self.timing + self.missed_event_suspected + self.genuine_drift + self.other + self.failed
+        return self.lines == ended
+
 
 class Reconciliation:
     """One run, from being asked for to its end."""

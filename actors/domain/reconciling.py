@@ -29,7 +29,7 @@ from actors.domain.reconciliation_commands import (
     ListReconciliations,
 )
 from actors.domain.reconciliation_events import ReconciliationBegun, ReconciliationEnded
-from actors.domain.reconciliation_state import Finding, Reconciliation
+from actors.domain.reconciliation_state import Counts, Finding, Reconciliation
 from actors.domain.reconciliation_views import ComparableView, finding_view, reconciliation_view
 from actors.domain.reconciliation_words import ReconciliationKind, ReconciliationState
 from actors.domain.state import ShardState, StockActor
@@ -93,6 +93,8 @@ def finish_reconciliation(turn: Turn, shard: ShardState, command: FinishReconcil
         return _not_found(command.reconciliation_id)
     if run.state != RUNNING:
         return ok(reconciliation_view(run), True)
+    if len(command.counts) > len(Counts._fields) or not Counts(*command.counts).sound:
+        return error(ErrorReason.INVALID_FIELD, "counts: the lines are not the sum of what became of them")
     if command.state == DONE:
         _heal(turn, shard, run)
     turn.emit(shard, ReconciliationEnded(run.id, command.state, command.counts, command.note))

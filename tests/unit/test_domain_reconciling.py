@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from actors.domain.answers import ERROR
 from actors.domain.commands import Verb
 from actors.domain.keys import stock_key
+from actors.domain.outcomes import ErrorReason
 from actors.domain.reconciliation_state import Counts
 from actors.domain.reconciliation_views import FindingView, LineView, ReconciliationView
 from actors.domain.reconciliation_words import (
@@ -265,6 +267,17 @@ def test_the_same_request_goes_on_and_a_done_one_stays_done(world):
     assert ReconciliationView(*desk.finish()[2]).state == ReconciliationState.DONE
     assert ReconciliationView(*desk.begin()[2]).state == ReconciliationState.DONE
     assert desk.finish()[1]
+    world.restart()
+
+
+def test_counts_that_are_not_the_sum_of_what_became_of_the_lines_end_nothing(world):
+    desk = Desk(world)
+    desk.begin()
+    for counts in ([1, 2000, 0, 0, 0, 0, 0, 0, 0], [1], [0] * 10):
+        status, reason, detail, *_ = desk.ask(Verb.FINISH_RECONCILIATION, 7, ["q1", RUN, 3, counts, ""])
+        assert (status, reason) == (ERROR, ErrorReason.INVALID_FIELD)
+        assert detail.startswith("counts: ")
+    assert ReconciliationView(*desk.finish()[2]).state == ReconciliationState.DONE
     world.restart()
 
 
