@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from bench.peers.catalog import Peer
 
 RESULTS = Path(__file__).parent / "results"
-COMMANDS = ("run", "peers", "list", "compare", "report", "check", "reconcile", "feed")
+REPORTS = Path(__file__).parent / "reports"
+COMMANDS = ("run", "peers", "goals", "list", "compare", "report", "check", "reconcile", "feed")
 PEER_SCENARIOS = ("hot", "spread", "hot-batch", "spread-batch", "hot-batch-1000")
-EXIT_FAILED, EXIT_USAGE, EXIT_INVALID, EXIT_TERMINATED = 1, 2, 3, 143
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INVALID, EXIT_TERMINATED = 0, 1, 2, 3, 143
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +44,16 @@ def parser() -> argparse.ArgumentParser:
     )
     peers.add_argument("--peers", metavar="A,B", help="some of them (default all): noop, neveroversell, asyncpg, …")
     add_run_options(peers)
+    goals = commands.add_parser("goals", help="every performance goal, measured and judged: one table")
+    goals.add_argument("--only", metavar="N,...", help="some of them")
+    goals.add_argument("--quick", action="store_true", help="shorter runs: all of them in about twenty minutes")
+    goals.add_argument("--cpus", help="processors for everything (default the first two; '' for all)")
+    goals.add_argument("--seed", type=int, default=1)
+    goals.add_argument("--output", type=Path, help="JSON (default bench/results/goals-<time>.json); a report beside it")
+    goals.add_argument("--show", type=Path, metavar="GOALS.json", help="measure nothing: show these")
+    goals.add_argument(
+        "--record", action="store_true", help="into bench/reports/ and docs/performance.md as well, to be committed"
+    )
     commands.add_parser("list", help="what scenarios and peers there are")
     compare = commands.add_parser("compare", help="two results: ratios with spread, and whether conditions differ")
     compare.add_argument("before", type=Path, metavar="A.json")
@@ -105,6 +116,7 @@ def main(arguments: list[str]) -> int:
         return {
             "run": run,
             "peers": run_with_peers,
+            "goals": goals,
             "list": show_list,
             "compare": compare,
             "report": report,
@@ -169,6 +181,33 @@ def run_with_peers(options: argparse.Namespace) -> int:
     return measure(options, scenarios, gateways=1, noop=noop, peers=peers)
 
 
+def goals(options: argparse.Namespace) -> int:
+    """The table of goals."""
+    from bench.goals.running import chosen_goals, run_goals
+    from bench.goals.showing import record_goals, show_goals, write_goals_html
+    from bench.goals.table import load_table
+
+    wanted = chosen_goals(options.only)
+    if options.show is not None:
+        table = load_table(options.show)
+    else:
+        pin(options.cpus)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+        output = options.output or RESULTS / f"goals-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        table = run_goals(wanted, quick=options.quick, seed=options.seed, output=output, say=say)
+        write_goals_html(table, output.with_suffix(".html"))
+        print(f"written to {output} and {output.with_suffix('.html').name}")
+    show_goals(table)
+    if options.record:
+        print("recorded in", ", ".join(map(str, record_goals(table, REPORTS))))
+    return EXIT_OK if table.result.agrees else EXIT_FAILED
+
+
+def say(line: str) -> None:
+    """Progress, at once."""
+    print(line, flush=True)
+
+
 def measure(
     options: argparse.Namespace,
     scenarios: list[Scenario],
@@ -201,7 +240,7 @@ def measure(
                 scenario,
                 gateways=gateways,
                 noop=noop,
-                say=lambda line: print(line, flush=True),
+                say=say,
                 seed=options.seed,
                 peers=peers,
             )

@@ -47,14 +47,22 @@ svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--so
 
 def write_html(results: Sequence[Result], path: Path) -> None:
     """One file for these results, each a part of it."""
-    body = "".join(_part(result) for result in results)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1"><title>Stockade benchmark</title><style>{STYLE}</style></head><body>'
-        f"<h1>Stockade benchmark</h1>{body}</body></html>\n"
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page("Stockade benchmark", parts_of(results)), encoding="utf-8")
+
+
+def page(title: str, body: str) -> str:
+    """A whole file around this."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width,initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
+        f"<h1>{escape(title)}</h1>{body}</body></html>\n"
+    )
+
+
+def parts_of(results: Sequence[Result]) -> str:
+    """Everything that was measured, result by result."""
+    return "".join(_part(result) for result in results)
 
 
 def _part(result: Result) -> str:
@@ -73,7 +81,8 @@ def _versions(machine: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls where it is too wide."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
@@ -104,7 +113,7 @@ def _summary(scenarios: Sequence[ScenarioResult]) -> str:
                 ]
             )
     columns = ("scenario", "a second", "min … max", "÷ no-op", "p50 ms", "p99 ms", "p99.9 ms", "refused/s", "failed")
-    return "<h2>Figures</h2>" + _table(columns, rows)
+    return "<h2>Figures</h2>" + table_html(columns, rows)
 
 
 def _peers(scenarios: Sequence[ScenarioResult]) -> str:
@@ -125,7 +134,7 @@ def _peers(scenarios: Sequence[ScenarioResult]) -> str:
             if rates:
                 rows.append((name, middle(rates), min(rates), max(rates), colour))
         parts.append(plots.bars(rows, f"{one.unit} answered yes, per second"))
-        parts.append(_table(COLUMNS, [own_row(one), *[standing.cells() for standing in found]]))
+        parts.append(table_html(COLUMNS, [own_row(one), *[standing.cells() for standing in found]]))
         parts += [
             f'<p class="bad">{escape(standing.peer.title)} is unsound: {escape("; ".join(standing.peer.proof.findings))}</p>'
             for standing in found

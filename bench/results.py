@@ -113,7 +113,9 @@ class PeerResult(BaseModel):
 
 
 class ScenarioResult(BaseModel):
-    """One scenario: its settings as run, its repetitions, the no-op's and the peers' beside them, the proof."""
+    """One scenario: its settings as run, its repetitions, the no-op's, the peers' and those of another scenario on the same
+    service (``beside``) in turn with them, the proof.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -125,6 +127,7 @@ class ScenarioResult(BaseModel):
     notes: list[str] = Field(default_factory=list)
     runs: list[Run]
     noop: list[Run] = Field(default_factory=list)
+    beside: list[Run] = Field(default_factory=list)
     peers: list[PeerResult] = Field(default_factory=list)
     proof: Proof | None = None
 

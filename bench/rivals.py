@@ -35,11 +35,13 @@ class Rival(Protocol):
 
 
 class GatewayRival:
-    """A rival that speaks Stockade's own contract. ``pids``: its processes by role, looked up before each run."""
+    """A rival that speaks Stockade's own contract. ``pids``: its processes by role, looked up before each run. ``told``: where to
+    add up, when it asks a service that others ask as well.
+    """
 
-    def __init__(self, name: str, scenario: Scenario, target: str, pids: Pids) -> None:
+    def __init__(self, name: str, scenario: Scenario, target: str, pids: Pids, told: Told | None = None) -> None:
         self.name = name
-        self.told = Told()
+        self.told = told or Told()
         self._scenario = scenario
         self._target = target
         self._pids = pids

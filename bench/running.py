@@ -253,9 +253,18 @@ def proof_findings(proof: Proof, *, units_granted: int) -> list[str]:
 
 
 def run_scenario(
-    scenario: Scenario, *, gateways: int, noop: bool, say: Say, seed: int = 1, peers: Sequence[Peer] = ()
+    scenario: Scenario,
+    *,
+    gateways: int,
+    noop: bool,
+    say: Say,
+    seed: int = 1,
+    peers: Sequence[Peer] = (),
+    beside: Scenario | None = None,
 ) -> ScenarioResult:
-    """Start a service, its rivals beside it, measure, stop them, judge what they recorded."""
+    """Start a service, its rivals beside it, measure, stop them, judge what they recorded. ``beside``: another scenario of the
+    same stock keys, in turn with it on the same service.
+    """
     began_load = [round(value, 2) for value in os.getloadavg()]
     with tempfile.TemporaryDirectory(prefix="stockade-bench-", dir=os.environ.get("STOCKADE_BENCH_DIR")) as made:
         directory = Path(made)
@@ -269,6 +278,8 @@ def run_scenario(
                     rivals.append(GatewayRival("no-op", scenario, noop_target, lambda: {"gateway": pids}))
                 target = held.enter_context(local_service(settings, directory))
                 runner = ScenarioRunner(scenario, directory, target, say, seed)
+                if beside is not None:
+                    rivals.append(GatewayRival(beside.name, beside, target, dict, told=runner.told))
                 runs, others = runner.measure([*rivals, *company.rivals])
             peer_results = company.results(others)
         proof = runner.prove()
@@ -286,6 +297,7 @@ def run_scenario(
         notes=runner.notes,
         runs=runs,
         noop=others.get("no-op", []),
+        beside=others.get(beside.name, []) if beside is not None else [],
         peers=peer_results,
         proof=proof,
     )
