@@ -56,6 +56,7 @@ class MemoryStore:
     entries: dict[str, tuple[EntryRow, int]] = field(default_factory=dict)
     slices: dict[tuple[int, int, int], tuple[SnapshotSlice, int]] = field(default_factory=dict)
     snapshots: dict[tuple[int, int], tuple[Snapshot, int]] = field(default_factory=dict)
+    facts: dict[str, bytes] = field(default_factory=dict)
     faults: MemoryFaults = field(default_factory=MemoryFaults)
 
     def __post_init__(self) -> None:
@@ -139,9 +140,15 @@ class MemoryJournal:
 
     def check(self, heads: Sequence[ShardHead]) -> None:
         for head in heads:
-            stored = self._store.heads.get(head.shard)
-            if stored is None or stored.epoch != head.epoch:
-                raise Fenced(f"shard {head.shard} was owned in epoch {head.epoch}; it is {stored and stored.epoch} now")
+            self._check_epoch(head.shard, head.epoch)
+
+    def _check_epoch(self, shard: int, epoch: int) -> None:
+        stored = self._store.heads.get(shard)
+        if stored is None or stored.epoch != epoch:
+            raise Fenced(f"shard {shard} was owned in epoch {epoch}; it is {stored and stored.epoch} now")
+
+    def heads(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        return {shard: self._store.heads[shard] for shard in shards if shard in self._store.heads}
 
     def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
         rows = self._store.records[shard]
@@ -176,13 +183,15 @@ class MemoryJournal:
     def entry_keys(self) -> Iterator[str]:
         yield from sorted(self._store.entries)
 
-    def write_slice(self, part: SnapshotSlice) -> None:
+    def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
         self._writable()
+        self._check_epoch(part.shard, epoch)
         if (part.shard, part.snapshot_id) not in self._store.snapshots:
             self._store.slices[part[:3]] = (part, slice_checksum(part))
 
     def publish_snapshot(self, snapshot: Snapshot) -> None:
         self._writable()
+        self._check_epoch(snapshot.shard, snapshot.epoch)
         store = self._store
         shard, snapshot_id = snapshot.shard, snapshot.snapshot_id
         if (shard, snapshot_id) in store.snapshots:
@@ -240,6 +249,13 @@ class MemoryJournal:
         for key in keys:
             del store.entries[key]
         return CompactResult(records_dropped, len(keys), 0, before, self.size_bytes())
+
+    def get_fact(self, name: str) -> bytes | None:
+        return self._store.facts.get(name)
+
+    def put_fact(self, name: str, value: bytes) -> None:
+        self._writable()
+        self._store.facts[name] = value
 
     def checkpoint(self) -> None:
         """Nothing to keep house of."""
@@ -308,5 +324,6 @@ def copy_store(store: MemoryStore) -> MemoryStore:
         entries=dict(store.entries),
         slices=dict(store.slices),
         snapshots=dict(store.snapshots),
+        facts=dict(store.facts),
         faults=MemoryFaults(),
     )

@@ -1,6 +1,7 @@
 """The journal port: what the shard engine's shell may ask of any journal, and what each answer promises.
 
-Adapters: ``memory`` (the verified fake), ``sqlite`` (embedded default). One conformance suite runs on all of them.
+Adapters: ``memory`` (the verified fake), ``sqlite`` (embedded default), ``postgres`` (clusters). One conformance suite
+runs on all of them.
 Every method blocks and is called from ONE thread, the journal's thread, except where it says otherwise. No adapter
 decides anything about stock: it keeps bytes, numbers and fences.
 """
@@ -171,6 +172,13 @@ class Journal(Protocol):
         """Raise ``Fenced`` unless every shard still has that epoch. Ends a turn that appends nothing."""
         ...
 
+    def heads(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        """Where these shards end now, whoever owns them; nothing is taken over. A shard that is not there is absent.
+
+        With ``read``, ``snapshots`` and ``read_slices`` it is what somebody needs who follows a shard of another owner.
+        """
+        ...
+
     def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
         """Up to ``limit`` records with number > ``after_number`` in order, CRC checked (``JournalDamaged``)."""
         ...
@@ -191,12 +199,18 @@ class Journal(Protocol):
         """All keys in the entries table, to build the filter at start."""
         ...
 
-    def write_slice(self, part: SnapshotSlice) -> None:
-        """Store one slice (with a CRC); it counts only once its snapshot is published."""
+    def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
+        """Store one slice (with a CRC); it counts only once its snapshot is published.
+
+        ``Fenced`` unless the shard still has that epoch: a former owner's slices never get between its successor's.
+        """
         ...
 
     def publish_snapshot(self, snapshot: Snapshot) -> None:
-        """Make a snapshot usable; called only when ``highest_sequence`` is durable. Keeps the newest two per shard."""
+        """Make a snapshot usable; called only when ``highest_sequence`` is durable. Keeps the newest two per shard.
+
+        ``Fenced`` unless the shard still has the snapshot's epoch.
+        """
         ...
 
     def snapshots(self, shard: int) -> list[Snapshot]:
@@ -212,6 +226,14 @@ class Journal(Protocol):
 
         At most ``rows_max`` rows a call, oldest first: under traffic, call it a little at a time until it drops none.
         """
+        ...
+
+    def get_fact(self, name: str) -> bytes | None:
+        """A small value of the whole cluster (who should own what), as it was last put; None when it never was."""
+        ...
+
+    def put_fact(self, name: str, value: bytes) -> None:
+        """Replace that value, durably. Nobody is fenced: the last one who puts it wins."""
         ...
 
     def checkpoint(self) -> None:

@@ -34,7 +34,7 @@ from actors.journal.port import (
     Snapshot,
     SnapshotSlice,
 )
-from actors.journal.sqlite_schema import PAGE_BYTES, read_header, translated
+from actors.journal.sqlite_schema import FACTS_TABLE, PAGE_BYTES, read_header, translated
 from actors.journal.witness import WitnessFile
 
 SNAPSHOTS_KEPT = 2
@@ -99,7 +99,7 @@ class SqliteJournal:
             if self._ballast is None or not self._ballast.release():
                 raise
             self._bump_epochs(shards)
-        taken = {head.shard: head for head in self.heads() if head.shard in set(shards)}
+        taken = {head.shard: head for head in self.all_heads() if head.shard in set(shards)}
         for head in taken.values():
             self.check_head(head)
         self._write_witness()
@@ -155,7 +155,7 @@ class SqliteJournal:
         return all(stored.get(head.shard) == (head.epoch, head.record_number) for head in read_heads)
 
     def _why_fenced(self, records: Sequence[Record], read_heads: Sequence[ShardHead]) -> str:
-        stored = {head.shard: head for head in self.heads()}
+        stored = {head.shard: head for head in self.all_heads()}
         for shard, number, epoch, first, *_ in records:
             head = stored.get(shard)
             if head is None or (head.epoch, head.record_number, head.sequence) != (epoch, number - 1, first - 1):
@@ -177,9 +177,16 @@ class SqliteJournal:
             if stored.get(head.shard) != head.epoch:
                 raise Fenced(f"shard {head.shard} was owned in epoch {head.epoch}; it is {stored.get(head.shard)} now")
 
+    def _check_epoch(self, shard: int, epoch: int) -> None:
+        self.check([ShardHead(shard, epoch, 0, 0, 0)])
+
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def heads(self) -> list[ShardHead]:
+    def heads(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        wanted = set(shards)
+        return {head.shard: head for head in self.all_heads() if head.shard in wanted}
+
+    def all_heads(self) -> list[ShardHead]:
         """All shards' heads, by shard."""
         return [ShardHead(*row) for row in self._rows(f"{_HEADS} ORDER BY shard", ())]
 
@@ -245,16 +252,18 @@ class SqliteJournal:
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
-    def write_slice(self, part: SnapshotSlice) -> None:
+    def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
         self._writable()
         self._write(
             "INSERT OR REPLACE INTO slices (shard, snapshot_id, slice_number, sequence, record_number, payload, "
             "checksum) "
-            "SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM snapshots WHERE shard = ?1 AND snapshot_id = "
-            "?2)",
-            (*part, slice_checksum(part)),
+            "SELECT ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM shards WHERE shard = ?1 AND epoch = ?8) "
+            "AND NOT EXISTS (SELECT 1 FROM snapshots WHERE shard = ?1 AND snapshot_id = ?2)",
+            (*part, slice_checksum(part), epoch),
             "a snapshot's slice could not be written",
         )
+        if self._connection.changes() != 1:
+            self._check_epoch(part.shard, epoch)  # else the snapshot is published already, and stays as it is
 
     def publish_snapshot(self, snapshot: Snapshot) -> None:
         self._writable()
@@ -262,6 +271,7 @@ class SqliteJournal:
         connection = self._connection
         try:
             with connection:
+                self._check_epoch(shard, snapshot.epoch)
                 [(slices,)] = connection.execute(
                     "SELECT count(*) FROM slices WHERE shard = ? AND snapshot_id = ? AND slice_number < ?",
                     (shard, snapshot_id, snapshot.slice_count),
@@ -314,6 +324,20 @@ class SqliteJournal:
         if len(parts) != snapshot.slice_count:
             raise JournalDamaged(f"{where}: {len(parts)} of {snapshot.slice_count} slices are there")
         return parts
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    def get_fact(self, name: str) -> bytes | None:
+        if not self._rows("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'facts'", ()):
+            return None  # made by a version that knew of none, and only looked at since
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def put_fact(self, name: str, value: bytes) -> None:
+        self._writable()
+        what = f"the fact {name!r} could not be put"
+        self._write(FACTS_TABLE, (), what)
+        self._write("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value), what)
 
     # --- housekeeping -------------------------------------------------------------------------------------------------
 
@@ -412,7 +436,7 @@ class SqliteJournal:
             kind="sqlite",
             location=str(self._path),
             header=self._header,
-            heads=tuple(self.heads()),
+            heads=tuple(self.all_heads()),
             record_count=records,
             entry_count=entries,
             snapshot_count=snapshots,
@@ -484,7 +508,7 @@ class SqliteJournal:
 
     def _write_witness(self) -> None:
         if self._witness is not None:
-            self._witness.write(self._header, self.heads())
+            self._witness.write(self._header, self.all_heads())
 
     def _writable(self) -> None:
         if self._failed:

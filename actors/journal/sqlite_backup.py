@@ -180,7 +180,7 @@ def _manifest(copied: Path, now_ms: int) -> Manifest:
     try:
         check_shards(copy, copied)
         header = copy.header
-        heads = copy.heads()
+        heads = copy.all_heads()
         for head in heads:
             copy.check_head(head)
     finally:

@@ -77,7 +77,7 @@ def open_journal(
     try:
         check_tail(path.with_name(f"{path.name}-wal"), _wal_frames(connection))
         check_wanted(journal.header, wanted, path)
-        heads = journal.heads()
+        heads = journal.all_heads()
         check_shards(journal, path)
         if known is not None:
             compare(known, journal.header, heads, str(path))
@@ -160,7 +160,7 @@ def check_wanted(header: Header, wanted: Wanted, path: Path) -> None:
 def check_shards(journal: SqliteJournal, path: Path) -> None:
     """Raise ``JournalDamaged`` unless the table of shards is whole."""
     try:
-        shards = [head.shard for head in journal.heads()]
+        shards = [head.shard for head in journal.all_heads()]
     except apsw.Error as error:
         raise JournalDamaged(f"{path}: its table of shards cannot be read: {error}") from error
     if shards != list(range(journal.header.shard_count)):

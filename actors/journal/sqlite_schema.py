@@ -51,6 +51,9 @@ CREATE TABLE snapshots (
     slices_by_snapshot ON slices (shard, snapshot_id, slice_number);
 """
 
+# Made when the first fact is put: a journal that has none is the same for a version that knows of none.
+FACTS_TABLE = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID"
+
 # What durability and recovery rest on: set, read back, and refused when SQLite says otherwise.
 WRITER_PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
     ("journal_mode", "wal", "wal"),

@@ -104,7 +104,7 @@ class HostSnapshots:
                 return
             self._loop.call_later(self._config.snapshot_pause_ms / 1000, self._slice)
 
-        self._thread.submit(lambda: journal.write_slice(part), written)
+        self._thread.submit(lambda: journal.write_slice(part, snapshotter.epoch), written)
 
     def _publish(self, snapshotter: Snapshotter, after_turn: int) -> None:
         """Publish once everything its slices saw is durable."""

@@ -76,6 +76,11 @@ class Snapshotter:
             shard.id, self._snapshot_id, self._slices - 1, shard.sequence, shard.record_number, payload
         )
 
+    @property
+    def epoch(self) -> int:
+        """That of the shard's owner: what the journal compares."""
+        return self._shard.epoch
+
     def snapshot(self) -> Snapshot:
         """What to publish after the last slice, once ``highest_sequence`` is durable."""
         assert self._done, "slices are missing"

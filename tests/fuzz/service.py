@@ -242,7 +242,7 @@ class Service:
             if self.engine.books.shards[shard].stock:
                 snapshotter = Snapshotter(self.engine, shard, self.now_ms)
                 while (part := snapshotter.next_slice()) is not None:
-                    self.journal.write_slice(part)
+                    self.journal.write_slice(part, snapshotter.epoch)
                 self.journal.publish_snapshot(snapshotter.snapshot())
 
     # --- what must hold ---------------------------------------------------------------------------------------------------

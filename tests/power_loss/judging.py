@@ -85,7 +85,7 @@ def opened(root: Path) -> Iterator[SqliteJournal]:
 
 
 def _matching(journal: SqliteJournal, expectation: Expectation) -> tuple[int, View]:
-    heads = {head.shard: (head.epoch, head.record_number, head.sequence) for head in journal.heads()}
+    heads = {head.shard: (head.epoch, head.record_number, head.sequence) for head in journal.all_heads()}
     snapshots = {shard: journal.snapshots(shard) for shard in range(SHARD_COUNT)}
     views = list(expectation.views())
     for happened, view in reversed(list(enumerate(views))):

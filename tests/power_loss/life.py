@@ -303,7 +303,7 @@ class Life:
         self._snapshotter = None
         if part is not None:
             with self._noted(Nothing("slice")):
-                self._journal.write_slice(part)
+                self._journal.write_slice(part, under_way.epoch)
             self._snapshotter = (under_way, [*parts, part])
             return
         with self._noted(Publish(under_way.snapshot(), parts)):
@@ -339,7 +339,7 @@ class Life:
             return
         self._reader = open_read_only(self.directory)
         self._reader._rows("BEGIN", ())
-        self._reader.heads()
+        self._reader.all_heads()
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -350,7 +350,7 @@ class Life:
 
 def _happened(journal: SqliteJournal, expectation: Expectation) -> bool:
     """Whether the last of the unanswered operations is in the journal, as its successor sees it."""
-    found = {head.shard: (head.epoch, head.record_number, head.sequence) for head in journal.heads()}
+    found = {head.shard: (head.epoch, head.record_number, head.sequence) for head in journal.all_heads()}
     last = list(expectation.views())[-1]
     if found != last.heads:
         return False

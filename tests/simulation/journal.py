@@ -125,9 +125,9 @@ class SimulatedJournal(MemoryJournal):
         self._may_fail()
         return super().find_entries(keys)
 
-    def write_slice(self, part: SnapshotSlice) -> None:
+    def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
         self._may_fail()
-        super().write_slice(part)
+        super().write_slice(part, epoch)
 
     def publish_snapshot(self, snapshot: Snapshot) -> None:
         self._may_fail()

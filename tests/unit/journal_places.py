@@ -163,7 +163,7 @@ class Owner:
         for number in range(slices):
             payload = f"slice {number} at {head.sequence}".encode()
             part = SnapshotSlice(shard, head.sequence, number, head.sequence, head.record_number, payload)
-            self.journal.write_slice(part)
+            self.journal.write_slice(part, head.epoch)
         published = Snapshot(
             shard, head.sequence, slices, head.sequence, head.sequence, head.record_number, NOW_MS, head.epoch
         )

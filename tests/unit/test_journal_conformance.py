@@ -137,6 +137,47 @@ def test_a_turn_that_appends_nothing_is_checked_by_epoch(place: Place) -> None:
         owner.journal.check([owner.heads[2], owner.heads[1]._replace(epoch=2)])
 
 
+def test_a_former_owner_neither_writes_nor_publishes_a_snapshot(place: Place) -> None:
+    former, successor = Owner(place.open()), place.open()
+    former.append(4)
+    published = former.snapshot(4)
+    former.append(4)
+    head = former.heads[4]
+    part = SnapshotSlice(4, head.sequence, 0, head.sequence, head.record_number, b"of the former owner")
+    former.journal.write_slice(part, head.epoch)
+    successor.take_over([4])
+    with pytest.raises(Fenced, match="shard 4"):
+        former.journal.write_slice(part._replace(slice_number=1), head.epoch)
+    with pytest.raises(Fenced, match="shard 4"):
+        former.journal.write_slice(SnapshotSlice(4, published.snapshot_id, 0, 1, 1, b"published"), head.epoch)
+    with pytest.raises(Fenced, match="shard 4"):
+        former.journal.publish_snapshot(Snapshot(4, head.sequence, 1, 2, 2, 2, NOW_MS, head.epoch))
+    assert successor.snapshots(4) == [published]
+    assert successor.read_slices(published)[0].payload == b"slice 0 at 1"
+
+
+def test_whoever_owns_nothing_can_follow(place: Place) -> None:
+    owner, follower = Owner(place.open()), place.open()
+    owner.append(2, 3, events=2)
+    snapshot = owner.snapshot(2)
+    owner.append(2)
+    assert follower.heads([2, 3, 4, SHARD_COUNT]) == {shard: owner.heads[shard] for shard in (2, 3, 4)}
+    assert follower.snapshots(2) == [snapshot]
+    assert len(follower.read_slices(snapshot)) == snapshot.slice_count
+    assert follower.read(2, snapshot.lowest_record_number, 10) == owner.journal.read_latest(2, 1)
+    owner.append(2)  # nobody was fenced by it
+
+
+def test_facts_of_the_cluster_are_kept_and_the_last_one_counts(place: Place) -> None:
+    one, other = place.open(), place.open()
+    assert one.get_fact("placement") is None
+    one.put_fact("placement", b"first")
+    one.put_fact("else", bytes(range(256)))
+    other.put_fact("placement", b"second")
+    one.close()
+    assert (other.get_fact("placement"), place.open().get_fact("else")) == (b"second", bytes(range(256)))
+
+
 def test_two_records_of_one_shard_in_a_call_are_refused(place: Place) -> None:
     owner = Owner(place.open())
     first = next_record(owner.heads[0])
@@ -223,7 +264,7 @@ def test_only_published_snapshots_count_and_the_newest_two_are_kept(place: Place
         made.append(owner.snapshot(4))
     owner.append(4)
     head = owner.heads[4]
-    journal.write_slice(SnapshotSlice(4, head.sequence, 0, head.sequence, head.record_number, b"under way"))
+    journal.write_slice(SnapshotSlice(4, head.sequence, 0, head.sequence, head.record_number, b"under way"), head.epoch)
     assert journal.snapshots(4) == [made[2], made[1]]
     assert journal.snapshots(5) == []
     assert [part.payload for part in journal.read_slices(made[2])] == [b"slice 0 at 3", b"slice 1 at 3"]
@@ -234,7 +275,7 @@ def test_only_published_snapshots_count_and_the_newest_two_are_kept(place: Place
 def test_a_snapshot_without_all_its_slices_is_not_published(place: Place) -> None:
     owner = Owner(place.open())
     owner.append(0)
-    owner.journal.write_slice(SnapshotSlice(0, 1, 0, 1, 1, b"one of two"))
+    owner.journal.write_slice(SnapshotSlice(0, 1, 0, 1, 1, b"one of two"), 1)
     with pytest.raises(JournalError, match="snapshot 1 of shard 0"):
         owner.journal.publish_snapshot(Snapshot(0, 1, 2, 1, 1, 1, NOW_MS, 1))
     assert place.open().snapshots(0) == []
@@ -244,7 +285,7 @@ def test_a_published_snapshot_stays_as_it_is(place: Place) -> None:
     owner = Owner(place.open())
     owner.append(0)
     published = owner.snapshot(0)
-    owner.journal.write_slice(SnapshotSlice(0, published.snapshot_id, 0, 9, 9, b"of a later try"))
+    owner.journal.write_slice(SnapshotSlice(0, published.snapshot_id, 0, 9, 9, b"of a later try"), 1)
     owner.journal.publish_snapshot(published._replace(highest_sequence=9))
     assert owner.journal.snapshots(0) == [published]
     assert owner.journal.read_slices(published)[0].payload == b"slice 0 at 1"
@@ -316,7 +357,7 @@ def test_a_shard_of_which_all_records_are_gone_goes_on(place: Place) -> None:
     owner.journal.append([next_record(owner.heads[2], 0, NOW_MS - 9 * DAY_MS)], [], [])
     empty = ShardHead(2, 1, 3, 2, NOW_MS - 9 * DAY_MS)
     owner.heads[2] = empty
-    owner.journal.write_slice(SnapshotSlice(2, 3, 0, 2, 3, b"the second"))
+    owner.journal.write_slice(SnapshotSlice(2, 3, 0, 2, 3, b"the second"), 1)
     owner.journal.publish_snapshot(Snapshot(2, 3, 1, 2, 2, 3, NOW_MS, 1))
     owner.journal.compact(NOW_MS, 0)
     assert _numbers(owner.journal, 2) == [3]

@@ -116,7 +116,7 @@ def test_the_last_commit_damaged_is_a_torn_tail(tmp_path: Path, back: int) -> No
 
     journal = opened(tmp_path)
 
-    assert [head.record_number for head in journal.heads()] == [2] * SHARD_COUNT
+    assert [head.record_number for head in journal.all_heads()] == [2] * SHARD_COUNT
     journal.close()
 
 
@@ -159,6 +159,6 @@ def test_a_wal_whose_header_was_half_written_is_put_aside_before_it_is_used_agai
     killed(journal)
 
     again = opened(tmp_path)
-    assert again.heads() == list(successor.heads.values())
+    assert again.all_heads() == list(successor.heads.values())
     again.close()
     assert (tmp_path / f"{DATABASE_FILE}-wal.unreadable").read_bytes().startswith(content)

@@ -167,7 +167,7 @@ def test_a_new_journal_is_there_together_with_the_directories_above_it(boot: Boo
     owner.append(0)
 
     for journal in boot.after_power_cuts():
-        assert journal.heads()[0].record_number == 1
+        assert journal.all_heads()[0].record_number == 1
 
 
 def test_what_only_the_kernel_had_is_made_durable_before_a_successor_builds_upon_it(boot: Boot) -> None:
@@ -187,7 +187,7 @@ def test_what_only_the_kernel_had_is_made_durable_before_a_successor_builds_upon
     successor.append(0)
 
     for journal in boot.after_power_cuts():
-        assert journal.heads()[0] == successor.heads[0]
+        assert journal.all_heads()[0] == successor.heads[0]
         assert journal.file_problems() == []
 
 
@@ -202,7 +202,7 @@ def test_settling_survives_a_power_cut_in_its_middle(boot: Boot) -> None:
     boot.open()
 
     for journal in boot.with_a_torn_sector(began):
-        assert journal.heads() == list(owner.heads.values())
+        assert journal.all_heads() == list(owner.heads.values())
 
 
 def test_after_a_failed_sync_in_giving_back_pages_nothing_is_written_any_more(
@@ -270,7 +270,7 @@ def restored(root: Path, files: Files, before: list[ShardHead], in_backup: list[
         restore_from(root / "backup.sqlite3", directory)
         journal = opened(directory)
         told = "refused, restored again"
-    heads, problems = journal.heads(), journal.file_problems()
+    heads, problems = journal.all_heads(), journal.file_problems()
     journal.close()
     assert problems == []
     if heads == before:

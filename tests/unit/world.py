@@ -114,7 +114,7 @@ class World:
                 continue
             snapshotter = Snapshotter(self.engine, shard, self.now_ms)
             while (part := snapshotter.next_slice()) is not None:
-                self.journal.write_slice(part)
+                self.journal.write_slice(part, snapshotter.epoch)
                 between()
             self.journal.publish_snapshot(snapshotter.snapshot())
 
