@@ -19,8 +19,6 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
-    for warning in loaded.warnings:
-        print(warning, file=sys.stderr)
     return serve_main(loaded.settings)
 
 

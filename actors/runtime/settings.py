@@ -6,8 +6,10 @@ It starts nothing, opens no port and makes no directory; ``wiring`` turns settin
 
 Durations end in ``_ms``: a number is milliseconds, a text carries its unit ("500ms", "90s", "15m", "24h", "7d").
 Sizes end in ``_bytes``: a number is bytes, a text carries its unit ("64 MiB", "1 GiB"). The environment's names are
-``STOCKADE_`` and the setting in capitals (``STOCKADE_GRPC_PORT``); lists and tables are JSON there, channels and
-warehouses also plain "web,b2b".
+``STOCKADE_`` and the setting in capitals (``STOCKADE_GRPC_PORT``, ``STOCKADE_JOURNAL_URL``); lists and tables are JSON
+there, channels and warehouses also plain "web,b2b". A name nobody knows is refused, in the file and in the environment.
+
+Secrets (tokens, a database's password, what signs webhooks) are ``SecretStr`` and shown as ``***``.
 
 With no file at all a node serves channels web, b2b, marketplace, edi and call-center (only edi may impose claims) and
 the warehouses main and overflow, on loopback: enough to try everything, and a typo in a name is still refused.
@@ -15,7 +17,6 @@ the warehouses main and overflow, on loopback: enough to try everything, and a t
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -35,7 +36,21 @@ from pydantic import (
 
 from actors.domain.outcomes import Door, Fact
 from actors.domain.rules import Rules
+from actors.journal.database_url import HIDDEN, shown
+from actors.runtime.access_settings import Credential, Tls, hide_tokens
+from actors.runtime.cluster_settings import ClusterSettings, JournalSettings
 from actors.runtime.consumer_settings import ConsumerSettings
+from actors.runtime.setting_sources import (
+    explain,
+    merged,
+    names_of,
+    origins_in_file,
+    parts_of,
+    read_variables,
+    sections_of,
+    unknown_variables,
+    variable_of,
+)
 from actors.runtime.setting_values import (
     DAY_MS,
     HOUR_MS,
@@ -48,7 +63,6 @@ from actors.runtime.setting_values import (
     Identifier,
     Port,
     SizeBytes,
-    from_json,
     parse_duration_ms,
     parse_named_tables,
     parse_size_bytes,
@@ -57,8 +71,11 @@ from actors.runtime.webhook_settings import Webhook, WebhookId, check_filters, h
 
 __all__ = [
     "Channel",
+    "ClusterSettings",
     "Credential",
     "EffectiveValue",
+    "JournalSettings",
+    "LoadedSettings",
     "Settings",
     "SettingsError",
     "Tls",
@@ -69,7 +86,6 @@ __all__ = [
 ]
 
 CONFIG_FILE_NAME = "stockade.toml"
-ENVIRONMENT_PREFIX = "STOCKADE_"
 CONFIG_VARIABLE = "STOCKADE_CONFIG"
 JSON_SETTINGS = frozenset(
     {"exception_teams", "credentials", "quality_hold_suppliers", "tls", "webhooks"}
@@ -120,42 +136,6 @@ class Warehouse(BaseModel):
         return {Fact[name.upper()]: frozenset(sources) for name, sources in self.sources.items()}
 
 
-class Credential(BaseModel):
-    """A bearer token and what its holder may do; "*" in ``channels`` or ``sources`` means all. ``operator``:
-    everything.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    principal: Identifier
-    token: SecretStr | None = None
-    token_file: Path | None = None
-    channels: list[str] = Field(default_factory=list)
-    sources: list[str] = Field(default_factory=list)
-    operator: bool = False
-
-    @model_validator(mode="after")
-    def _one_token(self) -> Credential:
-        if (self.token is None) == (self.token_file is None):
-            raise ValueError("give either token or token_file")
-        return self
-
-    def secret(self) -> str:
-        """The token itself, read from its file when it is in one."""
-        if self.token is not None:
-            return self.token.get_secret_value()
-        assert self.token_file is not None
-        return self.token_file.read_text(encoding="utf-8").strip()
-
-
-class Tls(BaseModel):
-    """PEM files of the gRPC port. ``client_ca``: when set, callers must show a certificate signed by it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    certificate: Path
-    private_key: Path
-    client_ca: Path | None = None
-
-
 def default_channels() -> dict[str, Channel]:
     names = ("web", "b2b", "marketplace", "edi", "call-center")
     return {name: Channel(may_impose=name == "edi") for name in names}
@@ -189,6 +169,12 @@ class Settings(BaseModel):
     quality_hold_suppliers: list[Identifier] = Field(
         default_factory=list,
         description="suppliers (attribute supplier_id of an event) whose units always start in quality hold",
+    )
+    journal: JournalSettings = Field(
+        default_factory=lambda: JournalSettings.model_validate({}), description="the journal"
+    )
+    cluster: ClusterSettings = Field(
+        default_factory=lambda: ClusterSettings.model_validate({}), description="several nodes as one cluster"
     )
     shard_count: int = Field(64, ge=1, le=4096, description="fixed when the journal is made")
 
@@ -267,7 +253,24 @@ class Settings(BaseModel):
                 if channel != "*" and channel not in self.channels:
                     raise ValueError(f"credential {credential.principal!r} names the unknown channel {channel!r}")
         check_filters(self.webhooks, channels=self.channels, warehouses=self.warehouses)
+        self._check_one_owner()
         return self
+
+    def _check_one_owner(self) -> None:
+        """SQLite is one file under one lock of one machine: whatever asks for a second owner of it is refused."""
+        asked = [
+            name
+            for name, more in (
+                ("hosts_per_node", self.cluster.hosts_per_node > 1),
+                ("ray_address", bool(self.cluster.ray_address)),
+            )
+            if more
+        ]
+        if asked and not self.journal.is_shared:
+            raise ValueError(
+                f"cluster.{asked[0]} asks for several hosts, but a SQLite journal has one owner: set journal.url = "
+                '"postgresql://…" (`stockade journal copy` takes a SQLite journal there), or leave it at its default'
+            )
 
     @property
     def declared_consumers(self) -> dict[str, ConsumerSettings]:
@@ -312,31 +315,41 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValue:
-    """One line of ``stockade config``. ``value`` is plain data; secrets are replaced by "(set)"."""
+    """One line of ``stockade config``. ``value`` is plain data; secrets are replaced by "***"."""
 
     name: str
     value: Any
-    origin: str  # "default", "command line", "environment STOCKADE_X" or the file's path
+    origin: str  # "default", "command line", "environment STOCKADE_X" or "file:line"
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings and where they came from. ``warnings``: variables that look like a misspelt setting."""
+    """Settings and where they came from."""
 
     settings: Settings
     config_file: Path | None
     origins: Mapping[str, str]
-    warnings: tuple[str, ...]
 
     def effective(self) -> list[EffectiveValue]:
         """Every setting with its value and origin, in the model's order."""
         plain = self.settings.model_dump(mode="json")
-        fields = type(self.settings).model_fields
-        return [
-            EffectiveValue(name, hide_secrets(name, plain[name]), self.origins[name], fields[name].description or "")
-            for name in fields
-        ]
+        sections = sections_of(Settings)
+        found = []
+        for name in names_of(Settings):
+            section, _, part = name.partition(".")
+            value = (plain[section] or {}).get(part) if part else hide_secrets(name, plain[name])
+            if section == "journal":
+                value = self._shown_urls(part, value)
+            field = (sections[section] if part else Settings).model_fields[part or name]
+            found.append(EffectiveValue(name, value, self.origins[name], field.description or ""))
+        return found
+
+    def _shown_urls(self, part: str, value: Any) -> Any:
+        journal = self.settings.journal
+        if part == "url":
+            return None if journal.url is None else shown(journal.url.get_secret_value())
+        return [shown(url.get_secret_value()) for url in journal.urls] if part == "urls" else value
 
 
 def load_settings(
@@ -345,36 +358,45 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     working_dir: Path | None = None,
 ) -> LoadedSettings:
-    """Merge command line (``overrides``; None values are absent), environment and file. Raises SettingsError.
+    """Merge command line (``overrides``, by dotted names; None values are absent), environment and file.
 
     The file is ``config``, else what STOCKADE_CONFIG names, else ``stockade.toml`` in the working directory if there
-    is one. A relative ``data_dir`` in the file is relative to the file.
+    is one. A relative ``data_dir`` in the file is relative to the file. Raises SettingsError, with everything that is
+    wrong.
     """
     environment = os.environ if environment is None else environment
-    file_path, file_values = read_config_file(config, environment, working_dir or Path.cwd())
-    from_environment, variables = read_environment(environment)
+    names = names_of(Settings)
+    file_path, file_values, origins = read_config_file(config, environment, working_dir or Path.cwd())
+    from_environment, problems = read_variables(environment, [*names, *JSON_SETTINGS], JSON_SETTINGS)
+    problems += unknown_variables(environment, [*names, *JSON_SETTINGS])
     from_command_line = {name: value for name, value in (overrides or {}).items() if value is not None}
-    origins = dict.fromkeys(Settings.model_fields, "default")
-    origins |= dict.fromkeys(file_values, str(file_path))
-    origins |= {name: f"environment {variables[name]}" for name in from_environment}
-    origins |= dict.fromkeys(from_command_line, "command line")
+    origins |= {
+        part: f"environment {variable_of(name)}"
+        for name in from_environment
+        for part in parts_of(from_environment, name)
+    }
+    origins |= {part: "command line" for name in from_command_line for part in parts_of(from_command_line, name)}
+    known = {name: origins.get(name, "default") for name in names}
     try:
-        settings = Settings(**{**file_values, **from_environment, **from_command_line})
+        settings = Settings(**merged((file_values, from_environment, from_command_line)))
     except ValidationError as error:
-        raise SettingsError(explain(error, origins)) from None
-    return LoadedSettings(settings, file_path, origins, suspicious_variables(environment))
+        raise SettingsError("\n".join([*problems, *explain(error, Settings, {**known, **origins})])) from None
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return LoadedSettings(settings, file_path, known)
 
 
 def read_config_file(
     config: Path | None, environment: Mapping[str, str], working_dir: Path
-) -> tuple[Path | None, dict[str, Any]]:
-    """The file's path and its tables; (None, {}) without a file."""
+) -> tuple[Path | None, dict[str, Any], dict[str, str]]:
+    """The file's path, its tables, and the line each came from; nothing of it without a file."""
     named = config or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
     path = working_dir / (named or CONFIG_FILE_NAME)
     if named is None and not path.is_file():
-        return None, {}
+        return None, {}, {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
     except OSError as error:
         asked_by = "--config" if config else CONFIG_VARIABLE if named else "found in the working directory"
         raise SettingsError(f"cannot read the settings file {path} ({asked_by}): {error.strerror}") from None
@@ -388,63 +410,14 @@ def read_config_file(
             values["data_dir"] = str(path.parent / Path(data_dir).expanduser())
         except RuntimeError as error:
             raise SettingsError(f"data_dir {data_dir!r} (from {path}): {error}") from None
-    return path, values
-
-
-def read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings found in the environment, decoded, and the variable each came from."""
-    values: dict[str, Any] = {}
-    variables: dict[str, str] = {}
-    for name in Settings.model_fields:
-        variable = ENVIRONMENT_PREFIX + name.upper()
-        raw = environment.get(variable)
-        if not raw:
-            continue
-        variables[name] = variable
-        try:
-            values[name] = from_json(raw) if name in JSON_SETTINGS else raw
-        except ValueError:
-            raise SettingsError(f"{name} (from environment {variable}): not valid JSON") from None
-    return values, variables
-
-
-def explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """One line a fault: which setting, from where, what is wrong and what would be right."""
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False):
-        path = [str(part) for part in fault["loc"]]
-        where = ".".join(path) or "settings"
-        origin = (
-            origins.get(path[0], "the file or command line")
-            if path
-            else ", ".join(sorted(set(origins.values()) - {"default"}))
-        )
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden" and len(path) == 1:
-            near = difflib.get_close_matches(path[0], Settings.model_fields, n=1)
-            message = "there is no such setting" + (
-                f"; did you mean {near[0]}?" if near else "; `stockade config` lists them"
-            )
-        lines.append(f"{where} (from {origin or 'defaults'}): {message}")
-    return "\n".join(lines)
-
-
-def suspicious_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables of ours that no setting has but one nearly has."""
-    known = [ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields]
-    warnings = []
-    for variable in sorted(environment):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in {*known, CONFIG_VARIABLE}:
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
-            if near:
-                warnings.append(f"{variable} is not a setting and is ignored; did you mean {near[0]}?")
-    return tuple(warnings)
+    whole = {part: str(path) for name in values for part in parts_of(values, name)}
+    return path, values, {**whole, **origins_in_file(text, path)}
 
 
 def hide_secrets(name: str, value: Any) -> Any:
-    """``value`` with every secret replaced by "(set)"."""
+    """``value`` with every secret replaced by "***"."""
     if name == "cluster_token":
-        return None if value is None else "(set)"
+        return None if value is None else HIDDEN
     if name == "credentials":
-        return [{**item, "token": "(set)" if item["token"] is not None else None} for item in value]
+        return hide_tokens(value)
     return hide_webhook_secrets(value) if name == "webhooks" else value

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from actors.journal.database_url import HIDDEN
 from actors.runtime.setting_values import HOUR_MS, MINUTE_MS, SECOND_MS, DurationMs, Identifier, SizeBytes
 
 __all__ = ["Webhook", "WebhookId", "WebhookSecret", "check_filters", "hide_webhook_secrets"]
 
-SET = "(set)"
 WebhookId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # a consumer's id, and a metric's label
 KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent"})
@@ -136,7 +136,7 @@ def check_filters(webhooks: Mapping[str, Webhook], **declared: Collection[str]) 
 
 def shown_url(url: str) -> str:
     base, mark, _ = url.partition("?")
-    return f"{base}?{SET}" if mark else base
+    return f"{base}?{HIDDEN}" if mark else base
 
 
 def hide_webhook_secrets(webhooks: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def hide_webhook_secrets(webhooks: dict[str, Any]) -> dict[str, Any]:
         webhook_id: {
             **webhook,
             "url": shown_url(webhook["url"]),
-            "secrets": [{**one, "secret": one["secret"] and SET} for one in webhook["secrets"]],
-            "headers": dict.fromkeys(webhook["headers"], SET),
+            "secrets": [{**one, "secret": one["secret"] and HIDDEN} for one in webhook["secrets"]],
+            "headers": dict.fromkeys(webhook["headers"], HIDDEN),
         }
         for webhook_id, webhook in webhooks.items()
     }

@@ -23,15 +23,15 @@ UNREACHABLE = "unreachable"  # a host's state in GetClusterStatus
 
 
 def load(config: Path | None, **overrides: Any) -> Any:
-    """Settings with where they came from; a bad one ends the command with its name and the fix."""
+    """Settings with where they came from; a bad one ends the command with its name and the fix. A name with a dot:
+    ``**{"cluster.ray_address": …}``.
+    """
     from actors.runtime.settings import SettingsError, load_settings
 
     try:
         loaded = load_settings(config, overrides)
     except SettingsError as error:
         fail(str(error), Exit.USAGE)
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
     return loaded
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parents[2]
 # The real file may not be redistributed with the project: it is used where somebody put it beside the checkout.
 BESIDE = sorted(ROOT.parent.glob("*/data/online_retail*.csv.gz"))
-REAL_FILE = Path(os.environ.get("STOCKADE_RETAIL_FILE", BESIDE[0] if BESIDE else "online_retail.csv.gz"))
+REAL_FILE = Path(os.environ.get("RETAIL_FILE", BESIDE[0] if BESIDE else "online_retail.csv.gz"))
 SLICE_LINES = 6_000
 LARGEST_INVOICE, LARGEST_INVOICE_LINES = "573585", 1_114
 TRADING = {"channels": {name: {} for name in retail_plan.CHANNELS}, "warehouses": ",".join(retail_plan.WAREHOUSES)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from actors.domain.outcomes import Door, Fact
 from actors.runtime.settings import SettingsError, load_settings
+from gateway.cli import options
 
 
 def write_config(directory: Path, text: str) -> Path:
@@ -33,7 +35,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
         overrides={"http_port": 3001, "shard_count": None}, environment=environment, working_dir=tmp_path
     )
     values = {value.name: (value.value, value.origin) for value in loaded.effective()}
-    assert values["gateways"] == (3, str(path))
+    assert values["gateways"] == (3, f"{path}:1")
     assert values["grpc_port"] == (2000, "environment STOCKADE_GRPC_PORT")
     assert values["http_port"] == (3001, "command line")
     assert values["shard_count"] == (64, "default")
@@ -118,9 +120,102 @@ def test_every_fault_is_reported_at_once() -> None:
     assert len(str(raised.value).splitlines()) == 2
 
 
-def test_a_misspelt_variable_is_warned_about() -> None:
-    loaded = load_settings(environment={"STOCKADE_GRPC_PROT": "1", "STOCKADE_SOMETHING_ELSE": "1"})
-    assert loaded.warnings == ("STOCKADE_GRPC_PROT is not a setting and is ignored; did you mean STOCKADE_GRPC_PORT?",)
+def test_a_variable_nobody_knows_is_refused_with_the_nearest_known_name() -> None:
+    environment = {"STOCKADE_GRPC_PROT": "1", "STOCKADE_JOURNAL_ULR": "x", "STOCKADE_GRPC_PORT": "z", "STOCKADE_X": ""}
+    with pytest.raises(SettingsError) as raised:
+        load_settings(environment=environment)
+    assert [line.partition(": ")[2] for line in str(raised.value).splitlines()] == [
+        "there is no such setting; did you mean STOCKADE_GRPC_PORT?",
+        "there is no such setting; did you mean STOCKADE_JOURNAL_URL?",
+        "Input should be a valid integer, unable to parse string as an integer",
+    ]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["STOCKADE_PORT", "STOCKADE_SERVICE_HOST", "STOCKADE_GATEWAY_PORT_7450_TCP_ADDR", "STOCKADE_SERVICE_PORT_GRPC"],
+)
+def test_a_variable_that_kubernetes_makes_for_a_service_says_how_to_be_rid_of_it(variable: str) -> None:
+    with pytest.raises(SettingsError, match="enableServiceLinks: false"):
+        load_settings(environment={variable: "tcp://10.0.0.1:7450"})
+
+
+def test_variables_of_the_command_line_and_of_the_nodes_own_processes_are_no_settings() -> None:
+    others = ("TARGET", "CHANNEL", "TOKEN", "NODE_OF", "NODE_GENERATION")
+    load_settings(environment={f"STOCKADE_{name}": "x" for name in others})
+    named = set(re.findall(r'envvar="(STOCKADE_\w+)"', Path(options.__file__).read_text(encoding="utf-8")))
+    assert named - {"STOCKADE_CONFIG"} == {"STOCKADE_TARGET", "STOCKADE_CHANNEL", "STOCKADE_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gatewys = 3", ["gatewys", ":1", "did you mean gateways?"]),
+        ('[journal]\nulr = "x"', ["journal.ulr", ":2", "did you mean journal.url?"]),
+        ("[channels.web]\nmay_impse = true", ["channels.web.may_impse", ":2", "channels.web.may_impose?"]),
+        ('[[credentials]]\nprincipal = "a"\ntokn = "hush"', ["credentials.0.tokn", ":3", "credentials.0.token?"]),
+        ("[clutser]\nhosts_per_node = 2", ["clutser", ":1", "did you mean cluster?"]),
+        ("hosts_per_node = 2", ["hosts_per_node", "did you mean cluster.hosts_per_node?"]),
+        ("[tls]\ncertificat = 'x'", ["tls.certificat", "did you mean tls.certificate?"]),
+    ],
+)
+def test_a_key_nobody_knows_is_refused_with_its_line_and_the_nearest_known_name(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(config=write_config(tmp_path, text), environment={})
+    for part in expected:
+        assert part in str(raised.value)
+    assert "hush" not in str(raised.value)
+
+
+def test_every_value_says_which_line_it_came_from(tmp_path: Path) -> None:
+    text = """# of the north
+gateways = 3  # two would do
+quality_hold_suppliers = [
+    "S-7",  # with a ] in it
+    "S-8",
+]
+tls = { certificate = "a", private_key = "b" }
+
+[journal]
+deadline_ms = "7s"
+
+[channels.web]
+[channels.edi]
+may_impose = true
+
+[[credentials]]
+principal = \'\'\'shop\'\'\'
+token = "t"
+channels = ["web"]
+"""
+    path = write_config(tmp_path, text)
+    origins = {one.name: one.origin for one in load_settings(config=path, environment={}).effective()}
+    said = {name: origin.removeprefix(f"{path}:") for name, origin in origins.items() if origin != "default"}
+    assert said == {
+        "gateways": "2",
+        "quality_hold_suppliers": "3",
+        "tls.certificate": "7",
+        "tls.private_key": "7",
+        "journal.deadline_ms": "10",
+        "channels": "12",
+        "credentials": "16",
+    }
+
+
+def test_a_section_may_come_from_several_places(tmp_path: Path) -> None:
+    path = write_config(
+        tmp_path, "[journal]\ndeadline_ms = 7000\n[cluster]\nhosts_per_node = 2\nnode_heartbeat_ms = 100\n"
+    )
+    environment = {"STOCKADE_JOURNAL_URL": "postgresql://s@db/stock", "STOCKADE_CLUSTER_NODE_HEARTBEAT_MS": "200ms"}
+    loaded = load_settings(path, {"cluster.hosts_per_node": 3}, environment)
+    found = {one.name: (one.value, one.origin) for one in loaded.effective()}
+    assert found["journal.url"] == ("postgresql://s@db/stock", "environment STOCKADE_JOURNAL_URL")
+    assert found["journal.deadline_ms"] == (7000, f"{path}:2")
+    assert found["cluster.node_heartbeat_ms"] == (200, "environment STOCKADE_CLUSTER_NODE_HEARTBEAT_MS")
+    assert found["cluster.hosts_per_node"] == (3, "command line")
+    assert found["cluster.move_pause_ms_max"] == (200, "default")
 
 
 def test_secrets_are_never_shown() -> None:

@@ -128,7 +128,7 @@ def test_nothing_secret_is_ever_shown():
     (shown,) = [one.value for one in loaded.effective() if one.name == "webhooks"]
 
     assert "hush" not in f"{loaded.effective()} {json.dumps(shown)}"
-    assert shown["erp"]["secrets"] == [{"id": "2026-11", "secret": "(set)", "secret_file": None}]
-    assert shown["erp"]["headers"] == {"authorization": "(set)"}
-    assert shown["erp"]["url"] == "https://erp.example/hook?(set)"
+    assert shown["erp"]["secrets"] == [{"id": "2026-11", "secret": "***", "secret_file": None}]
+    assert shown["erp"]["headers"] == {"authorization": "***"}
+    assert shown["erp"]["url"] == "https://erp.example/hook?***"
     assert "hush" not in repr([config.secrets for config in wiring.webhook_configs(loaded.settings)])
