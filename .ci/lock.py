@@ -1,6 +1,6 @@
 """Pins every dependency of both distributions, with hashes and without any index's address: ``constraints.txt``.
 
-The extra ``peers`` is pinned apart, in ``bench/peers-constraints.txt``: PostgreSQL and Valkey are for who compares with them.
+The extra ``peers`` is pinned apart, in ``bench/peers-constraints.txt``: it is for who compares with others only.
 """
 
 from __future__ import annotations
