@@ -8,6 +8,8 @@ encoded, the replies encoded. Three measures of it:
 * function calls a unit, Python's and C's: the same on every machine with the same Python;
 * bytes that stay in memory a unit.
 
+One workload, numbered warehouse events, goes through a whole host: what the shell around the engine costs is guarded with it.
+
 The record holds one entry for each minor version of Python. Instructions would be better than time, but counters of the
 processor are not to be had in most virtual machines.
 """
@@ -39,7 +41,8 @@ from actors.shard.engine import Engine
 from actors.shard.host_config import HostConfig
 from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.recovery import recover
-from actors.shard.turns import TurnQueue, Waiting, stock_key_of
+from actors.shard.turns import TurnQueue, Waiting, items_of, stock_key_of
+from bench.check_host import HostBench
 from bench.machine import describe_briefly
 from gateway.cli.showing import table
 
@@ -48,6 +51,7 @@ SHARDS = 64
 NOW_MS = 1_750_000_000_000
 FRAMES = 10
 ITEMS_PER_FRAME = 400
+FED_PER_FRAME = 1_000  # events: what a call may have
 WARM_FRAMES = 2  # not counted: first stock actors, first dictionaries
 
 # Beyond these ratios to the record the check fails. Calls and bytes repeat exactly. Calibrated time repeated within 5 to 24 %
@@ -68,6 +72,7 @@ class Workload:
     units: int
     answer: ReplyStatus
     items: Callable[[random.Random, Sequence[str], int], list[Any]]
+    whole_host: bool = False  # everything between two frames' bytes takes part: see ``bench.check_host``
 
 
 def shard(key: str) -> int:
@@ -117,6 +122,7 @@ WORKLOADS = (
     Workload("refusals", 1, 0, 1, ReplyStatus.REFUSED, singles),
     Workload("availability", 1_000, 10**9, 1, ReplyStatus.OK, reads),
     Workload("receipts", 1_000, 1, 1, ReplyStatus.OK, receipts),
+    Workload("feed, whole host", 1_000, 1, 1, ReplyStatus.OK, receipts, whole_host=True),
 )
 
 
@@ -156,6 +162,9 @@ class Bench:
         self._engine.durable(result)
         return list(result.replies)
 
+    def end(self) -> None:
+        """There is nothing to end."""
+
     def run(self) -> None:
         """What is measured."""
         for frame in self._frames[WARM_FRAMES:]:
@@ -168,10 +177,15 @@ class Bench:
                 if not queue.offer(Waiting(item, link, index, stock_key_of(item))):
                     raise AssertionError("the fixed workload fits the queue")
             while taken := queue.take():
-                replies = self._step([waiting.item for waiting in taken])
+                replies = self._step(items_of(taken))
                 frames.encode_reply(message[1], NOW_MS, replies)
-                self.units += len(taken) * self._workload.units
+                self.units += len(replies) * self._workload.units
                 self.answers.update(reply[0] for reply in replies)
+
+
+def bench_of(workload: Workload) -> Bench | HostBench:
+    """Warmed up, to be run once."""
+    return HostBench(FED_PER_FRAME) if workload.whole_host else Bench(workload)
 
 
 def calibration() -> float:
@@ -193,7 +207,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, float]:
     """The three measures of one workload, and microseconds on this machine for people."""
     least, least_calibration, units = float("inf"), float("inf"), 0
     for _ in range(rounds):
-        bench = Bench(workload)
+        bench = bench_of(workload)
         gc.collect()
         gc.disable()
         try:
@@ -206,6 +220,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, float]:
             gc.enable()
         units = bench.units
         assert bench.answers == {workload.answer}, f"{workload.name}: answers {bench.answers}"
+        bench.end()
     return {
         "cpu": round(least / units / least_calibration * 1000, 4),
         "calls": round(count_calls(workload), 2),
@@ -216,7 +231,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, float]:
 
 def count_calls(workload: Workload) -> float:
     """Function calls a unit, of Python and C."""
-    bench = Bench(workload)
+    bench = bench_of(workload)
     calls = 0
 
     def called(_: Any, event: str, __: Any) -> None:
@@ -229,12 +244,13 @@ def count_calls(workload: Workload) -> float:
         bench.run()
     finally:
         sys.setprofile(before)
+    bench.end()
     return calls / bench.units
 
 
 def count_bytes(workload: Workload) -> float:
     """Bytes that stay a unit."""
-    bench = Bench(workload)
+    bench = bench_of(workload)
     gc.collect()
     tracemalloc.start()
     try:
@@ -244,6 +260,7 @@ def count_bytes(workload: Workload) -> float:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    bench.end()
     return max(0.0, after - before) / bench.units
 
 

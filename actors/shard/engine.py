@@ -134,9 +134,18 @@ class Engine:
         steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter.
         """
         wanted: dict[str, None] = {}
-        leaving = self._leaving
+        leaving, request_ids = self._leaving, self.books.request_ids
         for item in items:
-            keys = self._event_keys(item[5], found) if item[0] == INGEST else self._keys(item, found)
+            if item[0] == INGEST:
+                body = item[5]
+                key = f"e\x1f{body[0]}\x1f{body[2]}"  # identity.event_key, without the call
+                if body[7] not in _PROMISE_AT and key not in request_ids and key not in leaving and not found.get(key):
+                    if key in may_be_stored and key not in found:  # a new id, as nearly all are
+                        wanted[key] = None
+                    continue
+                keys = self._event_keys(body, found)
+            else:
+                keys = self._keys(item, found)
             for key in keys:
                 if key not in found and key not in leaving and key in may_be_stored:
                     wanted[key] = None

@@ -36,9 +36,12 @@ class EntryFilter:
         mask = len(layer) * 8 - 1
         first = hash(key)
         step = (first >> 32) | 1
-        for probe in (first, first + step, first + 2 * step):
-            bit = probe & mask
-            layer[bit >> 3] |= 1 << (bit & 7)
+        bit = first & mask  # three probes, written out: as many ids leave memory as come
+        layer[bit >> 3] |= 1 << (bit & 7)
+        bit = first + step & mask
+        layer[bit >> 3] |= 1 << (bit & 7)
+        bit = first + 2 * step & mask
+        layer[bit >> 3] |= 1 << (bit & 7)
         self._room -= 1
         self.count += 1
 
@@ -55,15 +58,15 @@ class EntryFilter:
             return False
         first = hash(key)
         step = (first >> 32) | 1
-        probes = (first, first + step, first + 2 * step)
         for layer in self._layers:
             mask = len(layer) * 8 - 1
-            for probe in probes:
-                bit = probe & mask
-                if not layer[bit >> 3] & (1 << (bit & 7)):
-                    break
-            else:
-                return True
+            bit = first & mask
+            if layer[bit >> 3] & (1 << (bit & 7)):
+                bit = first + step & mask
+                if layer[bit >> 3] & (1 << (bit & 7)):
+                    bit = first + 2 * step & mask
+                    if layer[bit >> 3] & (1 << (bit & 7)):
+                        return True
         return False
 
     @property

@@ -42,9 +42,11 @@ from actors.shard.messages import ANY_SHARD
 from actors.shard.recovery import Progress, recover
 from actors.shard.shapes import fits
 from actors.shard.statistics import HostStatistics
-from actors.shard.turns import TurnQueue, Waiting, stock_key_of
+from actors.shard.turns import Queued, TurnQueue, Waiting, WaitingRun, items_of, one_by_one, stock_key_of
 
 log = logging.getLogger(__name__)
+
+INGEST = int(Verb.INGEST)
 
 EndProcess = Callable[[int, str], None]
 Finish = Callable[[], Reply]
@@ -72,7 +74,7 @@ class AppliedTurn:
 
     __slots__ = ("check_heads", "number", "recorded", "result", "taken", "time_ms", "told")
 
-    def __init__(self, number: int, taken: list[Waiting], result: TurnResult) -> None:
+    def __init__(self, number: int, taken: list[Queued], result: TurnResult) -> None:
         self.number = number
         self.taken = taken
         self.result = result
@@ -303,8 +305,20 @@ class ShardHost:
                 batch.answer(index, stopping)
             return
         shards = self._engine.books.shards
+        events: WaitingRun | None = None  # those just before the item at hand
         for index, item in enumerate(items):
-            verb, shard_id = item[0], item[1]
+            verb, shard_id, deadline_ms, weight = item[:4]
+            if verb == INGEST and weight == 1 and shard_id in shards and fits(item):
+                if events is not None and events.items[0][1:3] == [shard_id, deadline_ms]:
+                    events.items.append(item)
+                else:
+                    if events is not None:
+                        self._accept_events(events)
+                    events = WaitingRun([item], batch, index)
+                continue
+            if events is not None:
+                self._accept_events(events)
+                events = None
             if verb == Verb.GET_HOST_STATUS:
                 self._ask_status(batch, index)
                 continue
@@ -321,7 +335,21 @@ class ShardHost:
                 self.statistics.overloaded += 1
                 detail = "too much is waiting for this stock key or its shard"
                 batch.answer(index, error(ErrorReason.OVERLOADED, detail, self.config.overloaded_retry_ms))
+        if events is not None:
+            self._accept_events(events)
         self._schedule_turn()
+
+    def _accept_events(self, run: WaitingRun) -> None:
+        """Queue events that follow each other as one, and answer those for which there is no room."""
+        batch, count = run.batch, len(run.items)
+        index = run.index
+        taken = self._queue.offer_run(run)
+        if taken < count:
+            self.statistics.overloaded += count - taken
+            busy = error(
+                ErrorReason.OVERLOADED, "too many events wait for their feed shard", self.config.overloaded_retry_ms
+            )
+            batch.answer_run(index + taken, [busy] * (count - taken))
 
     # --- turns ------------------------------------------------------------------------------------------------------------
 
@@ -337,13 +365,13 @@ class ShardHost:
             return
         self._resolve(self._queue.take(), {})
 
-    def _resolve(self, taken: list[Waiting], found: dict[str, EntryRow | None]) -> None:
+    def _resolve(self, taken: list[Queued], found: dict[str, EntryRow | None]) -> None:
         """Look up what the items depend on in the entries table, then step in the same loop iteration.
 
         Late items are dropped each time: no copy of a request outlives its deadline, however long a look-up took.
         """
         taken = self._drop_late(taken)
-        items = [waiting.item for waiting in taken]
+        items = items_of(taken)
         try:
             wanted = self._engine.unresolved(items, found, self._filter) if self._filter.count else []
         except Exception:  # whatever a body that does not fit its verb may raise
@@ -365,23 +393,25 @@ class ShardHost:
 
         self._thread.submit(lambda: self._journal.find_entries(wanted), resolved)
 
-    def _drop_late(self, taken: list[Waiting]) -> list[Waiting]:
+    def _drop_late(self, taken: list[Queued]) -> list[Queued]:
         now_ms = self._now()
-        live = []
+        live: list[Queued] = []
         for waiting in taken:
-            deadline_ms = waiting.item[2]
-            if deadline_ms and deadline_ms <= now_ms:
-                self.statistics.late += 1
-                too_late = error(ErrorReason.DEADLINE_EXCEEDED, "dropped undone: it came too late")
-                waiting.batch.answer(waiting.index, too_late)
-            else:
+            items = waiting.items if isinstance(waiting, WaitingRun) else [waiting.item]
+            deadline_ms = items[0][2]
+            if not deadline_ms or deadline_ms > now_ms:
                 live.append(waiting)
+                continue
+            count = len(items)
+            self.statistics.late += count
+            too_late = error(ErrorReason.DEADLINE_EXCEEDED, "dropped undone: it came too late")
+            waiting.batch.answer_run(waiting.index, [too_late] * count)
         return live
 
-    def _drop_malformed(self, taken: list[Waiting]) -> tuple[list[Waiting], list[Sequence[Any]]]:
+    def _drop_malformed(self, taken: list[Queued]) -> tuple[list[Queued], list[Sequence[Any]]]:
         """An item whose body does not fit its verb is answered here; it must not stop the others."""
-        good = []
-        for waiting in taken:
+        good: list[Queued] = []
+        for waiting in one_by_one(taken):
             try:
                 self._engine.unresolved([waiting.item], {}, self._filter)
             except Exception:
@@ -389,9 +419,9 @@ class ShardHost:
                 waiting.batch.answer(waiting.index, invalid)
             else:
                 good.append(waiting)
-        return good, [waiting.item for waiting in good]
+        return good, items_of(good)
 
-    def _step(self, taken: list[Waiting], items: list[Sequence[Any]], found: dict[str, EntryRow | None]) -> None:
+    def _step(self, taken: list[Queued], items: list[Sequence[Any]], found: dict[str, EntryRow | None]) -> None:
         started_s = time.perf_counter()
         try:
             result = self._engine.step(items, found, self._now(), accept_claims=self._housekeeping.accept_claims)
@@ -450,8 +480,15 @@ class ShardHost:
             self._waiting = None
             self._commit(waiting)
         replies = turn.result.replies
-        for position, one in enumerate(turn.taken):
+        position = 0
+        for one in turn.taken:
+            if isinstance(one, WaitingRun):
+                count = len(one.items)
+                one.batch.answer_run(one.index, replies[position : position + count])
+                position += count
+                continue
             reply = replies[position]
+            position += 1
             if one.item[0] == Verb.EXPLAIN_AVAILABILITY and reply[0] == OK:
                 self._answer_explanation(one, reply)
             else:

@@ -38,6 +38,13 @@ class Batch:
         self.left = size
         self.replies: list[Reply | None] = [None] * size
 
+    def answer_run(self, index: int, replies: Sequence[Reply]) -> None:
+        """Replies that follow each other, from ``index`` on."""
+        self.replies[index : index + len(replies)] = replies
+        self.left -= len(replies)
+        if not self.left:
+            self.link.send_replies(self.frame_id, self.replies)
+
     def answer(self, index: int, reply: Reply) -> None:
         """One reply is ready to go out; the frame goes when all are."""
         self.replies[index] = reply
@@ -118,11 +125,14 @@ class HostLink(asyncio.Protocol):
             raise frames.FrameError("a request frame is [REQUEST, frame_id, [item, …]]")
         items = message[2]
         for item in items:
-            if not isinstance(item, list) or len(item) != ITEM_FIELDS or not isinstance(item[5], list):
+            if type(item) is not list or len(item) != ITEM_FIELDS:
                 raise frames.FrameError("an item is [verb, shard, deadline_ms, weight, cause, body]")
-            if not (type(item[0]) is int and type(item[1]) is int and type(item[2]) is int and type(item[3]) is int):
+            verb, shard, deadline_ms, weight, _, body = item
+            if type(body) is not list:
+                raise frames.FrameError("an item is [verb, shard, deadline_ms, weight, cause, body]")
+            if not (type(verb) is int and type(shard) is int and type(deadline_ms) is int and type(weight) is int):
                 raise frames.FrameError("an item's verb, shard, deadline and weight are integers")
-            if not 1 <= item[3] <= HOST_ITEMS_MAX:
+            if not 1 <= weight <= HOST_ITEMS_MAX:
                 raise frames.FrameError(f"an item weighs 1 to {HOST_ITEMS_MAX} lines")
         batch = Batch(self, message[1], len(items))
         self._unanswered += 1

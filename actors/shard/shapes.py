@@ -29,6 +29,7 @@ US = UNIT_SEPARATOR
 _RESERVE = (str, bytes, str, list, int, bool, int, int, str, str, str, list)
 _INGEST = (str, str, str, int, int, str, bytes, int, list, str, str, str, int, list, int)
 RESERVE_FIELDS_MIN, INGEST_FIELDS_MIN = 8, 9
+INGEST_FIELDS = len(_INGEST)
 
 
 def fits(item: Sequence[Any]) -> bool:
@@ -74,8 +75,16 @@ def _reserve(body: Sequence[Any]) -> bool:
 def _ingest(body: Sequence[Any]) -> bool:
     """As hot, in a warehouse's rush hour."""
     count = len(body)
-    if tuple(map(type, body)) != (_INGEST if count == len(_INGEST) else _INGEST[:count]) or count < INGEST_FIELDS_MIN:
+    if count == INGEST_FIELDS:
+        if tuple(map(type, body)) != _INGEST:
+            return False
+        rest = body[INGEST_FIELDS_MIN:]
+        plain = rest == _NO_REST
+    elif count < INGEST_FIELDS_MIN or tuple(map(type, body)) != _INGEST[:count]:
         return False
+    else:
+        rest = body[INGEST_FIELDS_MIN:]
+        plain = rest == _NO_REST[: len(rest)]
     source_id, stream_id, event_id, sequence, occur_ms, key, _, fact, details = body[:INGEST_FIELDS_MIN]
     if not (
         source_id
@@ -87,10 +96,7 @@ def _ingest(body: Sequence[Any]) -> bool:
         return False
     if key.count(US) != 2 or US in source_id or US in stream_id or US in event_id:  # noqa: PLR2004
         return False
-    rest = body[INGEST_FIELDS_MIN:]
-    if rest != _NO_REST[: len(rest)] and not all(
-        check(value) for check, value in zip(_INGEST_REST, rest, strict=False)
-    ):
+    if not plain and not all(check(value) for check, value in zip(_INGEST_REST, rest, strict=False)):
         return False
     check_details = _DETAILS.get(fact)  # an unknown fact is rejected on record, whatever its details are
     return check_details is None or check_details(details)
@@ -138,7 +144,6 @@ _duration = _within(0, DURATION_MS_MAX)
 _units = _within(1, QUANTITY_PER_LINE_MAX)
 _stock_units = _within(1, ON_HAND_MAX)
 _stock_units_or_none = _within(0, ON_HAND_MAX)
-_delta = _within(-ON_HAND_MAX, ON_HAND_MAX)
 _policy = _within(-1, ON_HAND_MAX)
 _selling = _within(0, 2)
 _receipt_disposition = _within(0, 2)  # as it is, SELLABLE or QUALITY_HOLD
@@ -185,6 +190,24 @@ def _receipt(details: Any) -> bool:
         tuple(map(type, details)) == (int, int, str, str)
         and 1 <= details[0] <= ON_HAND_MAX
         and details[1] in DISPOSITIONS
+    )
+
+
+def _adjustment(details: Any) -> bool:
+    """Written out as well, and the next."""
+    return (
+        tuple(map(type, details)) == (int, int, str, str)
+        and -ON_HAND_MAX <= details[0] <= ON_HAND_MAX
+        and details[1] in DISPOSITIONS
+    )
+
+
+def _stock_count(details: Any) -> bool:
+    return (
+        tuple(map(type, details)) == (int, int, int, bool, bool)
+        and 0 <= details[0] <= ON_HAND_MAX
+        and details[1] in DISPOSITIONS
+        and 0 <= details[2] <= WHOLE_MAX
     )
 
 
@@ -309,8 +332,8 @@ _DETAILS: dict[int, Check] = {
     Fact.PICK: _tuple_of(_stock_units, _promise),
     Fact.UNPICK: _tuple_of(_stock_units, _promise),
     Fact.SHIPMENT: _tuple_of(_stock_units, _identifier, _promise, _flag, _disposition),
-    Fact.ADJUSTMENT: _tuple_of(_delta, _disposition, _text, _text),
-    Fact.STOCK_COUNT: _tuple_of(_stock_units_or_none, _disposition, _count, _flag, _flag),
+    Fact.ADJUSTMENT: _adjustment,
+    Fact.STOCK_COUNT: _stock_count,
     Fact.DISPOSITION_CHANGE: _tuple_of(_stock_units, _disposition, _disposition),
     Fact.TRANSFER_DISPATCH: _tuple_of(_stock_units, _identifier, _text, _identifier, _disposition),
     Fact.TRANSFER_RECEIPT: _tuple_of(_stock_units, _identifier, _text, _identifier, _flag, _disposition),

@@ -14,6 +14,7 @@ from actors.shard.engine import TurnResult
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 SOURCES_COUNTED_MAX = 100  # sources are few; a flood of made-up ones must not grow the metrics
 
+INGEST = int(Verb.INGEST)
 _VERB_NAMES = {int(verb): verb.name.lower() for verb in Verb}
 _REFUSALS = {int(reason): reason.name for reason in RefusalReason}
 _ERRORS = {int(reason): reason.name for reason in ErrorReason}
@@ -49,18 +50,24 @@ class HostStatistics:
         self.items += len(items)
         self.expired += result.expired
         replies = self._replies
+        fed: dict[tuple[str, int], int] = {}
         for item, reply in zip(items, result.replies, strict=True):
-            status = reply[0]
-            reason = 0 if status == 0 else reply[2][0] if status == 1 else reply[1]
-            replies[(item[0], status, reason)] += 1
-            if item[0] == Verb.INGEST and status == 0:
-                self._count_event(item[5][0], _INGEST[reply[2].outcome])
+            verb, status = item[0], reply[0]
+            if verb == INGEST and status == 0:
+                known = (item[5][0], reply[2][1])
+                fed[known] = fed.get(known, 0) + 1
+            else:
+                reason = 0 if status == 0 else reply[2][0] if status == 1 else reply[1]
+                replies[(verb, status, reason)] += 1
+        for (source, outcome), count in fed.items():
+            replies[(INGEST, 0, 0)] += count
+            self._count_events(source, _INGEST[outcome], count)
 
-    def _count_event(self, source: str, outcome: str) -> None:
+    def _count_events(self, source: str, outcome: str, count: int) -> None:
         key = (source, outcome)
         if key not in self.events and len(self.events) >= SOURCES_COUNTED_MAX:
             key = ("other", outcome)
-        self.events[key] += 1
+        self.events[key] += count
 
     def commit(self, seconds: float, records: int) -> None:
         """One append became durable."""

@@ -8,7 +8,7 @@ shard's: a warehouse's rush hour is not to stand before the orders of whatever l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from actors.shard.host_config import HostConfig
@@ -31,14 +31,54 @@ class Waiting:
         self.key = key
 
 
+class WaitingRun:
+    """Events of one frame, one behind the other and of one feed shard and deadline, each of weight 1: one entry in a queue."""
+
+    __slots__ = ("batch", "index", "items")
+
+    def __init__(self, items: list[Sequence[Any]], batch: Any, index: int) -> None:
+        self.items = items
+        self.batch = batch
+        self.index = index  # of the first of them
+
+    def split(self, count: int) -> WaitingRun:
+        """The first so many as a run of their own; the rest stays."""
+        first = WaitingRun(self.items[:count], self.batch, self.index)
+        self.items = self.items[count:]
+        self.index += count
+        return first
+
+
+Queued = Waiting | WaitingRun
+
+
+def items_of(taken: Iterable[Queued]) -> list[Sequence[Any]]:
+    """The items of what was taken, in order."""
+    items: list[Sequence[Any]] = []
+    for waiting in taken:
+        if isinstance(waiting, WaitingRun):
+            items += waiting.items
+        else:
+            items.append(waiting.item)
+    return items
+
+
+def one_by_one(taken: Iterable[Queued]) -> Iterator[Waiting]:
+    """The same as items that wait alone."""
+    for waiting in taken:
+        if isinstance(waiting, WaitingRun):
+            for at, item in enumerate(waiting.items):
+                yield Waiting(item, waiting.batch, waiting.index + at, "")
+        else:
+            yield waiting
+
+
 def stock_key_of(item: Sequence[Any]) -> str:
     """The stock key that an item presses on, where it is one; else empty."""
     verb, body = item[0], item[5]
     if verb == Verb.RESERVE:
         lines = body[3]
         return str(lines[0][1]) if len(lines) == 1 else ""
-    if verb == Verb.INGEST:
-        return str(body[5])
     return ""
 
 
@@ -47,7 +87,7 @@ class TurnQueue:
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
-        self._queues: dict[int, deque[Waiting]] = {}
+        self._queues: dict[int, deque[Queued]] = {}
         self._lines: dict[int, int] = {}
         self._key_lines: dict[str, int] = {}
         self._order: deque[int] = deque()
@@ -83,9 +123,29 @@ class TurnQueue:
         self.lines += weight
         return True
 
-    def take(self) -> list[Waiting]:
+    def offer_run(self, run: WaitingRun) -> int:
+        """Queue a run of events, or as much of it as there is room for; how many."""
+        lane = run.items[0][1] + FEED_LANES
+        queued = self._lines.get(lane, 0)
+        room = max(self._config.queue_lines_per_shard_max - queued, 0 if queued else 1)
+        count = len(run.items)
+        if count > room:
+            if not room:
+                return 0
+            run, count = run.split(room), room
+        queue = self._queues.get(lane)
+        if queue is None:
+            queue = self._queues[lane] = deque()
+        if not queue:
+            self._order.append(lane)
+        queue.append(run)
+        self._lines[lane] = queued + count
+        self.lines += count
+        return count
+
+    def take(self) -> list[Queued]:
         """The next turn's items: at most ``turn_lines_max`` lines (but at least one item), in order within each shard."""
-        taken: list[Waiting] = []
+        taken: list[Queued] = []
         room = self._config.turn_lines_max
         order = self._order
         while order and (room > 0 or not taken):
@@ -94,7 +154,17 @@ class TurnQueue:
             share = min(LINES_PER_SHARD_AND_ROUND, room) if len(order) else room
             spent = 0
             while queue and (spent < share or not taken):
-                waiting = queue.popleft()
+                waiting = queue[0]
+                if isinstance(waiting, WaitingRun):
+                    most = max(1, share - spent)
+                    if len(waiting.items) > most:
+                        waiting = waiting.split(most)
+                    else:
+                        queue.popleft()
+                    spent += len(waiting.items)
+                    taken.append(waiting)
+                    continue
+                queue.popleft()
                 weight = waiting.item[3]
                 spent += weight
                 taken.append(waiting)

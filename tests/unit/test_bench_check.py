@@ -8,20 +8,21 @@ import pytest
 
 from actors.shard.turns import stock_key_of
 from bench import check
-from bench.check import TOLERANCES, WORKLOADS, Bench, count_bytes, count_calls, regressions
+from bench.check import TOLERANCES, WORKLOADS, bench_of, count_bytes, count_calls, regressions
 
 WORKLOAD = {one.name: one for one in WORKLOADS}
 RECORDED = {"hot": {"cpu": 10.0, "calls": 40.0, "bytes": 1_000.0}}
 
 
-@pytest.mark.parametrize("name", ["hot, one line", "orders of 25 lines", "refusals"])
+@pytest.mark.parametrize("name", ["hot, one line", "orders of 25 lines", "refusals", "feed, whole host"])
 def test_a_fixed_workload_gets_the_answer_it_is_meant_to_get(name):
-    bench = Bench(WORKLOAD[name])
+    bench = bench_of(WORKLOAD[name])
 
     bench.run()
 
     assert bench.answers == {WORKLOAD[name].answer}
     assert bench.units >= 3_000
+    bench.end()
 
 
 def test_function_calls_repeat_exactly():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from actors.domain.commands import Verb
 from actors.shard.host_config import HostConfig
-from actors.shard.turns import LINES_PER_SHARD_AND_ROUND, TurnQueue, Waiting, stock_key_of
+from actors.shard.turns import (
+    LINES_PER_SHARD_AND_ROUND,
+    TurnQueue,
+    Waiting,
+    WaitingRun,
+    items_of,
+    one_by_one,
+    stock_key_of,
+)
 
 
 def queue_of(**settings) -> TurnQueue:
@@ -112,12 +120,12 @@ def test_a_refused_item_leaves_no_trace():
     assert queue.offer(waiting(1, key="hot", weight=2))
 
 
-def test_the_stock_key_of_an_item_is_that_of_a_single_line_or_a_fact():
+def test_the_stock_key_of_an_item_is_that_of_a_single_line():
     line = ["0", "\x1fmain\x1fA", 1, 0]
     rows = [
         ([int(Verb.RESERVE), 0, 0, 1, [], ["r", b"", "web", [line]]], "\x1fmain\x1fA"),
         ([int(Verb.RESERVE), 0, 0, 2, [], ["r", b"", "web", [line, line]]], ""),
-        ([int(Verb.INGEST), 0, 0, 1, [], ["wms", "", "e", 0, 0, "\x1fmain\x1fB"]], "\x1fmain\x1fB"),
+        ([int(Verb.INGEST), 0, 0, 1, [], ["wms", "", "e", 0, 0, "\x1fmain\x1fB"]], ""),
         ([int(Verb.CONFIRM), 0, 0, 1, [], ["r", b"", "id"]], ""),
     ]
     for item, key in rows:
@@ -132,3 +140,40 @@ def test_a_flood_of_events_leaves_the_orders_of_its_feed_shard_their_place():
     assert queue.depth(5) == 20_001
     first = queue.take()
     assert [one.item[0] for one in first[: LINES_PER_SHARD_AND_ROUND + 1]].count(int(Verb.RESERVE)) == 1
+
+
+def run_of(count: int, first: int = 0, shard: int = 5) -> WaitingRun:
+    return WaitingRun(
+        [[int(Verb.INGEST), shard, 0, 1, [], [number]] for number in range(first, first + count)], None, first
+    )
+
+
+def test_a_run_of_events_is_taken_in_pieces_and_in_order():
+    queue = queue_of(turn_lines_max=100)
+    assert queue.offer_run(run_of(250)) == 250
+    assert queue.offer_run(run_of(10, 250)) == 10
+    assert (queue.lines, queue.depth(5)) == (260, 260)
+    turns = []
+    while taken := queue.take():
+        turns.append([item[5][0] for item in items_of(taken)])
+        assert [one.index for one in one_by_one(taken)] == turns[-1]
+    assert [len(turn) for turn in turns] == [100, 100, 60]
+    assert [index for turn in turns for index in turn] == list(range(260))
+    assert (queue.lines, queue.depth(5)) == (0, 0)
+
+
+def test_of_a_run_as_much_is_taken_as_there_is_room_for():
+    queue = queue_of(queue_lines_per_shard_max=40)
+    assert [queue.offer_run(run_of(30)), queue.offer_run(run_of(30)), queue.offer_run(run_of(30))] == [30, 10, 0]
+    assert len(items_of(queue.take())) == 40
+    assert queue.offer_run(run_of(30)) == 30
+
+
+def test_a_run_of_events_leaves_other_shards_their_place():
+    queue = queue_of(turn_lines_max=4_000)
+    queue.offer_run(run_of(6_000))
+    for index in range(10):
+        queue.offer(waiting(7, index))
+    first = queue.take()
+    assert [one.index for one in first if not isinstance(one, WaitingRun)] == list(range(10))
+    assert len(items_of(first)) == 4_000
