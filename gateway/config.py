@@ -117,7 +117,7 @@ class Credential:
     ``operator``: everything. A star ("*") in ``channels`` or ``sources`` means all of them.
     """
 
-    token: str
+    token: str = field(repr=False)
     principal: str
     channels: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
@@ -137,7 +137,7 @@ class TlsFiles:
 class GatewayConfig:
     """Everything ``start_gateway`` needs besides the directory. Durations in ms; ports 0 mean "any free one"."""
 
-    cluster_token: str  # what hosts want in the hello
+    cluster_token: str = field(repr=False)  # what hosts want in the hello
     channels: Mapping[str, ChannelConfig]
     warehouses: Mapping[str, WarehouseConfig]
     consumers: Mapping[str, str] = field(default_factory=dict)  # of changes: id → who may read as it besides operators

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.runtime.settings import Settings
@@ -39,7 +39,7 @@ class NodePlan:
     generation: int
     serve_pid: int
     link_port: int
-    link_token: str
-    cluster_token: str
+    link_token: str = field(repr=False)
+    cluster_token: str = field(repr=False)
     grpc_port: int
     entry_points: EntryPoints = EntryPoints()

@@ -51,7 +51,7 @@ class Webhook(BaseModel):
     """One endpoint. ``secrets``: each signs every request, so put the new one beside the old until the receiver has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    url: str = Field(min_length=1, max_length=2_048)
+    url: str = Field(min_length=1, max_length=2_048, repr=False)  # its query may hold a key
     secrets: list[WebhookSecret] = Field(min_length=1, max_length=4)
     kinds: list[Literal["availability", "reservation", "warehouse"]] = Field(default_factory=list)
     channels: list[Identifier] = Field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EXIT_JOURNAL = 70  # the journal failed: the next owner replays
 EXIT_BUG = 71  # an invariant broke: the next owner replays
@@ -17,7 +17,7 @@ class HostConfig:
     """Plain and picklable. ``token``: what a gateway's hello must carry. Port 0: any free one."""
 
     host_id: str
-    token: str
+    token: str = field(repr=False)
     address: str = "127.0.0.1"
     port: int = 0
     advertise_port: int = 0  # where gateways reach it, when something stands between; 0: where it listens

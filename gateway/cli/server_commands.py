@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,11 +146,23 @@ def _show_status(found: Any, *, shards: bool) -> None:
         table("shards", ("shard", "epoch", "records", "sequence", "stock keys", "reservations", "waiting"), each)
 
 
-def show_config(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Every setting, its value, and where it came from. Secrets are not shown."""
+class Form(StrEnum):
+    """How settings are shown."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def show_config(
+    config: Config = None,
+    data_dir: DataDir = None,
+    form: Annotated[Form, typer.Option("--format", help="for people or for programs")] = Form.TABLE,
+    as_json: Json = False,
+) -> None:
+    """Every setting, its value, and where it came from: default, file:line, environment or command line. Secrets are ***."""
     loaded = load(config, data_dir=data_dir)
     values = loaded.effective()
-    if as_json:
+    if as_json or form is Form.JSON:
         print_json([{"name": one.name, "value": one.value, "origin": one.origin} for one in values])
         return
     rows = [
