@@ -67,6 +67,11 @@ ERRORS: dict[ErrorReason, ErrorRow] = {
         grpc.StatusCode.UNAVAILABLE, NOT_DONE, 500, "the shard is changing its owner: send the same request id again",
         "SHARD_UNAVAILABLE",
     ),
+    ErrorReason.BUSY: _row(
+        grpc.StatusCode.UNAVAILABLE, NOT_DONE, 100, "the reservation is being changed: send the same request id again",
+        "SHARD_UNAVAILABLE",
+    ),
+    ErrorReason.OUT_OF_ORDER: _row(grpc.StatusCode.INTERNAL, UNKNOWN, 0, "an internal error", "INTERNAL"),
     ErrorReason.JOURNAL_FULL: _row(
         grpc.StatusCode.UNAVAILABLE, NOT_DONE, 5_000, "the journal's disk is nearly full: no new claims for now"
     ),

@@ -21,16 +21,23 @@ class ReplyStatus(IntEnum):
     OK = 0
     REFUSED = 1
     ERROR = 2
+    PENDING = 3  # [PENDING, token]: under way over several hosts; the answer comes later
 
 
 OK = int(ReplyStatus.OK)
 REFUSED = int(ReplyStatus.REFUSED)
 ERROR = int(ReplyStatus.ERROR)
+PENDING = int(ReplyStatus.PENDING)
 
 
 def ok(payload: Sequence[Any], replayed: bool = False) -> Reply:  # noqa: FBT001, FBT002  the hot path, three callers
     """A yes. ``replayed``: the first decision, given again."""
     return (OK, replayed, payload)
+
+
+def pending(token: str) -> Reply:
+    """Begun, and other hosts must answer first: whoever asked waits for ``turn.finish(token, …)``. Inside a host only."""
+    return (PENDING, token)
 
 
 def error(reason: ErrorReason, detail: str = "", retry_after_ms: int = 0) -> Reply:

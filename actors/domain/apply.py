@@ -12,6 +12,7 @@ from heapq import heappush
 from typing import Any
 
 from actors.domain.apply_consumers import APPLY_CONSUMERS, rebuild_consumers
+from actors.domain.apply_errands import APPLY_ERRANDS
 from actors.domain.apply_exceptions import APPLY_EXCEPTIONS, rebuild_exceptions
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
@@ -487,6 +488,7 @@ APPLY: dict[type[Any], Apply] = {
     **APPLY_CONSUMERS,
     **APPLY_RECONCILIATION,
     **APPLY_TRANSFERS,
+    **APPLY_ERRANDS,
 }
 
 

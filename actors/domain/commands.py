@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from actors.domain.consumer_commands import AcknowledgeChanges, AttachConsumer, ListConsumers
+from actors.domain.errand_commands import ErrandAnswered, TakeErrand
 from actors.domain.reconciliation_commands import RECONCILIATION_COMMANDS
 
 # [line_id, stock_key, quantity, minimum_quantity]
@@ -59,6 +60,8 @@ class Verb(IntEnum):
     LIST_COMPARABLE = 66
     LIST_AVAILABILITY = 72
     ATTACH_CONSUMER = 73
+    TAKE_ERRAND = 80  # from one host to another: see ``actors.domain.errands``
+    ERRAND_ANSWERED = 81
 
 
 class Cause(NamedTuple):
@@ -361,4 +364,6 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.ATTACH_CONSUMER: AttachConsumer,
     **{Verb(number): command for number, command in RECONCILIATION_COMMANDS.items()},
     Verb.LIST_TRANSFERS: ListTransfers,
+    Verb.TAKE_ERRAND: TakeErrand,
+    Verb.ERRAND_ANSWERED: ErrandAnswered,
 }

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from actors.domain.consumer_events import CONSUMER_KINDS
+from actors.domain.errand_events import ERRAND_KINDS
+from actors.domain.errand_events import Event as ErrandEvent
 from actors.domain.exception_events import ExceptionHandled, ExceptionResolved, FeedCorrected
 from actors.domain.feed_events import (
     CountPlaced,
@@ -351,6 +353,7 @@ Event = (
     | FeedGapSet
     | FeedHeard
     | ReconciliationEvent
+    | ErrandEvent
     | TransferDispatched
     | TransferReceived
     | TransferAlarmed
@@ -400,6 +403,7 @@ EVENT_KINDS: dict[int, type[Any]] = {
     68: CountPlaced,
     **CONSUMER_KINDS,
     **RECONCILIATION_KINDS,
+    **ERRAND_KINDS,
     70: TransferDispatched,
     71: TransferReceived,
     72: TransferAlarmed,

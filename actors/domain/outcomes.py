@@ -46,6 +46,8 @@ class ErrorReason(IntEnum):
     STOCK_KEY_NOT_FOUND = 13  # GetStock, SetStockPolicy … of a key that nobody registered
     EXCEPTION_NOT_FOUND = 14
     EXCEPTION_ENDED = 15  # it healed, or somebody else was faster
+    BUSY = 16  # another operation on this reservation is under way over several hosts: the gateway tries again soon
+    OUT_OF_ORDER = 17  # between hosts only: an errand came before one that must come first; the detail is its number
     RECONCILIATION_NOT_FOUND = 20
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from actors.domain.consumer_state import Consumer
+from actors.domain.errand_state import Inbound, Outbound
 from actors.domain.exception_state import StockException
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.history import History
@@ -280,8 +281,10 @@ class ShardState:
         "grace_until_ms",
         "id",
         "id_prefix",
+        "inbound",
         "next_exception_number",
         "next_reservation_number",
+        "outbound",
         "owned_time_ms",
         "reconciliations",
         "record_number",
@@ -315,6 +318,8 @@ class ShardState:
         self.exceptions: dict[str, StockException] = {}
         self.feeds: dict[str, Feed] = {}  # by identity.feed_key
         self.consumers: dict[str, Consumer] = {}
+        self.outbound: dict[int, Outbound] = {}  # errands to other shards
+        self.inbound: dict[int, Inbound] = {}  # errands of other shards
         self.deferred: dict[str, Deferred] = {}  # by identity.event_key, in the order they came
         self.reconciliations: dict[str, Reconciliation] = {}
         self.findings: dict[str, Finding] = {}  # by finding_key, in the order they were made

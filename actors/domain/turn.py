@@ -7,11 +7,13 @@ host ends (an applied event cannot be undone).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from actors.domain.answers import Reply
 from actors.domain.apply import APPLY
 from actors.domain.commands import Cause
+from actors.domain.errand_state import Errand
 from actors.domain.events import KIND_OF
 from actors.domain.identity import reservation_row_key, uuid7_text_ceiling
 from actors.domain.state import Books, Entry, Reservation, ShardState
@@ -26,9 +28,12 @@ class Turn:
 
     __slots__ = (
         "_current",
+        "accept_claims",
         "books",
         "cause",
         "emitted",
+        "errands",
+        "finished",
         "found",
         "groups",
         "now_ms",
@@ -36,6 +41,7 @@ class Turn:
         "read_entry",
         "read_reservation",
         "reads",
+        "told",
     )
 
     def __init__(
@@ -56,6 +62,10 @@ class Turn:
         self.groups: dict[int, list[Group]] = {}
         self.reads: set[int] = set()
         self.emitted = 0  # events of the command at hand
+        self.accept_claims = True  # False: the journal's disk is nearly full
+        self.errands: list[tuple[int, int, int, Errand | None]] = []  # (from shard, to, number, what; None: settled)
+        self.finished: list[tuple[str, Reply]] = []  # (token, what those get who were told PENDING with it)
+        self.told: Sequence[Any] = ()  # what other hosts answered to the command's asks
         self._current: dict[int, list[tuple[Any, ...]]] = {}
 
     def begin(self, cause: Cause) -> None:
@@ -64,6 +74,14 @@ class Turn:
         self.emitted = 0
         if self._current:
             self._current = {}
+
+    def here(self, shard_id: int) -> bool:
+        """Whether a shard is this host's, so that it can be decided in this turn."""
+        return shard_id in self.books.shards
+
+    def finish(self, token: str, reply: Reply) -> None:
+        """What began with ``(PENDING, token)`` ends in this turn, with this reply."""
+        self.finished.append((token, reply))
 
     def emit(self, shard: ShardState, event: Any) -> None:
         """Apply an event and keep it for the shard's record."""

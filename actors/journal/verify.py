@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors.journal.port import Journal, Record, ShardHead, Snapshot, SnapshotSlice
+from actors.journal.verify_errands import judge_pairs
 from actors.journal.verify_ledger import Ledger, Suspects
 from actors.journal.verify_report import VerifyReport, Violation
 from actors.journal.verify_round import judge_shards, whole_from
@@ -69,6 +70,7 @@ def verify(
         found, ledger = rounds.run(Path(spill))
         suspects = ledger.uneven()
     report.merge(found)
+    judge_pairs(ledger, report)
     if suspects:
         report.rounds = 2
         source.begin_again()

@@ -119,6 +119,9 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         ),
         (96, "FindingResolved", 3, "finding_key state booked"),
         (97, "FindingForgotten", 1, "finding_key"),
+        (100, "ErrandSent", 6, "to_shard number verb body purpose cause"),
+        (101, "ErrandTaken", 4, "from_shard number settled_below reply"),
+        (102, "ErrandSettled", 2, "to_shard number"),
         (70, "TransferDispatched", 5, "stock_key transfer_id transfer_line from_warehouse_id quantity"),
         (71, "TransferReceived", 6, "stock_key transfer_id transfer_line from_warehouse_id quantity final"),
         (72, "TransferAlarmed", 4, "stock_key transfer_id transfer_line exception_id"),
@@ -175,6 +178,7 @@ RULES = {
     "shortage": "promised units are missing exactly when an open exception says by how much",
     "consumer": "a consumer is first seen once; its place in the feed belongs to one timeline and only moves on",
     "reconciliation": "a list is begun and ended once, and a difference did what it says: booked, or not sold any more",
+    "errand": "what one shard asks of another is done once, in order, and answered once",
     "snapshot": "a snapshot is what the records up to it make",
 }
 

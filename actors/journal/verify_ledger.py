@@ -80,6 +80,9 @@ class Ledger:
         self.home_lines_of_nothing = array("q")  # the same, without what they got, where a home says nothing …
         self.claim_lines_of_something = array("q")  # … and where a claim says something
         self.distrusted = False  # a shard was not walked to its end: sums over shards cannot come out even
+        # (from shard, to shard) → next number, answered below; last taken, forgotten below; and where that stands
+        self.errands_sent: dict[tuple[int, int], tuple[int, int, Where]] = {}
+        self.errands_taken: dict[tuple[int, int], tuple[int, int, Where]] = {}
         # second round: suspects by name
         self.balances: dict[tuple[str, LineOf, int, Any], Balance] = {}
         self.open_units: dict[str, OpenUnits] = {}
@@ -125,6 +128,8 @@ class Ledger:
         for name in ("home_lines", "claim_lines", "home_lines_of_nothing", "claim_lines_of_something"):
             getattr(self, name).extend(getattr(other, name))
         self.distrusted |= other.distrusted
+        self.errands_sent |= other.errands_sent
+        self.errands_taken |= other.errands_taken
         self._spills += other._spills
 
     def uneven(self) -> Suspects:

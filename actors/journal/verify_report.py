@@ -95,6 +95,7 @@ class VerifyReport:
     reservations: int = 0
     reservations_live: int = 0
     reservations_expired: int = 0
+    errands_open: int = 0  # between shards, not answered yet
     imposed_units: int = 0
     imposed_uncovered_units: int = 0
     shortages_opened: int = 0

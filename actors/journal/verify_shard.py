@@ -13,25 +13,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
-from actors.journal.verify_consumers import ConsumerRules
+from actors.journal.verify_errands import ErrandRules
 from actors.journal.verify_format import EVENTS, OWNED, TAKEOVER, WAREHOUSE_EVENT, WITHOUT_ID
 from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95)
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101)
 # of kinds whose entity's tag is not their tens
 TAGS = (
     {61: 7, 62: 7, 74: 6, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
     | dict.fromkeys(range(80, 84), 9)
     | dict.fromkeys(range(90, 95), 10)
     | dict.fromkeys(range(95, 98), 11)
+    | {100: 12, 101: 13, 102: 12}
 )
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-class ShardWalk(ConsumerRules):
+class ShardWalk(ErrandRules):
     """One shard, record after record. ``placed``: from a snapshot, at which sequence each of its entities stands."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger, whole_from_ms: int = 0) -> None:
@@ -96,6 +97,9 @@ class ShardWalk(ConsumerRules):
             95: self.finding_made,
             96: self.finding_resolved,
             97: self.finding_forgotten,
+            100: self.errand_sent,
+            101: self.errand_taken,
+            102: self.errand_settled,
             **dict.fromkeys((14, 15, 68), self._read_only),
         }
 

@@ -16,6 +16,7 @@ import msgpack
 from actors.journal.codec import ARRAY_LENGTH_MAX, no_map
 from actors.journal.port import JournalDamaged, SnapshotSlice
 from actors.journal.verify_consumers import describe_reader, read_reader
+from actors.journal.verify_errands import describe_sent, describe_taken, read_sent, read_taken
 from actors.journal.verify_feeds import Feed, Waiting
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
@@ -25,7 +26,7 @@ from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock, Transfer
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
-CONSUMER, RECONCILIATION, FINDING = 9, 10, 11
+CONSUMER, RECONCILIATION, FINDING, OUTBOUND, INBOUND = 9, 10, 11, 12, 13
 TRANSFERS_AT = 11  # of a stock key's fields; a snapshot of an older version has none
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
@@ -124,6 +125,10 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         walk.runs[key] = read_run(fields)
     elif tag == FINDING:
         walk.findings[key] = read_finding(fields)
+    elif tag == OUTBOUND:
+        walk.sent[key] = read_sent(fields)
+    elif tag == INBOUND:
+        walk.taken[key] = read_taken(fields)
 
 
 def _compare_one(walk: ShardWalk, tag: int, key: Any, fields: Any) -> None:
@@ -321,6 +326,8 @@ READERS: dict[int, Callable[[Any], Any]] = {
     CONSUMER: read_reader,
     RECONCILIATION: read_run,
     FINDING: read_finding,
+    OUTBOUND: read_sent,
+    INBOUND: read_taken,
 }
 OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     SHARD: _own_shard,
@@ -334,6 +341,8 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     CONSUMER: lambda walk, key: walk.readers.get(key),
     RECONCILIATION: lambda walk, key: walk.runs.get(key),
     FINDING: lambda walk, key: walk.findings.get(key),
+    OUTBOUND: lambda walk, key: walk.sent.get(key),
+    INBOUND: lambda walk, key: walk.taken.get(key),
 }
 DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     SHARD: _of_shard,
@@ -346,5 +355,7 @@ DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     CONSUMER: describe_reader,
     RECONCILIATION: describe_run,
     FINDING: describe_finding,
+    OUTBOUND: describe_sent,
+    INBOUND: describe_taken,
     DEFERRED: lambda one: {"stream": one.feed_key, "place": one.place, "until": one.until_ms},
 }

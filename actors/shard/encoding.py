@@ -20,6 +20,7 @@ from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Sp
 from actors.domain.stock_parts import DEFAULT_GATE, SaleGate, Transfer
 from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
+from actors.shard.encoding_errands import encode_inbound, encode_outbound
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.stored_types import UNREADABLE, check_entity
@@ -39,6 +40,8 @@ class Tag(IntEnum):
     CONSUMER = 9
     RECONCILIATION = 10
     FINDING = 11
+    OUTBOUND = 12  # key: the other shard
+    INBOUND = 13
 
 
 def pack(value: Any) -> bytes:
@@ -346,6 +349,10 @@ def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         yield int(Tag.RECONCILIATION), encode_reconciliation(shard.reconciliations[key])
     for key in sorted(shard.findings):
         yield int(Tag.FINDING), encode_finding(shard.findings[key])
+    for other in sorted(shard.outbound):
+        yield int(Tag.OUTBOUND), encode_outbound(shard.outbound[other])
+    for other in sorted(shard.inbound):
+        yield int(Tag.INBOUND), encode_inbound(shard.inbound[other])
 
 
 def canonical_state(books: Books, shard_id: int) -> bytes:

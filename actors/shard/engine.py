@@ -18,6 +18,9 @@ from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
 from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
+from actors.domain.errand_registry import ANSWER_KEYS, ANSWERS, ASKS, ERRAND_KEYS, ERRANDS
+from actors.domain.errand_state import Errand
+from actors.domain.errands import answered, take
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
 from actors.domain.exception_pages import list_exceptions
@@ -87,6 +90,8 @@ HANDLERS: dict[int, Handler] = {
     Verb.HEARTBEAT: heartbeat,
     Verb.RESOLVE_EXCEPTION: resolve_exception,
     Verb.GET_EXCEPTION: get_exception,
+    Verb.TAKE_ERRAND: lambda turn, shard, command: take(turn, shard, command, ERRANDS),
+    Verb.ERRAND_ANSWERED: lambda turn, shard, command: answered(turn, shard, command, ANSWERS),
     **RECONCILIATION_HANDLERS,
 }
 LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
@@ -100,6 +105,9 @@ LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
 }
 
 
+Opened = tuple[int, int, int, Errand | None]  # from shard, to shard, number, what was sent; None: it is settled
+
+
 class TurnResult(NamedTuple):
     """What a step leaves. ``replies`` are aligned with the items and may go out only when all of it is durable."""
 
@@ -110,6 +118,8 @@ class TurnResult(NamedTuple):
     wakeup_ms: int | None
     expired: int
     groups: Mapping[int, Any] = {}  # by shard, what its record holds: for the change log
+    finished: Sequence[tuple[str, Reply]] = ()  # (token, reply): for those who were answered PENDING with it, now or before
+    errands: Sequence[Opened] = ()  # for the courier, once durable
 
 
 class Engine:
@@ -174,7 +184,19 @@ class Engine:
             return [] if body[0] in books.reservations else [reservation_row_key(body[0])]
         if verb in (Verb.CONFIRM, Verb.RELEASE, Verb.EXTEND, Verb.AMEND, Verb.FULFILL):
             return self._verb_keys(verb, body)
+        if verb == Verb.TAKE_ERRAND:
+            keys_of = ERRAND_KEYS.get(body[3])
+            return keys_of(books, body[4]) if keys_of is not None else []
+        if verb == Verb.ERRAND_ANSWERED:
+            return self._answer_keys(item[1], body)
         return []
+
+    def _answer_keys(self, shard_id: int, body: Sequence[Any]) -> list[str]:
+        shard = self.books.shards.get(shard_id)
+        outbound = shard.outbound.get(body[0]) if shard is not None else None
+        errand = outbound.open.get(body[1]) if outbound is not None else None
+        keys_of = ANSWER_KEYS.get(errand.purpose[0]) if errand is not None else None
+        return keys_of(self.books, errand, body[2]) if keys_of is not None and errand is not None else []
 
     def _resolution_keys(self, shard_id: int, body: Sequence[Any], found: Found) -> list[str]:
         """Its own id, and what the event that it may have decided again depends on."""
@@ -226,17 +248,33 @@ class Engine:
 
     # --- a turn ------------------------------------------------------------------------------------------------------------
 
-    def step(self, items: Sequence[Item], found: Found, now_ms: int, *, accept_claims: bool = True) -> TurnResult:
+    def step(
+        self,
+        items: Sequence[Item],
+        found: Found,
+        now_ms: int,
+        *,
+        accept_claims: bool = True,
+        told: Mapping[int, Sequence[Any]] | None = None,
+    ) -> TurnResult:
         """Decide and apply all items in order at ``now_ms`` (never taken back), expire what is due, retire what is old.
 
+        ``told``: by place among the items, what other hosts answered to an item's ``asks``.
         Raises only when an invariant broke (AssertionError) or an event could not be applied: then the owner must end.
         """
         self.now_ms = now_ms = max(now_ms, self.now_ms)
         known: Mapping[str, Any] = {**found, **self._leaving} if self._leaving else found
         turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
+        turn.accept_claims = accept_claims
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
         decide_waiting(turn)
-        replies = [self._decide(turn, item, accept_claims) for item in items]
+        if told:
+            replies = []
+            for at, item in enumerate(items):
+                turn.told = told.get(at, ())
+                replies.append(self._decide(turn, item, accept_claims))
+        else:
+            replies = [self._decide(turn, item, accept_claims) for item in items]
         if self.books.consumers:
             watch_consumers(turn)
         watch_feeds(turn)
@@ -311,7 +349,9 @@ class Engine:
         read_heads = [
             self.head(shard_id) for shard_id in turn.reads if shard_id not in turn.groups and shard_id in shards
         ]
-        return TurnResult(replies, records, entries, read_heads, self.wakeup_ms(), expired, turn.groups)
+        return TurnResult(
+            replies, records, entries, read_heads, self.wakeup_ms(), expired, turn.groups, turn.finished, turn.errands
+        )
 
     def head(self, shard_id: int) -> ShardHead:
         """Where the shard's journal ends once everything stepped so far is durable."""
@@ -330,6 +370,26 @@ class Engine:
             shard.epoch = head.epoch
             turn.emit(shard, ShardOwned(head.epoch, self.timeline, grace_until_ms))
         return self._result(turn, [], [], 0)
+
+    def open_errands(self) -> list[Opened]:
+        """Every errand that is open, by shards and number: what a courier begins with."""
+        return [
+            (shard.id, errand.to_shard, errand.number, errand)
+            for shard in self.books.shards.values()
+            for outbound in shard.outbound.values()
+            for errand in outbound.open.values()
+        ]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every shard there is is here, so that nothing is to be asked of other hosts."""
+        return len(self.books.shards) == self.shard_count
+
+    def asks(self, item: Item) -> list[tuple[int, int, Sequence[Any]]]:
+        """[(shard, verb, body), …]: what must be read at other hosts before this item can be decided. Only to be asked
+        where not every shard is here (``whole``)."""
+        asks_of = ASKS.get(item[0])
+        return asks_of(self.books, item[1], item[5]) if asks_of is not None else []
 
     def durable(self, result: TurnResult) -> None:
         """The turn's append returned: what it retired is in the table, memory lets go of it."""

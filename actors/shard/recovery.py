@@ -29,6 +29,7 @@ from actors.shard.encoding import (
     unpack,
 )
 from actors.shard.encoding_consumers import decode_consumer
+from actors.shard.encoding_errands import decode_inbound, decode_outbound
 from actors.shard.encoding_feeds import decode_deferred, decode_feed
 from actors.shard.encoding_reconciliation import decode_finding, decode_reconciliation
 from actors.shard.engine import Engine, TurnResult
@@ -37,7 +38,7 @@ from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, che
 log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
-CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95))  # that may make their entity
+CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101))  # that may make their entity
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
 
@@ -153,6 +154,10 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
     elif tag == Tag.FINDING:
         finding = decode_finding(fields)
         shard.findings[finding.key] = finding
+    elif tag == Tag.OUTBOUND:
+        shard.outbound[fields[0]] = decode_outbound(fields)
+    elif tag == Tag.INBOUND:
+        shard.inbound[fields[0]] = decode_inbound(fields)
     else:
         raise JournalDamaged(f"shard {shard.id}: a snapshot holds an entity of unknown tag {tag}")
 

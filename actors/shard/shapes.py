@@ -247,7 +247,16 @@ def fits_read_changes(body: Sequence[Any]) -> bool:
     )
 
 
-_places = _list_of(_tuple_of(_within(0, 4_095), _within(-2, WHOLE_MAX)))
+_CAUSE = (int, str, str, str, str, str, str, str, int, int)  # ``commands.Cause``
+
+
+def _whole_cause(value: Any) -> bool:
+    return type(value) is list and tuple(map(type, value[: len(_CAUSE)])) == _CAUSE
+
+
+_shard = _within(0, 4_095)
+_number = _within(1, WHOLE_MAX)
+_places = _list_of(_tuple_of(_shard, _within(-2, WHOLE_MAX)))
 
 
 def _any_list(value: Any) -> bool:
@@ -319,6 +328,8 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
         *_REQUEST, _key, _policy, _policy, _text, _count, _selling, _selling, _receipt_disposition, _lots,
     ),
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
+    Verb.TAKE_ERRAND: (_shard, _number, _number, _number, _any_list, _whole_cause),
+    Verb.ERRAND_ANSWERED: (_shard, _number, _any_list),
     Verb.HEARTBEAT: (_identifier, _no_or_identifier, _no_or_identifier, _count),
     Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
     **RECONCILIATION_FIELDS,

@@ -28,6 +28,7 @@ from actors.shard.encoding import (
     pack,
 )
 from actors.shard.encoding_consumers import encode_consumer
+from actors.shard.encoding_errands import encode_inbound, encode_outbound
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
 from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.engine import Engine
@@ -110,6 +111,8 @@ def _identities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         (Tag.CONSUMER, list(shard.consumers)),
         (Tag.RECONCILIATION, list(shard.reconciliations)),
         (Tag.FINDING, list(shard.findings)),
+        (Tag.OUTBOUND, list(shard.outbound)),
+        (Tag.INBOUND, list(shard.inbound)),
     )
     return chain(
         ((int(Tag.SHARD), ""),),
@@ -181,4 +184,6 @@ _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.CONSUMER: _consumer,
     Tag.RECONCILIATION: _reconciliation,
     Tag.FINDING: _finding,
+    Tag.OUTBOUND: lambda shard, other: encode_outbound(shard.outbound[other]),
+    Tag.INBOUND: lambda shard, other: encode_inbound(shard.inbound[other]),
 }

@@ -35,7 +35,7 @@ _LINE: Types = (str, str, int, int)
 TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
     61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1, 74: 6,
 }  # fmt: skip
-TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11)
+TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11) | {100: 12, 101: 13, 102: 12}
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
@@ -50,6 +50,8 @@ ENTITY_TYPES: dict[int, Types] = {
     9: (str, str, list, int, int, int, str, int, str),
     10: (str, str, int, int, int, str, str, str, bytes, list, list, str, str, int, int, int),
     11: (str, int, int, int, int, int, bool, bool, str, list, list, int, int),
+    12: (int, int, list),
+    13: (int, int, int, list),
 }
 FIELDS_MIN = {1: 9, 5: 7}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)
@@ -58,6 +60,9 @@ _ADRIFT: Types = (str, int)
 _OPENED: tuple[Types, ...] = ((int, int, int, list), (int, int, int, type(None)))
 _CONSTANT: Types = (int, str, str, str, str, str, str, int)  # of an exception, what never changes
 _STOCK, _CLAIMS, _RESERVATION, _EXCEPTION, _FEED, _DEFERRED, _CONSUMER = 1, 2, 3, 5, 6, 7, 9
+_OUTBOUND, _INBOUND = 12, 13
+_ERRAND: Types = (int, int, list, list, list, int)  # open, without the shard it is for
+_KEPT: Types = (int, list)
 _INTERVAL: Types = (int, int, int)
 _SILENT: Types = (str, str)
 _HISTORY: Types = (int, list, list, bytes, list)
@@ -111,10 +116,18 @@ def check_entity(tag: int, fields: Sequence[Any]) -> None:
         good = _all_of(fields[2], _INTERVAL) and _all_of(fields[6], _SILENT) and _all_of(fields[7], _PART)
     elif good and tag == _CONSUMER:
         good = _all_of(fields[2], _PAIR)
+    elif good and tag == _OUTBOUND:
+        good = _all_of(fields[2], _ERRAND) and _follow(fields[2], fields[1] - len(fields[2]))
+    elif good and tag == _INBOUND:
+        good = _all_of(fields[3], _KEPT) and _follow(fields[3], fields[1] + 1 - len(fields[3]))
     elif good and tag == _DEFERRED:
         good = _is_ingest(fields[4])
     if not good:
         raise ValueError(f"an entity of tag {tag} with fields of other types: {_shown(fields)}")
+
+
+def _follow(parts: Sequence[Any], first: int) -> bool:
+    return all(part[0] == first + at for at, part in enumerate(parts))
 
 
 def _ends_with(identifier: str, number: int) -> bool:

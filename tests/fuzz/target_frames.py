@@ -140,6 +140,8 @@ GOOD_BODIES: dict[int, list[Any]] = {
     ],
     Verb.LIST_CONSUMERS: [],
     Verb.ATTACH_CONSUMER: ["erp"],
+    Verb.TAKE_ERRAND: [HOME, 1, 1, 82, [], [1, "web", "r1", "", "", "", "", "", 0, 0]],
+    Verb.ERRAND_ANSWERED: [HOME, 1, []],
     Verb.READ_CHANGES: [TIMELINE, [[HOME, -1]], 100, 0],
 }
 assert set(COMMANDS) < set(GOOD_BODIES)
