@@ -10,6 +10,8 @@ from actors.domain.commands import COMMANDS, Verb
 from actors.shard.shapes import fits
 from tests.fuzz.target_frames import GOOD_BODIES, KEY
 
+# details of an unknown fact; what an errand and its answer hold is its handlers' business
+ANYTHING_AT = {(Verb.INGEST, 8), (Verb.TAKE_ERRAND, 4), (Verb.ERRAND_ANSWERED, 2)}
 PROMISE = ["", "web", "o1", ""]
 GOOD_DETAILS: dict[int, list[Any]] = {
     1: [5, 1, "", ""],
@@ -45,10 +47,8 @@ def test_no_field_may_be_of_another_type(verb):
     body = GOOD_BODIES[verb]
     for at in range(len(body)):
         for other in (None, 1.5, {}, [[[]]], 2**64 - 1, -(2**63)):
-            assert not fits(item(verb, [*body[:at], other, *body[at + 1 :]])) or (verb, at) == (Verb.INGEST, 8), (
-                at,
-                other,
-            )
+            fit = fits(item(verb, [*body[:at], other, *body[at + 1 :]]))
+            assert not fit or (verb, at) in ANYTHING_AT, (at, other)
 
 
 @pytest.mark.parametrize("fact", GOOD_DETAILS)
