@@ -97,7 +97,10 @@ def judge_pairs(ledger: Ledger, report: VerifyReport) -> None:
         report.errands_open += max(0, next_number - settled_below)
         for wrong, text in (
             (last >= next_number, f"took {last} errands of shard {pair[0]}, which sent {next_number - 1}"),
-            (settled_below > last + 1, f"took {last} errands of shard {pair[0]}, which has answers to {settled_below - 1}"),
+            (
+                settled_below > last + 1,
+                f"took {last} errands of shard {pair[0]}, which has answers to {settled_below - 1}",
+            ),
             (forgotten_below > settled_below, f"forgot answers below {forgotten_below} that shard {pair[0]} has not"),
         ):
             if wrong:

@@ -156,8 +156,9 @@ class Courier:
         items = []
         while channel.answered_below in channel.replies:
             number = channel.answered_below
-            body = [channel.to_shard, number, channel.replies.pop(number)]
-            items.append([ERRAND_ANSWERED, channel.from_shard, 0, _weight(body[2]), [], body])
+            reply = channel.replies.pop(number)
+            body = [channel.to_shard, number, reply]
+            items.append([ERRAND_ANSWERED, channel.from_shard, 0, _weight(reply), [], body])
             channel.answered_below += 1
         channel.next = max(channel.next, channel.answered_below)
         if channel.due:
@@ -210,7 +211,9 @@ class Courier:
 
     def oldest_ms(self) -> int:
         """When the oldest open errand was sent; 0: none is open."""
-        return min((channel.errands[0].sent_time_ms for channel in self._channels.values() if channel.errands), default=0)
+        return min(
+            (channel.errands[0].sent_time_ms for channel in self._channels.values() if channel.errands), default=0
+        )
 
 
 _PASSING = frozenset(

@@ -118,7 +118,9 @@ class TurnResult(NamedTuple):
     wakeup_ms: int | None
     expired: int
     groups: Mapping[int, Any] = {}  # by shard, what its record holds: for the change log
-    finished: Sequence[tuple[str, Reply]] = ()  # (token, reply): for those who were answered PENDING with it, now or before
+    finished: Sequence[
+        tuple[str, Reply]
+    ] = ()  # (token, reply): for those who were answered PENDING with it, now or before
     errands: Sequence[Opened] = ()  # for the courier, once durable
 
 
