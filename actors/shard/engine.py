@@ -8,52 +8,36 @@ stay inside the process until its records are durable.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
-from actors.domain.availability_pages import list_availability
 from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
-from actors.domain.consumers import acknowledge, attach, entry_keys, list_consumers, next_look_ms
+from actors.domain.consumers import entry_keys, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
-from actors.domain.errand_registry import ANSWER_KEYS, ANSWERS, ASKS, ERRAND_KEYS, ERRANDS
+from actors.domain.errand_registry import ANSWER_KEYS, ASKS, ERRAND_KEYS
 from actors.domain.errand_state import Errand
-from actors.domain.errands import answered, take
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
-from actors.domain.exception_pages import list_exceptions
-from actors.domain.feed_watch import get_feed_status, heartbeat
 from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
 from actors.domain.feed_watch import watch as watch_feeds
 from actors.domain.feeds import decide_waiting, ingest, placed
-from actors.domain.fulfilling import fulfill
 from actors.domain.identity import event_key, operator_key, request_key, reservation_row_key, shipment_key
-from actors.domain.lifecycle import confirm, expire_due, extend, release
+from actors.domain.lifecycle import expire_due
 from actors.domain.outcomes import ErrorReason, Fact
-from actors.domain.policies import register_stock, set_selling, set_stock_policy
-from actors.domain.reading import (
-    explain_availability,
-    get_availability,
-    get_reservation,
-    get_stock,
-    list_reservations,
-    list_stock,
-    list_transfers,
-)
 from actors.domain.reconciliation_state import FAR_MS
 from actors.domain.reconciliation_watch import watch as watch_reconciliations
-from actors.domain.reconciling import RECONCILIATION_HANDLERS, RECONCILIATION_LISTS
 from actors.domain.reserving import reserve
-from actors.domain.resolving import get_exception, resolve_exception
 from actors.domain.rules import Rules
-from actors.domain.state import Books, ShardState
+from actors.domain.state import Books
 from actors.domain.turn import Turn, make
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
 from actors.shard.books_status import books_status
 from actors.shard.encoding import read_entry_row, read_reservation_row
+from actors.shard.handlers import HANDLERS, LISTS
 from actors.shard.placement import feed_shard_of, shard_of
 from actors.shard.retiring import retire
 
@@ -69,41 +53,6 @@ NOT_TOLD = ("", "", "")  # principal, correlation id, traceparent
 
 Item = Sequence[Any]
 Found = Mapping[str, EntryRow | None]
-Handler = Callable[[Turn, ShardState, Any], Reply]
-
-HANDLERS: dict[int, Handler] = {
-    Verb.CONFIRM: confirm,
-    Verb.RELEASE: release,
-    Verb.EXTEND: extend,
-    Verb.FULFILL: fulfill,
-    Verb.GET_RESERVATION: get_reservation,
-    Verb.GET_AVAILABILITY: get_availability,
-    Verb.EXPLAIN_AVAILABILITY: explain_availability,
-    Verb.GET_STOCK: get_stock,
-    Verb.REGISTER_STOCK: register_stock,
-    Verb.LIST_AVAILABILITY: list_availability,
-    Verb.ACKNOWLEDGE_CHANGES: acknowledge,
-    Verb.ATTACH_CONSUMER: attach,
-    Verb.SET_STOCK_POLICY: set_stock_policy,
-    Verb.SET_SELLING: set_selling,
-    Verb.INGEST: ingest,
-    Verb.HEARTBEAT: heartbeat,
-    Verb.RESOLVE_EXCEPTION: resolve_exception,
-    Verb.GET_EXCEPTION: get_exception,
-    Verb.TAKE_ERRAND: lambda turn, shard, command: take(turn, shard, command, ERRANDS),
-    Verb.ERRAND_ANSWERED: lambda turn, shard, command: answered(turn, shard, command, ANSWERS),
-    **RECONCILIATION_HANDLERS,
-}
-LISTS: dict[int, Callable[[Turn, Any], Reply]] = {
-    Verb.LIST_RESERVATIONS: list_reservations,
-    Verb.LIST_STOCK: list_stock,
-    Verb.LIST_TRANSFERS: list_transfers,
-    Verb.LIST_EXCEPTIONS: list_exceptions,
-    Verb.LIST_CONSUMERS: list_consumers,
-    Verb.GET_FEED_STATUS: get_feed_status,
-    **RECONCILIATION_LISTS,
-}
-
 
 Opened = tuple[int, int, int, Errand | None]  # from shard, to shard, number, what was sent; None: it is settled
 

@@ -213,7 +213,7 @@ class ShardHost:
     def _recover(self) -> int:
         """On the journal's thread."""
         self._journal = journal = self._journal_factory()
-        shards = range(journal.header.shard_count)
+        shards = range(journal.header.shard_count) if self.config.shards is None else self.config.shards
         recovered = recover(journal, shards, self._rules, self._clock.now_ms(), self._progress)
         ownership = recovered.ownership
         journal.append(ownership.records, ownership.entries, ownership.read_heads)

@@ -18,6 +18,7 @@ class HostConfig:
 
     host_id: str
     token: str = field(repr=False)
+    shards: tuple[int, ...] | None = None  # what it takes over at its start; None: all there are
     address: str = "127.0.0.1"
     port: int = 0
     advertise_port: int = 0  # where gateways reach it, when something stands between; 0: where it listens

@@ -26,7 +26,8 @@ from actors.domain.turn import Turn
 from actors.journal.codec import decode_groups
 from actors.journal.memory import MemoryJournal, memory_store
 from actors.shard.courier import Courier, Parcel
-from actors.shard.engine import HANDLERS, Engine, TurnResult
+from actors.shard.engine import Engine, TurnResult
+from actors.shard.handlers import HANDLERS
 from actors.shard.frames import FrameDecoder, encode
 from actors.shard.recovery import recover
 from actors.shard.snapshot import Snapshotter
@@ -169,7 +170,7 @@ class Host:
     def snapshot(self, shard: int) -> None:
         snapshotter = Snapshotter(self.engine, shard, self._world.now_ms, 1)
         while (part := snapshotter.next_slice()) is not None:
-            self._journal.write_slice(part)
+            self._journal.write_slice(part, self.engine.books.shards[shard].epoch)
             self.step(1)
             while self.applied:
                 self.commit()

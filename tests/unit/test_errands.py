@@ -195,7 +195,8 @@ def test_an_errand_that_is_not_known_stays_with_its_sender(monkeypatch):
         world.deliver(0)
         second.step(1)
         second.commit()
-        assert world.network[0].reply[:2] == [ERROR, int(ErrorReason.INTERNAL)]
+        (message,) = world.network
+        assert list(message.reply or ())[:2] == [ERROR, int(ErrorReason.INTERNAL)]
         world.deliver(0)
         assert first.courier.open == 1
     world.settle()
