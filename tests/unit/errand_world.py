@@ -27,8 +27,8 @@ from actors.journal.codec import decode_groups
 from actors.journal.memory import MemoryJournal, memory_store
 from actors.shard.courier import Courier, Parcel
 from actors.shard.engine import Engine, TurnResult
-from actors.shard.handlers import HANDLERS
 from actors.shard.frames import FrameDecoder, encode
+from actors.shard.handlers import HANDLERS
 from actors.shard.recovery import recover
 from actors.shard.snapshot import Snapshotter
 
