@@ -1,6 +1,7 @@
 """Pins every dependency of both distributions, with hashes and without any index's address: ``constraints.txt``.
 
-The extra ``peers`` is pinned apart, in ``bench/peers-constraints.txt``: it is for who compares with others only.
+The extra ``peers`` is pinned apart, in ``bench/peers-constraints.txt``: it is for who compares with others only. What runs a
+service, without any extra, is pinned once more in ``deploy/constraints.txt``: it is all that an image needs.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ FLAGS = (
 )
 
 
-def wanted() -> tuple[list[str], list[str]]:
-    """What the two distributions ask for, extras included, but for each other; and what the extra ``peers`` asks for."""
+def wanted() -> tuple[list[str], list[str], list[str]]:
+    """What the two distributions ask for, but for each other: with extras; without any; and what the extra ``peers`` asks for."""
     server = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     client = tomllib.loads((ROOT / "protos/pyproject.toml").read_text())["project"]
     extras = dict(server["optional-dependencies"])
     peers = extras.pop(PEERS)
-    every = server["dependencies"] + client["dependencies"] + [one for extra in extras.values() for one in extra]
-    return sorted({one for one in every if not re.match(r"stockade\b", one)}), sorted(peers)
+    serving = {one for one in server["dependencies"] + client["dependencies"] if not re.match(r"stockade\b", one)}
+    every = serving | {one for extra in extras.values() for one in extra}
+    return sorted(every), sorted(serving), sorted(peers)
 
 
 def compile_pins(requirements: list[str], output: str, scratch: Path) -> int:
@@ -39,15 +41,17 @@ def compile_pins(requirements: list[str], output: str, scratch: Path) -> int:
 
 
 def main() -> int:
-    """Pin both; the exit code."""
-    everybody, peers = wanted()
+    """Pin all three; the exit code."""
+    everybody, serving, peers = wanted()
     with tempfile.TemporaryDirectory() as made:
         scratch = Path(made)
-        # the same versions of what both files name; as constraints without hashes, which pip-compile wants from its sources
+        # the same versions of what several files name; as constraints without hashes, which pip-compile wants from its sources
         failed = compile_pins(everybody, "constraints.txt", scratch)
         pinned = re.findall(r"^[\w.-]+==[^\s;\\]+", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
         (scratch / "pinned.txt").write_text("\n".join(pinned) + "\n")
-        return failed or compile_pins([f"-c {scratch / 'pinned.txt'}", *peers], "bench/peers-constraints.txt", scratch)
+        alike = f"-c {scratch / 'pinned.txt'}"
+        failed = failed or compile_pins([alike, *serving], "deploy/constraints.txt", scratch)
+        return failed or compile_pins([alike, *peers], "bench/peers-constraints.txt", scratch)
 
 
 if __name__ == "__main__":

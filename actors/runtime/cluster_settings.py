@@ -13,10 +13,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from actors.journal import database_url
-from actors.runtime.setting_values import MINUTE_MS, SECOND_MS, DurationMs, from_json
+from actors.runtime.setting_values import MINUTE_MS, SECOND_MS, DurationMs, Port, from_json
 
 __all__ = ["ClusterSettings", "JournalSettings"]
 
+DIRECTORY_PORT = 7452
 HEARTBEATS_UNTIL_DEAD_MIN = 3  # fewer, and one late heartbeat moves shards
 HOST_NAME = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
@@ -63,6 +64,12 @@ def check_host_and_port(address: str) -> str:
         raise ValueError('write it as HOST:PORT, for example "10.0.0.1:6379"')
     check_host(host.removeprefix("[").removesuffix("]"))
     return address
+
+
+def with_directory_port(address: Any) -> Any:
+    """HOST means HOST:7452."""
+    bare = isinstance(address, str) and address and (":" not in address or address.endswith("]"))
+    return f"{address}:{DIRECTORY_PORT}" if bare else address
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(check_database_url)]
@@ -119,12 +126,19 @@ class ClusterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     ray_address: Annotated[str, AfterValidator(check_host_and_port)] = Field(
-        "", description="HOST:PORT of the Ray head that this node joins; not set: a local Ray of its own"
+        "", description="HOST:PORT of a Ray whose raylet already runs on this machine: it is joined, none is started"
     )
     cluster_id: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,64}$",
         description="the cluster that the journal must belong to; not set: whichever it belongs to",
+    )
+    directory_port: Port = Field(
+        DIRECTORY_PORT,
+        description="where the head's directory is reached by hosts and gateways of every node; 0: any free",
+    )
+    head_address: Annotated[str, BeforeValidator(with_directory_port), AfterValidator(check_host_and_port)] = Field(
+        "", description="HOST or HOST:PORT of the head's directory (`stockade node --head`); not set: this is the head"
     )
     hosts_per_node: int = Field(1, ge=1, le=64, description="shard hosts of this node; more than one needs PostgreSQL")
     node_heartbeat_ms: DurationMs = Field(

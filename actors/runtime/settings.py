@@ -258,18 +258,16 @@ class Settings(BaseModel):
 
     def _check_one_owner(self) -> None:
         """SQLite is one file under one lock of one machine: whatever asks for a second owner of it is refused."""
-        asked = [
-            name
-            for name, more in (
-                ("hosts_per_node", self.cluster.hosts_per_node > 1),
-                ("ray_address", bool(self.cluster.ray_address)),
-            )
-            if more
-        ]
+        cluster = self.cluster
+        asked = ["head_address"] if cluster.head_address else ["hosts_per_node"] if cluster.hosts_per_node > 1 else []
         if asked and not self.journal.is_shared:
             raise ValueError(
                 f"cluster.{asked[0]} asks for several hosts, but a SQLite journal has one owner: set journal.url = "
                 '"postgresql://…" (`stockade journal copy` takes a SQLite journal there), or leave it at its default'
+            )
+        if cluster.head_address and self.cluster_token is None:
+            raise ValueError(
+                "cluster.head_address needs cluster_token: the same secret on every node (without one each node makes its own)"
             )
 
     @property

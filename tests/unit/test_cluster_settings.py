@@ -47,10 +47,22 @@ def test_the_numbers_that_others_count_on() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "address"),
+    [("head", "head:7452"), ("10.0.0.1:99", "10.0.0.1:99"), ("[::1]", "[::1]:7452"), ("[::1]:9", "[::1]:9"), ("", "")],
+)
+def test_the_heads_address_needs_no_port(said: str, address: str) -> None:
+    assert (
+        settings_of(cluster__head_address=said, journal__url=DATABASE, cluster_token="t").cluster.head_address
+        == address
+    )
+
+
+@pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({"cluster__hosts_per_node": 2}, ["cluster.hosts_per_node", "SQLite journal has one owner", "journal.url", "journal copy"]),
-        ({"cluster__ray_address": "10.0.0.1:6379"}, ["cluster.ray_address", "SQLite journal has one owner"]),
+        ({"cluster__head_address": "head", "journal__url": DATABASE}, ["cluster.head_address needs cluster_token"]),
+        ({"cluster__head_address": "head"}, ["cluster.head_address", "SQLite journal has one owner"]),
         ({"cluster__ray_address": "10.0.0.1"}, ["cluster.ray_address", "HOST:PORT"]),
         ({"cluster__advertise_address": "10.0.0.1:80"}, ["cluster.advertise_address", "without port"]),
         ({"cluster__host_dead_after_ms": 1_000}, ["host_dead_after_ms must be at least 3 × node_heartbeat_ms", "1500"]),

@@ -203,7 +203,10 @@ def test_nothing_names_a_place_that_only_one_machine_has():
     assert found == []
 
 
-@pytest.mark.parametrize("pins", ["constraints.txt", "bench/peers-constraints.txt"])
+PINS = ["constraints.txt", "bench/peers-constraints.txt", "deploy/constraints.txt"]
+
+
+@pytest.mark.parametrize("pins", PINS)
 def test_every_pinned_dependency_has_a_hash(pins):
     requirements = re.sub(r"\\\n", " ", text_of(pins)).splitlines()
     pinned = [line for line in requirements if line.strip() and not line.startswith("#")]
@@ -212,14 +215,14 @@ def test_every_pinned_dependency_has_a_hash(pins):
     assert [line.split()[0] for line in pinned if "==" not in line or "--hash=sha256:" not in line] == []
 
 
-def test_what_both_files_pin_they_pin_alike():
-    """Or installing the peers would change what everything else was tested with."""
-    everybody, peers = (
-        dict(re.findall(r"^([\w.-]+)==(\S+)", text_of(pins), re.MULTILINE))
-        for pins in ("constraints.txt", "bench/peers-constraints.txt")
+@pytest.mark.parametrize("pins", PINS[1:])
+def test_what_several_files_pin_they_pin_alike(pins):
+    """Or installing the peers, or an image, would be another service than the one that was tested."""
+    everybody, others = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)", text_of(path), re.MULTILINE)) for path in (PINS[0], pins)
     )
 
-    assert {name: version for name, version in peers.items() if everybody.get(name, version) != version} == {}
+    assert {name: version for name, version in others.items() if everybody.get(name, version) != version} == {}
 
 
 def test_ray_accepts_the_cluster_file():
