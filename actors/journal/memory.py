@@ -180,8 +180,11 @@ class MemoryJournal:
         if entry.reservation_id:
             self._find_entry(f"r\x1f{entry.reservation_id}", found)
 
-    def entry_keys(self) -> Iterator[str]:
-        yield from sorted(self._store.entries)
+    def entry_keys(self, shards: Sequence[int] | None = None) -> Iterator[str]:
+        wanted = None if shards is None else set(shards)
+        yield from sorted(
+            key for key, (entry, _) in self._store.entries.items() if wanted is None or entry.shard in wanted
+        )
 
     def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
         self._writable()
@@ -225,14 +228,21 @@ class MemoryJournal:
             parts.append(row[0])
         return parts
 
-    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+    def compact(
+        self,
+        records_before_ms: int,
+        entries_before_ms: int,
+        rows_max: int | None = None,
+        shards: Sequence[int] | None = None,
+    ) -> CompactResult:
         store = self._store
+        scope = set(range(store.header.shard_count)) if shards is None else set(shards)
         before = self.size_bytes()
         left = rows_max if rows_max is not None else len(store.entries) + sum(map(len, store.records.values()))
         records_dropped = 0
         for shard, rows in store.records.items():
             kept = self.snapshots(shard)
-            if len(kept) < SNAPSHOTS_KEPT:
+            if len(kept) < SNAPSHOTS_KEPT or shard not in scope:
                 continue
             covered = min(snapshot.lowest_record_number for snapshot in kept)
             old = 0
@@ -245,7 +255,11 @@ class MemoryJournal:
             del rows[:old]
             left -= old
             records_dropped += old
-        keys = [key for key, (entry, _) in store.entries.items() if entry.end_time_ms < entries_before_ms][:left]
+        keys = [
+            key
+            for key, (entry, _) in store.entries.items()
+            if entry.end_time_ms < entries_before_ms and entry.shard in scope
+        ][:left]
         for key in keys:
             del store.entries[key]
         return CompactResult(records_dropped, len(keys), 0, before, self.size_bytes())

@@ -137,6 +137,12 @@ class JournalDamaged(JournalError):
     """What is stored cannot be right (CRC, gap, pragma, header); says where. Refuse to serve."""
 
 
+class JournalWentBack(JournalDamaged):
+    """Records that were acknowledged are gone: the database failed over to a standby that lagged, or an old copy was put
+    back. Nothing may be served from it: stop, and alert.
+    """
+
+
 class JournalLocked(JournalError):
     """Another process holds the journal; says who."""
 
@@ -195,8 +201,8 @@ class Journal(Protocol):
         """Rows by key; where a row points at a reservation, that reservation's row too. Absent keys are absent."""
         ...
 
-    def entry_keys(self) -> Iterator[str]:
-        """All keys in the entries table, to build the filter at start."""
+    def entry_keys(self, shards: Sequence[int] | None = None) -> Iterator[str]:
+        """All keys in the entries table, to build the filter at start; with ``shards`` only the keys of those."""
         ...
 
     def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
@@ -221,10 +227,17 @@ class Journal(Protocol):
         """All slices; ``JournalDamaged`` when one is missing or its CRC is wrong: recovery then takes the older one."""
         ...
 
-    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+    def compact(
+        self,
+        records_before_ms: int,
+        entries_before_ms: int,
+        rows_max: int | None = None,
+        shards: Sequence[int] | None = None,
+    ) -> CompactResult:
         """Drop records older than that which BOTH kept snapshots of their shard cover, and entries whose window ended.
 
         At most ``rows_max`` rows a call, oldest first: under traffic, call it a little at a time until it drops none.
+        ``shards``: of these only (a host's own).
         """
         ...
 

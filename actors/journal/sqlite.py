@@ -9,6 +9,7 @@ know what is on the disk.
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
@@ -244,10 +245,12 @@ class SqliteJournal:
         found[key] = entry
         return entry
 
-    def entry_keys(self) -> Iterator[str]:
+    def entry_keys(self, shards: Sequence[int] | None = None) -> Iterator[str]:
         last = ""
-        while rows := self._rows("SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT ?", (last, KEYS_PER_READ)):
-            yield from (key for (key,) in rows)
+        wanted = range(self._header.shard_count) if shards is None else set(shards)
+        statement = "SELECT key, shard FROM entries WHERE key > ? ORDER BY key LIMIT ?"
+        while rows := self._rows(statement, (last, KEYS_PER_READ)):
+            yield from (key for key, shard in rows if shard in wanted)
             last = rows[-1][0]
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
@@ -341,11 +344,18 @@ class SqliteJournal:
 
     # --- housekeeping -------------------------------------------------------------------------------------------------
 
-    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+    def compact(
+        self,
+        records_before_ms: int,
+        entries_before_ms: int,
+        rows_max: int | None = None,
+        shards: Sequence[int] | None = None,
+    ) -> CompactResult:
         self._writable()
         before = self.size_bytes()
         covered: dict[int, int] = {}
-        for shard in range(self._header.shard_count):
+        scope = range(self._header.shard_count) if shards is None else sorted(set(shards))
+        for shard in scope:
             kept = self.snapshots(shard)
             if len(kept) >= SNAPSHOTS_KEPT:
                 covered[shard] = min(snapshot.lowest_record_number for snapshot in kept)
@@ -353,7 +363,7 @@ class SqliteJournal:
         more = True
         while more:
             room = min(ROWS_PER_DELETE, rows_max - records - entries if rows_max is not None else ROWS_PER_DELETE)
-            old_records, old_entries = self._drop(covered, records_before_ms, entries_before_ms, room)
+            old_records, old_entries = self._drop(covered, scope, records_before_ms, entries_before_ms, room)
             records += old_records
             entries += old_entries
             more = old_records + old_entries == room > 0
@@ -361,7 +371,12 @@ class SqliteJournal:
         return CompactResult(records, entries, 0, before, self.size_bytes())
 
     def _drop(
-        self, covered: dict[int, int], records_before_ms: int, entries_before_ms: int, most: int
+        self,
+        covered: dict[int, int],
+        scope: Sequence[int],
+        records_before_ms: int,
+        entries_before_ms: int,
+        most: int,
     ) -> tuple[int, int]:
         """Drop the oldest records of each shard and the oldest entries, ``most`` rows in one transaction; how many."""
         connection = self._connection
@@ -379,8 +394,9 @@ class SqliteJournal:
                         records += len(old)
                 connection.execute(
                     "DELETE FROM entries WHERE key IN "
-                    "(SELECT key FROM entries WHERE end_time_ms < ? ORDER BY end_time_ms LIMIT ?)",
-                    (entries_before_ms, most - records),
+                    "(SELECT key FROM entries WHERE end_time_ms < ? AND shard IN (SELECT value FROM json_each(?)) "
+                    "ORDER BY end_time_ms LIMIT ?)",
+                    (entries_before_ms, json.dumps(list(scope)), most - records),
                 )
                 entries = connection.changes()
         except apsw.Error as error:

@@ -143,7 +143,7 @@ def remove_database(path: Path) -> None:
             os.unlink(f"{path}{suffix}")
 
 
-def check_wanted(header: Header, wanted: Wanted, path: Path) -> None:
+def check_wanted(header: Header, wanted: Wanted, path: Path | str) -> None:
     """Raise ``JournalMismatch`` when the journal is not the one asked for; says which part and both values."""
     asked = (
         ("cluster id", header.cluster_id, wanted.cluster_id or header.cluster_id),

@@ -32,6 +32,7 @@ class Witness:
     cluster_id: str
     timeline: str
     heads: dict[int, tuple[int, int]]
+    server: str = ""  # of a database: its system identifier and its timeline, "7412345678901234567/1"
 
 
 class WitnessFile:
@@ -47,11 +48,11 @@ class WitnessFile:
         """Whether the last writing was long enough ago."""
         return self._monotonic() >= self._due
 
-    def write(self, header: Header, heads: Sequence[ShardHead]) -> None:
+    def write(self, header: Header, heads: Sequence[ShardHead], server: str = "") -> None:
         """Remember these heads, all of them durable. A disk that refuses leaves the older witness, which stays true."""
         self._due = self._monotonic() + WITNESS_EVERY_S
         witness = Witness(
-            header.cluster_id, header.timeline, {head.shard: (head.epoch, head.record_number) for head in heads}
+            header.cluster_id, header.timeline, {head.shard: (head.epoch, head.record_number) for head in heads}, server
         )
         if witness == self._written:
             return
@@ -77,7 +78,7 @@ class WitnessFile:
             if document["crc32c"] != _checksum(body):
                 raise ValueError("its CRC is wrong")
             heads = {int(shard): (int(epoch), int(number)) for shard, epoch, number in body["heads"]}
-            return Witness(body["cluster_id"], body["timeline"], heads)
+            return Witness(body["cluster_id"], body["timeline"], heads, body.get("server", ""))
         except (ValueError, KeyError, TypeError) as error:
             raise JournalDamaged(
                 f"the witness {self._path} is damaged ({error}); when the journal beside it is known to be the newest "
@@ -111,6 +112,7 @@ def _encoded(witness: Witness) -> bytes:
         "cluster_id": witness.cluster_id,
         "timeline": witness.timeline,
         "heads": [[shard, epoch, number] for shard, (epoch, number) in sorted(witness.heads.items())],
+        **({"server": witness.server} if witness.server else {}),
     }
     return json.dumps({"witness": body, "crc32c": _checksum(body)}).encode() + b"\n"
 

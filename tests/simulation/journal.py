@@ -133,9 +133,15 @@ class SimulatedJournal(MemoryJournal):
         self._may_fail()
         super().publish_snapshot(snapshot)
 
-    def compact(self, records_before_ms: int, entries_before_ms: int, rows_max: int | None = None) -> CompactResult:
+    def compact(
+        self,
+        records_before_ms: int,
+        entries_before_ms: int,
+        rows_max: int | None = None,
+        shards: Sequence[int] | None = None,
+    ) -> CompactResult:
         self._may_fail()
-        return super().compact(records_before_ms, entries_before_ms, rows_max)
+        return super().compact(records_before_ms, entries_before_ms, rows_max, shards)
 
     def size_bytes(self) -> int:
         """Nobody decides by it, and counting every row costs more than a turn."""

@@ -6,9 +6,10 @@ Owns no test. A new adapter joins the suite by adding its place to ``PLACES``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import apsw
 import pytest
@@ -17,9 +18,14 @@ from actors.journal.codec import encode_groups
 from actors.journal.lock import JournalLock, take_lock
 from actors.journal.memory import MemoryJournal, MemoryStore, memory_store
 from actors.journal.port import EntryRow, Journal, JournalFull, Record, ShardHead, Snapshot, SnapshotSlice
+from actors.journal.postgres import PostgresJournal
+from actors.journal.postgres_link import LinkOptions
+from actors.journal.postgres_open import open_postgres
+from actors.journal.postgres_schema import SCHEMA
 from actors.journal.sqlite import SqliteJournal
 from actors.journal.sqlite_open import Wanted, open_journal
 from actors.journal.sqlite_schema import DATABASE_FILE, connect_writer
+from tests.postgres_server import PostgresServer
 
 SHARD_COUNT = 8
 NOW_MS = 1_700_000_000_000
@@ -109,16 +115,60 @@ class SqlitePlace:
             journal.close()
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+class PostgresPlace:
+    """A database of its own on the run's server. Any number of hosts open it at once."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self.database = f"journal_{secrets.token_hex(6)}"
+        self.options = LinkOptions(server.create_database(self.database))
+        self.journals: list[PostgresJournal] = []
+
+    def open(self) -> Journal:
+        journal = open_postgres(self.options, WANTED, now_ms=NOW_MS)
+        self.journals.append(journal)
+        return journal
+
+    def damage(self, what: str, shard: int, number: int) -> None:
+        table, column = ("records", "number") if what == "record" else ("slices", "slice_number")
+        last = f"shard = {shard} AND {column} = {number}"
+        if what != "record":
+            last += f" AND snapshot_id = (SELECT max(snapshot_id) FROM {SCHEMA}.slices WHERE shard = {shard})"
+        [(payload,)] = self.execute(f"SELECT payload FROM {SCHEMA}.{table} WHERE {last}")
+        if what == "missing slice":
+            self.execute(f"DELETE FROM {SCHEMA}.slices WHERE {last}")
+        else:
+            self.execute(f"UPDATE {SCHEMA}.{table} SET payload = '\\x{flipped(payload).hex()}' WHERE {last}")
+
+    def fill(self) -> None:
+        """The server says that its disk is full, as it would: a larger disk for everybody's other databases stays."""
+        self.execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+        )
+        self.execute(f"CREATE TRIGGER full_disk BEFORE INSERT ON {SCHEMA}.records EXECUTE FUNCTION full_disk()")
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        return self.server.execute(statement, self.database)
+
+    def close(self) -> None:
+        for journal in self.journals:
+            journal.close()
+        self.server.execute(f'DROP DATABASE "{self.database}" WITH (FORCE)')
 
 
-@pytest.fixture(params=sorted(PLACES))
+PLACES = ("memory", "postgres", "sqlite")
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty journal's place, once for every adapter."""
-    made = PLACES[request.param](tmp_path)
+    if request.param == "memory":
+        yield MemoryPlace(tmp_path)
+        return
+    made = SqlitePlace(tmp_path) if request.param == "sqlite" else PostgresPlace(request.getfixturevalue("postgres"))
     yield made
-    if isinstance(made, SqlitePlace):
-        made.close()
+    made.close()
 
 
 def locked(directory: Path, role: str = "test") -> JournalLock:

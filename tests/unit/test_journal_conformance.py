@@ -374,6 +374,22 @@ def test_compaction_drops_entries_whose_window_ended_a_bounded_number_at_a_time(
     assert sorted(owner.journal.entry_keys()) == [row.key for row in rows[:3]]
 
 
+def test_a_host_reads_keys_and_drops_what_is_old_of_its_own_shards_only(place: Place) -> None:
+    owner = Owner(place.open())
+    for shard in (0, 1):
+        _aged(owner, shard, [9, 9])
+        owner.snapshot(shard)
+        _aged(owner, shard, [9])
+        owner.snapshot(shard)
+    rows = tuple(EntryRow(f"e\x1fwms\x1f{shard}", shard, "", b"x", NOW_MS - 9 * DAY_MS) for shard in (0, 1, 1, 2))
+    owner.append(0, entries=rows)
+    assert list(owner.journal.entry_keys([1, 2])) == ["e\x1fwms\x1f1", "e\x1fwms\x1f2"]
+    result = owner.journal.compact(NOW_MS, NOW_MS, shards=[1, 7])
+    assert (result.records_dropped, result.entries_dropped) == (2, 1)
+    assert list(owner.journal.entry_keys()) == ["e\x1fwms\x1f0", "e\x1fwms\x1f2"]
+    assert [owner.journal.first_number(shard) for shard in (0, 1)] == [1, 3]
+
+
 def test_a_large_turn_of_all_shards_is_one_append(place: Place) -> None:
     owner = Owner(place.open())
     owner.append(*range(SHARD_COUNT), events=500)
