@@ -26,34 +26,56 @@ IDLE_ENTRY_POINT = "actors.runtime.directory:start_idle"
 class RouteTable:
     """The map itself. Synchronous; ``version`` grows with every change."""
 
-    def __init__(self, first_version: int) -> None:
+    def __init__(self, first_version: int, *, keep_idle: bool = False) -> None:
         """``first_version``: above any that an earlier life gave out, or a caller would take the new map for the old
-        one.
+        one. ``keep_idle``: hosts without shards stay in the map until they are forgotten, so that gateways know them
+        when they get some.
         """
         self._routes = Routes(version=first_version, cluster_id="", timeline="", shard_count=0, hosts=())
+        self._keep_idle = keep_idle
 
     @property
     def routes(self) -> Routes:
         return self._routes
 
+    @property
+    def owners(self) -> dict[int, str]:
+        """Shard → host."""
+        return {shard: host.host_id for host in self._routes.hosts for shard in host.shards}
+
     def register(self, host: HostRoute, cluster_id: str, timeline: str, shard_count: int) -> bool:
         """Take a host's word for its shards; True when the map changed. Another cluster's host is refused (ValueError);
-        a former owner's word is not heard."""
+        a former owner's word for a shard is not heard."""
         routes = self._routes
-        known = {
-            shard: epoch for other in routes.hosts for shard, epoch in zip(other.shards, other.epochs, strict=True)
-        }
-        if any(known.get(shard, 0) > epoch for shard, epoch in zip(host.shards, host.epochs, strict=True)):
-            return False
         if routes.cluster_id and routes.cluster_id != cluster_id:
             raise ValueError(
                 f"host {host.host_id} is of cluster {cluster_id}, this directory serves {routes.cluster_id}"
             )
+        known = {
+            shard: epoch
+            for other in routes.hosts
+            if other.host_id != host.host_id or not self._keep_idle
+            for shard, epoch in zip(other.shards, other.epochs, strict=True)
+        }
+        outrun = {shard for shard, epoch in zip(host.shards, host.epochs, strict=True) if known.get(shard, 0) > epoch}
+        if outrun:
+            if not self._keep_idle:
+                return False
+            host = without(host, outrun)
         others = [without(other, set(host.shards)) for other in routes.hosts if other.host_id != host.host_id]
-        hosts = tuple(sorted((*(other for other in others if other.shards), host)))
+        hosts = tuple(sorted((*(other for other in others if other.shards or self._keep_idle), host)))
         if (hosts, timeline, shard_count) == (routes.hosts, routes.timeline, routes.shard_count):
             return False
         self._routes = Routes(routes.version + 1, cluster_id, timeline, shard_count, hosts)
+        return True
+
+    def forget(self, host_id: str) -> bool:
+        """Strike a host that will not come back; True when it was known."""
+        routes = self._routes
+        kept = tuple(host for host in routes.hosts if host.host_id != host_id)
+        if len(kept) == len(routes.hosts):
+            return False
+        self._routes = routes._replace(version=routes.version + 1, hosts=kept)
         return True
 
 
@@ -66,13 +88,23 @@ def without(route: HostRoute, taken: set[int]) -> HostRoute:
 class InProcessDirectory:
     """The directory without Ray: the same table behind the same port, for nodes in one process and inside the actor."""
 
-    def __init__(self, first_version: int) -> None:
-        self._table = RouteTable(first_version)
+    def __init__(self, first_version: int, *, keep_idle: bool = False) -> None:
+        self._table = RouteTable(first_version, keep_idle=keep_idle)
         self._changed = asyncio.Condition()
+
+    @property
+    def table(self) -> RouteTable:
+        """What is known now."""
+        return self._table
 
     async def register(self, host: HostRoute, cluster_id: str, timeline: str, shard_count: int) -> None:
         async with self._changed:
             if self._table.register(host, cluster_id, timeline, shard_count):
+                self._changed.notify_all()
+
+    async def forget(self, host_id: str) -> None:
+        async with self._changed:
+            if self._table.forget(host_id):
                 self._changed.notify_all()
 
     async def routes(self, after_version: int) -> Routes:

@@ -49,6 +49,7 @@ GATEWAY_CONFIG_MODULE = "gateway.config"
 WEBHOOK_CONFIG_MODULE = "gateway.webhooks.config"
 START_GATEWAY = "gateway.server:start_gateway"
 START_WEBHOOKS = "gateway.webhooks.service:start_webhooks"
+LOOPBACK = "127.0.0.1"
 HOST_ID = "host-0"  # an embedded node has one
 LOCK_WAIT_BEYOND_PATIENCE_S = 5.0  # a killed holder may still have to let go of its memory
 GATEWAY_READY_WITHIN_S = 10.0
@@ -85,13 +86,23 @@ def read_status(data_dir: Path) -> dict[str, Any] | None:
 
 
 def make_host(
-    settings: Settings, journal_factory: JournalFactory, cluster_token: str, frame_port: int, **options: Any
+    settings: Settings,
+    journal_factory: JournalFactory,
+    cluster_token: str,
+    frame_port: int,
+    *,
+    host_id: str = HOST_ID,
+    address: str = LOOPBACK,
+    shards: tuple[int, ...] | None = None,
+    **options: Any,
 ) -> ShardHost:
-    """A shard host that has not opened its journal yet."""
+    """A shard host that has not opened its journal yet. ``shards``: those it starts with; None: all."""
     config = HostConfig(
-        host_id=HOST_ID,
+        host_id=host_id,
         token=cluster_token,
+        address=address,
         port=frame_port,
+        shards=shards,
         advertise_port=settings.host_advertise_port,
         snapshot_after_events=settings.snapshot_after_events,
         records_retention_ms=settings.retention_ms,

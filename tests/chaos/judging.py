@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.domain.rules import Rules
+from actors.journal.port import Journal
+from actors.journal.verify import VerifyReport
 from actors.runtime.offline import verify_journal
 from actors.runtime.wiring import read_data_journal
-from tests.e2e.journal_check import check_snapshots_against_full_replay
+from tests.e2e.journal_check import check_snapshots
 from tests.simulation.checker import check
 from tests.simulation.history import OK, OPERATOR_VERBS, READS, History, JournalFacts, Operation
 from tests.simulation.journal_facts import journal_facts
 from tests.simulation.model import Settings
 
 PROBLEMS_TOLD_MAX = 20
+DECIDED_AGAIN = " was decided "
 
 Say = Callable[[str], None]
 
@@ -43,9 +46,20 @@ class Judgement:
 
 def judge(data_dir: Path, operations: list[Operation], rules: Rules, model: Settings, say: Say) -> Judgement:
     """Everything that can be said about a data directory that nobody serves any more."""
+    return judge_journal(lambda: read_data_journal(data_dir), verify_journal(data_dir), operations, rules, model, say)
+
+
+def judge_journal(
+    open_journal: Callable[[], Journal],
+    report: VerifyReport,
+    operations: list[Operation],
+    rules: Rules,
+    model: Settings,
+    say: Say,
+) -> Judgement:
+    """The same about any journal, which ``open_journal`` opens to be read. ``report``: what verify said of it."""
     judgement = Judgement()
     figures = judgement.figures
-    report = verify_journal(data_dir)
     judgement.take("verify", map(str, report.violations))
     if report.oversells:
         judgement.take("verify", [f"{report.oversells} oversells"])
@@ -54,19 +68,25 @@ def judge(data_dir: Path, operations: list[Operation], rules: Rules, model: Sett
     say(f"verify: {report.events} events in {report.seconds:.1f} s, {report.violation_count} violations")
 
     started = time.monotonic()
+    journal = open_journal()
     try:
-        figures["shards_with_snapshot"] = check_snapshots_against_full_replay(data_dir, rules)
+        figures["shards_with_snapshot"] = check_snapshots(journal, rules)
     except AssertionError as error:
         judgement.take("replay", [str(error)])
+    finally:
+        journal.close()
     say(f"snapshot and tail against the full replay: {time.monotonic() - started:.1f} s")
 
-    journal = read_data_journal(data_dir)
+    journal = open_journal()
     try:
         facts = journal_facts(journal)
     finally:
         journal.close()
-    judgement.take("acknowledged", unacknowledged(operations, facts))
+    missing = list(unacknowledged(operations, facts))
+    judgement.take("acknowledged", missing)
     figures |= {"operations": len(operations), "effects": len(facts.effects)}
+    figures["twice"] = sum(DECIDED_AGAIN in one for one in missing)
+    figures["lost"] = len(missing) - figures["twice"]
     started = time.monotonic()
     violations = check(History(operations, facts), model)
     judgement.take("history", map(str, violations))
@@ -86,7 +106,7 @@ def unacknowledged(operations: Iterable[Operation], facts: JournalFacts) -> Iter
             times[spoken(effect.identity)] += 1
             if effect.verb == "reserve":
                 made[effect.identity] = effect.reservation_id
-    yield from (f"{identity} was decided {count} times" for identity, count in times.items() if count > 1)
+    yield from (f"{identity}{DECIDED_AGAIN}{count} times" for identity, count in times.items() if count > 1)
     for operation in operations:
         if operation.status != OK or operation.verb in READS:
             continue

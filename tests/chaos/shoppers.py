@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,12 +35,22 @@ Wish = Callable[["Shopper"], Awaitable[None]]
 
 
 class Market:
-    """What callers know of each other's reservations."""
+    """What is sold, and what callers know of each other's reservations.
 
-    def __init__(self) -> None:
+    ``one_warehouse``: an order's lines lie in one.
+    """
+
+    def __init__(self, warehouses: Sequence[str] = WAREHOUSES, *, one_warehouse: bool = False) -> None:
+        self.warehouses = tuple(warehouses)
+        self.keys = tuple((sku, warehouse) for sku in SKUS for warehouse in self.warehouses)
+        self.one_warehouse = one_warehouse
         self.open: deque[Reservation] = deque(maxlen=OPEN_REMEMBERED_MAX)
         self.confirmed: deque[Reservation] = deque(maxlen=CONFIRMED_REMEMBERED_MAX)
         self.reserves: deque[Any] = deque(maxlen=REQUESTS_REMEMBERED_MAX)  # messages that were answered
+
+    def keys_beside(self, warehouse: str) -> Sequence[tuple[str, str]]:
+        """What may be in an order that has something from this warehouse."""
+        return [key for key in self.keys if key[1] == warehouse] if self.one_warehouse else self.keys
 
     def note(self, answer: Any) -> None:
         """Remember a reservation by its state."""
@@ -74,7 +84,7 @@ class Shopper:
         """One small reserve after the other, left to expire: by these the silences are measured."""
         while not stop.is_set():
             with suppress(GivenUp, StockadeError):
-                key = self.draw.choice(KEYS)
+                key = self.draw.choice(self.market.keys)
                 call = self.calls.reserve([(*key, 1)], request_id=self.id(), ttl_s=2.0, channel_id="web")
                 await self.ask(call)
             await asyncio.sleep(pause_s)
@@ -90,8 +100,8 @@ class Shopper:
         self._number += 1
         return f"{self.name}-{self._number}"
 
-    def order(self, **given: Any) -> Any:
-        """A reserve, as a message with its own id."""
+    def order(self, warehouse: str = "", **given: Any) -> Any:
+        """A reserve, as a message with its own id. ``warehouse``: where it begins, when that matters."""
         draw = self.draw
         imposed = draw.random() < 0.04
         options: dict[str, Any] = {
@@ -105,12 +115,13 @@ class Shopper:
             **given,
         }
         count = draw.choice((1, 1, 1, 2, 3, 6))
-        lines = [LineWanted(*draw.choice(KEYS), draw.choice((1, 1, 2, 3, 9)), f"l{n}") for n in range(count)]
+        keys = self.market.keys_beside(warehouse or draw.choice(self.market.warehouses))
+        lines = [LineWanted(*draw.choice(keys), draw.choice((1, 1, 2, 3, 9)), f"l{n}") for n in range(count)]
         return self.calls.reserve_message(lines, **options)
 
     def reserve_call(self, message: Any) -> Any:
         """``message`` as a single reserve."""
-        call = self.calls.reserve([(*KEYS[0], 1)])
+        call = self.calls.reserve([(*self.market.keys[0], 1)])
         return type(call)(call.method, message, call.response_type, call.read)
 
     def some_open(self) -> Reservation | None:
@@ -138,7 +149,9 @@ async def batch_reserve(shopper: Shopper) -> None:
 async def replace(shopper: Shopper) -> None:
     held = shopper.some_open()
     if held is not None:
-        message = shopper.order(replaces_reservation_id=held.reservation_id, channel_id=held.channel_id, admission="")
+        message = shopper.order(
+            warehouse_of(held), replaces_reservation_id=held.reservation_id, channel_id=held.channel_id, admission=""
+        )
         await shopper.ask(shopper.reserve_call(message))
 
 
@@ -164,7 +177,8 @@ async def amend(shopper: Shopper) -> None:
         return
     line = shopper.draw.choice(held.lines)
     wanted = LineWanted(line.stock_key.sku, line.stock_key.warehouse_id, shopper.draw.randint(1, 6), line.line_id)
-    more = [LineWanted(*shopper.draw.choice(KEYS), 1, "more")] if shopper.draw.random() < 0.3 else []
+    others = shopper.market.keys_beside(line.stock_key.warehouse_id)
+    more = [LineWanted(*shopper.draw.choice(others), 1, "more")] if shopper.draw.random() < 0.3 else []
     await shopper.ask(shopper.calls.amend(held.reservation_id, [wanted, *more], request_id=shopper.id()))
 
 
@@ -225,6 +239,11 @@ async def release_by_request(shopper: Shopper, message: Any) -> None:
     await shopper.ask(call)
 
 
+def warehouse_of(held: Reservation) -> str:
+    """That of its first line."""
+    return str(held.lines[0].stock_key.warehouse_id) if held.lines else ""
+
+
 def smallest(keys: list[tuple[str, str]]) -> tuple[str, str]:
     """The smallest stock key as the contract orders them: by warehouse, then by SKU."""
     return min(keys, key=lambda key: (key[1], key[0]))
@@ -239,7 +258,7 @@ async def ask_again(shopper: Shopper) -> None:
 
 async def look(shopper: Shopper) -> None:
     draw, calls = shopper.draw, shopper.calls
-    key = draw.choice(KEYS)
+    key = draw.choice(shopper.market.keys)
     held = shopper.some_open()
     which = draw.randrange(6)
     if which == 0 and held is not None:
@@ -247,7 +266,7 @@ async def look(shopper: Shopper) -> None:
     elif which == 1:
         await shopper.ask(calls.get_stock(key))
     elif which == 2:
-        await shopper.ask(calls.batch_availability(draw.sample(KEYS, 3), channel_id="web"))
+        await shopper.ask(calls.batch_availability(draw.sample(shopper.market.keys, 3), channel_id="web"))
     else:
         await shopper.ask(calls.availability(key, channel_id="web"))
 
@@ -255,7 +274,7 @@ async def look(shopper: Shopper) -> None:
 async def operate(shopper: Shopper) -> None:
     """Safety stock, a limit per order, selling suspended for a moment."""
     draw, calls = shopper.draw, shopper.calls
-    key = draw.choice(KEYS)
+    key = draw.choice(shopper.market.keys)
     which = draw.randrange(3)
     if which == 0:
         await shopper.ask(calls.set_policy(key, safety_stock_quantity=draw.randrange(4), request_id=shopper.id()))

@@ -15,7 +15,7 @@ from stockade import StockadeError
 from stockade.client import facts
 from stockade.client.results import Stock
 from tests.chaos.asking import Connection, GivenUp, Memory
-from tests.chaos.shoppers import KEYS, SKUS, WAREHOUSES, Market
+from tests.chaos.shoppers import SKUS, Market
 
 FULL_SHELF = (12, 60, 400)  # units, by SKU: some are always scarce
 TOLD_TWICE = 0.2
@@ -27,10 +27,13 @@ def full_shelf(sku: str) -> int:
 
 
 class Warehouse:
-    """One warehouse system and its stream."""
+    """One warehouse system and its stream. ``source_id``: what it calls itself."""
 
-    def __init__(self, name: str, connection: Connection, memory: Memory, market: Market, seed: int) -> None:
+    def __init__(
+        self, name: str, connection: Connection, memory: Memory, market: Market, seed: int, source_id: str = ""
+    ) -> None:
         self.name = name
+        self._source_id = source_id or f"wms-{name}"
         self.draw = random.Random(f"{seed} {name}")
         self._connection = connection
         self._memory = memory
@@ -62,7 +65,7 @@ class Warehouse:
         if sequenced:
             self._sequence += 1
         return facts.Told(
-            f"wms-{self.name}",
+            self._source_id,
             f"{self.name}-{self._number}",
             (sku, self.name),
             time.time_ns() // 1_000_000,
@@ -109,7 +112,8 @@ class Warehouse:
         sku = draw.choice(SKUS)
         told = self._told(sku)
         which = draw.randrange(7)
-        other = WAREHOUSES[1 - WAREHOUSES.index(self.name)]
+        names = self._market.warehouses
+        other = names[(names.index(self.name) + 1) % len(names)]
         if which == 0:
             return [facts.adjustment(told, draw.choice((-2, -1, 1, 2)), reason="shelf")]
         if which == 1:
@@ -122,11 +126,10 @@ class Warehouse:
             return [facts.disposition_change(told, 1, "SELLABLE", "DAMAGED")]
         if which == 3:
             return [facts.customer_return(told, 1, into=draw.choice(("", "SELLABLE")), return_id=told.event_id)]
+        if which in (4, 5) and self._market.one_warehouse:
+            return []
         if which == 4:
             return [facts.transfer_dispatch(told, 1, f"transfer-{told.event_id}", other)]
         if which == 5:
             return [facts.transfer_receipt(told, 1, f"transfer-{told.event_id}", other)]
         return [facts.pick(told, 1)]
-
-
-assert all(warehouse in WAREHOUSES for _, warehouse in KEYS)

@@ -74,21 +74,26 @@ def check_against_answers(data_dir: Path, memory: Memory, received_by_sku: int) 
 
 
 def check_snapshots_against_full_replay(data_dir: Path, rules: Rules) -> int:
-    """Each shard's state from snapshot and tail equals that from all records, byte for byte; how many had one."""
+    """``check_snapshots`` of a data directory's journal."""
     journal = read_data_journal(data_dir)
     try:
-        with_snapshot = 0
-        for shard in range(journal.header.shard_count):
-            with_snapshot += bool(journal.snapshots(shard))
-            states = []
-            for use_snapshots in (True, False):
-                books = fresh_books(journal, rules)
-                load_shard(journal, books, shard, use_snapshots=use_snapshots)
-                states.append(canonical_state(books, shard))
-            assert states[0] == states[1], f"shard {shard}: snapshot and tail differ from the full replay"
-        return with_snapshot
+        return check_snapshots(journal, rules)
     finally:
         journal.close()
+
+
+def check_snapshots(journal: Journal, rules: Rules) -> int:
+    """Each shard's state from snapshot and tail equals that from all records, byte for byte; how many had one."""
+    with_snapshot = 0
+    for shard in range(journal.header.shard_count):
+        with_snapshot += bool(journal.snapshots(shard))
+        states = []
+        for use_snapshots in (True, False):
+            books = fresh_books(journal, rules)
+            load_shard(journal, books, shard, use_snapshots=use_snapshots)
+            states.append(canonical_state(books, shard))
+        assert states[0] == states[1], f"shard {shard}: snapshot and tail differ from the full replay"
+    return with_snapshot
 
 
 def fresh_books(journal: Journal, rules: Rules) -> Books:
