@@ -351,7 +351,8 @@ def _index_reservation(books: Books, reservation: Reservation) -> None:
     books.orders.setdefault(order_key(reservation.channel_id, reservation.order_reference), []).append(reservation.id)
 
 
-def _unindex_reservation(books: Books, reservation: Reservation) -> None:
+def unindex_reservation(books: Books, reservation: Reservation) -> None:
+    """The reservation is not found by its order reference any more."""
     key = order_key(reservation.channel_id, reservation.order_reference)
     ids = [other for other in books.orders.get(key, ()) if other != reservation.id]
     if ids:
@@ -368,7 +369,7 @@ def _reservation_confirmed(books: Books, shard: ShardState, event: ReservationCo
     reservation.version += 1
     if event.order_reference and event.order_reference != reservation.order_reference:
         if reservation.order_reference:
-            _unindex_reservation(books, reservation)
+            unindex_reservation(books, reservation)
         reservation.order_reference = event.order_reference
         _index_reservation(books, reservation)
     books.held_reservations -= 1
@@ -433,7 +434,7 @@ def _reservation_retired(books: Books, shard: ShardState, event: ReservationReti
     reservation = shard.reservations.pop(event.reservation_id)
     books.reservations.pop(event.reservation_id, None)
     if reservation.order_reference:
-        _unindex_reservation(books, reservation)
+        unindex_reservation(books, reservation)
     books.request_ids.pop(request_key(reservation.channel_id, reservation.request_id), None)
     for spent in reservation.spent or ():
         books.request_ids.pop(request_key(reservation.channel_id, spent.request_id), None)

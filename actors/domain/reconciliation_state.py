@@ -165,9 +165,13 @@ class ReconciliationIndex:
     def ended_at(self, run: Reconciliation, shard_id: int) -> None:
         """It is over."""
         self.ended.append((run.end_time_ms, shard_id, run.id))
+        self.note_done(run)
+        self.look_ms = 0
+
+    def note_done(self, run: Reconciliation) -> None:
+        """If it compared stock to the end, its warehouse was compared then."""
         if run.state == ReconciliationState.DONE and run.kind == ReconciliationKind.STOCK:
             self.done_ms[run.warehouse_id] = max(run.end_time_ms, self.done_ms.get(run.warehouse_id, 0))
-        self.look_ms = 0
 
     def quarantine(self, finding: Finding) -> None:
         """Somebody must decide about it."""

@@ -16,7 +16,7 @@ from actors.domain.events import EVENT_KINDS
 from actors.domain.rules import Rules
 from actors.domain.state import Books, ShardState
 from actors.journal.codec import decode_groups
-from actors.journal.port import Journal, JournalDamaged, Snapshot
+from actors.journal.port import Journal, JournalDamaged, ShardHead, Snapshot
 from actors.shard.change_recovery import find_last_changes
 from actors.shard.encoding import (
     Tag,
@@ -61,17 +61,21 @@ def recover(
     events = 0
     for done, shard_id in enumerate(shards):
         events += load_shard(journal, engine.books, shard_id)
-        shard, head = engine.books.shards[shard_id], heads[shard_id]
-        if (shard.record_number, shard.sequence) != (head.record_number, head.sequence):
-            raise JournalDamaged(
-                f"shard {shard_id} ends at record {shard.record_number}, sequence {shard.sequence}; "
-                f"its head says record {head.record_number}, sequence {head.sequence}"
-            )
+        check_reached(engine.books.shards[shard_id], heads[shard_id])
         if progress is not None:
             progress(done + 1, len(shards), events)
     find_last_changes(journal, engine.books)
     rebuild_indices(engine.books)
     return Recovered(engine, engine.own(heads, now_ms), events)
+
+
+def check_reached(shard: ShardState, head: ShardHead) -> None:
+    """Raises ``JournalDamaged`` unless the records led to where the head says that they end."""
+    if (shard.record_number, shard.sequence) != (head.record_number, head.sequence):
+        raise JournalDamaged(
+            f"shard {shard.id} ends at record {shard.record_number}, sequence {shard.sequence}; "
+            f"its head says record {head.record_number}, sequence {head.sequence}"
+        )
 
 
 def load_shard(journal: Journal, books: Books, shard_id: int, *, use_snapshots: bool = True) -> int:
@@ -169,6 +173,23 @@ def _replay(
     shard.strict = shard.sequence >= highest
     if snapshot is not None and shard.strict:
         _make_whole(shard)
+    applied = replay(journal, books, shard, placed, highest)
+    if not shard.strict:
+        raise JournalDamaged(f"shard {shard.id}: its records end before its snapshot's highest sequence {highest}")
+    return applied
+
+
+def replay(
+    journal: Journal,
+    books: Books,
+    shard: ShardState,
+    placed: dict[tuple[int, Any], int] | None = None,
+    highest: int = 0,
+    on_event: Callable[[Any], None] | None = None,
+) -> int:
+    """Apply every record that follows where the shard stands; how many events. ``placed`` and ``highest``: of a sliced snapshot
+    that it still catches up with. ``on_event`` is told of each event before it is applied."""
+    placed = {} if placed is None else placed
     applied = 0
     while records := journal.read(shard.id, shard.record_number, RECORDS_PER_READ):
         for record in records:
@@ -182,6 +203,8 @@ def _replay(
                     for kind, *fields in events:
                         check_event(kind, fields)
                         event = EVENT_KINDS[kind](*fields)
+                        if on_event is not None:
+                            on_event(event)
                         if shard.strict:
                             apply_event(books, shard, event, record.time_ms)
                         else:
@@ -198,8 +221,6 @@ def _replay(
                 raise JournalDamaged(f"shard {shard.id}: record {record.number} does not hold the events it counts")
             shard.record_number = record.number
             shard.time_ms = record.time_ms
-    if not shard.strict:
-        raise JournalDamaged(f"shard {shard.id}: its records end before its snapshot's highest sequence {highest}")
     return applied
 
 
