@@ -208,6 +208,14 @@ def test_entries_come_with_the_reservation_they_point_at(place: Place) -> None:
     assert find([reserve.key])[reserve.key] == later
 
 
+def test_keys_of_stored_entries_by_shard(place: Place) -> None:
+    owner = Owner(place.open())
+    for shard in range(3):
+        owner.append(shard, entries=(EntryRow(f"e\x1fwms\x1f{shard}", shard, "", b"x", NOW_MS),))
+    assert sorted(owner.journal.entry_keys([0, 2])) == ["e\x1fwms\x1f0", "e\x1fwms\x1f2"]
+    assert list(owner.journal.entry_keys([])) == []
+
+
 def test_everything_is_there_again_after_reopening(place: Place) -> None:
     owner = Owner(place.open())
     for number in range(20):
