@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.domain.apply import HELD, rebuild_indices, unindex_reservation
 from actors.domain.apply_exceptions import OPEN, SHORTAGE, count_open
+from actors.domain.apply_feeds import rebuild_feeds
 from actors.domain.identity import request_key
 from actors.domain.reconciliation_state import ReconciliationIndex
 from actors.domain.reconciliation_words import FindingState
@@ -32,6 +33,19 @@ def index_again(part: Books) -> Books:
         part.reservations.update(shard.reservations)
     rebuild_indices(part)
     return part
+
+
+def trim(part: Books) -> None:
+    """Take out what replay leaves behind in the indices of a shard that was followed: live, a queue's first is taken from it
+    by who decides, not by the event that says so."""
+    reservations, shards = part.reservations, part.shards
+    part.ended = deque([one for one in part.ended if one[1] in reservations])
+    part.entries_spent = deque([one for one in part.entries_spent if one[2] in shards[one[1]].entries])
+    part.exceptions_healed = deque([one for one in part.exceptions_healed if one[2] in shards[one[1]].exceptions])
+    index = part.reconciliations
+    index.ended = deque([one for one in index.ended if one[2] in shards[one[1]].reconciliations])
+    index.findings = deque([one for one in index.findings if one[2] in shards[one[1]].findings])
+    rebuild_feeds(part)
 
 
 def attach(books: Books, part: Books) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.domain.apply import rebuild_indices
+from actors.domain.attaching import trim
 from actors.domain.events import EntryRetired, ReservationRetired
 from actors.domain.identity import request_key, reservation_row_key
 from actors.domain.rules import Rules
@@ -51,6 +52,7 @@ class Following:
         self._journal = journal
         self._part = Books(rules, shard_of, feed_shard_of)
         self._keys: list[str] = []
+        self._stale = False
 
     def load(self) -> None:
         """Up to where its records end now. Raises ``JournalDamaged``."""
@@ -64,12 +66,15 @@ class Following:
         part = self._part
         applied = replay(self._journal, part, part.shards[self.shard_id], on_event=self._note_keys)
         self.events += applied
+        self._stale = self._stale or applied > 0
         return applied
 
     def arrive(self, head: ShardHead) -> Arrival:
         """Its epoch is bumped and nobody else writes any more: read the rest. Raises ``JournalDamaged`` when records lack."""
-        self.catch_up()
         part = self._part
+        self.catch_up()
+        if self._stale:
+            trim(part)
         check_reached(part.shards[self.shard_id], head)
         find_last_changes(self._journal, part)
         newest = self._journal.snapshots(self.shard_id)[:1]
