@@ -182,9 +182,8 @@ class MemoryJournal:
 
     def entry_keys(self, shards: Sequence[int] | None = None) -> Iterator[str]:
         wanted = None if shards is None else set(shards)
-        yield from sorted(
-            key for key, (entry, _) in self._store.entries.items() if wanted is None or entry.shard in wanted
-        )
+        rows = list(self._store.entries.items())  # a copy: another owner may write meanwhile
+        yield from sorted(key for key, (entry, _) in rows if wanted is None or entry.shard in wanted)
 
     def write_slice(self, part: SnapshotSlice, epoch: int) -> None:
         self._writable()
