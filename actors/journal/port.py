@@ -9,8 +9,9 @@ decides anything about stock: it keeps bytes, numbers and fences.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Header(NamedTuple):
@@ -262,3 +263,13 @@ class Journal(Protocol):
     def info(self) -> JournalInfo: ...
 
     def close(self) -> None: ...
+
+
+class ReadableJournal(Journal, Protocol):
+    """A journal that somebody looks at while others may write it."""
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """Within it, all that is read is of one moment, or unchanged since then; nothing of it is dropped meanwhile."""
+        ...
+
+    def all_heads(self) -> list[ShardHead]: ...

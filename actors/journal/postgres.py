@@ -12,13 +12,12 @@ again. One that ends within an append: ``postgres_settling``; unless all of it p
 from __future__ import annotations
 
 import contextlib
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from actors.journal import postgres_figures, postgres_settling, postgres_snapshots
-from actors.journal.codec import entry_checksum, record_checksum, slice_checksum, snapshot_checksum
+from actors.journal.codec import entry_checksum, slice_checksum, snapshot_checksum
 from actors.journal.port import (
     CompactResult,
     EntryRow,
@@ -35,8 +34,9 @@ from actors.journal.port import (
     SnapshotSlice,
 )
 from actors.journal.postgres_arrays import int4s, int8s, turn_arrays
-from actors.journal.postgres_compaction import covered_numbers, drop_entries, drop_records
+from actors.journal.postgres_compaction import covered_numbers, drop_entries, drop_records, droppable, holding
 from actors.journal.postgres_link import FENCED, Link, LinkLost, LinkOptions, ServerRefused, connect
+from actors.journal.postgres_rows import RECORD, check_heads, checked, sound
 from actors.journal.postgres_schema import SCHEMA, read_header
 from actors.journal.witness import WitnessFile
 
@@ -50,7 +50,6 @@ DEADLOCK = "40P01"
 TAKE_OVER_TRIES = 3
 
 _HEAD = "shard, epoch, record_number, sequence, time_ms"
-_RECORD = "shard, number, epoch, first_sequence, event_count, time_ms, payload, checksum"
 _APPEND = f"SELECT {SCHEMA}.append({', '.join(f'${number}' for number in range(1, 18))})".encode()
 _CHECK = (
     f"SELECT count(*) FROM {SCHEMA}.shards AS head "
@@ -62,13 +61,18 @@ _CHECK = (
 class PostgresJournal:
     """A ``Journal`` in a PostgreSQL database. Make it with ``postgres_open``."""
 
-    def __init__(self, link: Link, witness: WitnessFile | None = None, server: str = "") -> None:
-        """``witness``: where it is remembered how far this host's shards had come; ``server``: which server that was."""
+    def __init__(
+        self, link: Link, witness: WitnessFile | None = None, server: str = "", seen: Sequence[ShardHead] = ()
+    ) -> None:
+        """``witness``: where it is remembered how far this host's shards had come; ``server``: which server that was;
+        ``seen``: how far they are known to have come already.
+        """
         self._link = link
         self._witness = witness
         self._server = server
         self._header = read_header(link)
-        self._known: dict[int, ShardHead] = {}  # shards of ours, as far as they are known to be durable
+        self._known = {head.shard: head for head in seen}  # as far as they are known to be durable
+        self._moment: dict[int, ShardHead] = {}  # where the shards stood when reading began
         self._failed = "it was opened to be read" if link.options.read_only else ""
 
     @property
@@ -97,7 +101,7 @@ class PostgresJournal:
             except LinkLost as lost:
                 self._fail(lost, "the shards could not be taken over")
         taken = self.heads(wanted)
-        self._check_heads(taken)
+        self._ask(lambda link: check_heads(link, taken))
         self._known.update(taken)
         self._write_witness()
         return taken
@@ -202,20 +206,22 @@ class PostgresJournal:
 
     def all_heads(self) -> list[ShardHead]:
         """All shards' heads, by shard."""
+        if self._moment:
+            return list(self._moment.values())
         return [ShardHead(*row) for row in self._rows(f"SELECT {_HEAD} FROM {SCHEMA}.shards ORDER BY shard")]
 
     def read(self, shard: int, after_number: int, limit: int) -> list[Record]:
         rows = self._rows(
-            f"SELECT {_RECORD} FROM {SCHEMA}.records WHERE shard = %s AND number > %s ORDER BY number LIMIT %s",
+            f"SELECT {RECORD} FROM {SCHEMA}.records WHERE shard = %s AND number > %s ORDER BY number LIMIT %s",
             (shard, after_number, limit),
         )
-        return [_checked(row) for row in rows]
+        return [checked(row) for row in rows]
 
     def read_latest(self, shard: int, limit: int) -> list[Record]:
         rows = self._rows(
-            f"SELECT {_RECORD} FROM {SCHEMA}.records WHERE shard = %s ORDER BY number DESC LIMIT %s", (shard, limit)
+            f"SELECT {RECORD} FROM {SCHEMA}.records WHERE shard = %s ORDER BY number DESC LIMIT %s", (shard, limit)
         )
-        return [_checked(row) for row in rows]
+        return [checked(row) for row in rows]
 
     def first_number(self, shard: int) -> int:
         [(first,)] = self._rows(
@@ -224,23 +230,6 @@ class PostgresJournal:
             (shard, shard),
         )
         return int(first)
-
-    def _check_heads(self, heads: dict[int, ShardHead]) -> None:
-        """Raise ``JournalDamaged`` unless each shard's last record is the one its head names."""
-        rows = self._rows(
-            f"SELECT last.* FROM unnest(%s::integer[]) AS one (shard) CROSS JOIN LATERAL (SELECT {_RECORD} FROM "
-            f"{SCHEMA}.records AS r WHERE r.shard = one.shard ORDER BY number DESC LIMIT 1) AS last",
-            (list(heads),),
-        )
-        for row in rows:
-            last = _checked(row)
-            head = heads[last.shard]
-            sequence = last.first_sequence + last.event_count - 1
-            if (last.number, sequence) != (head.record_number, head.sequence) or last.epoch > head.epoch:
-                raise JournalDamaged(
-                    f"{self._where}: shard {head.shard} ends with record {last.number}, sequence {sequence}, epoch "
-                    f"{last.epoch}; its head says record {head.record_number}, sequence {head.sequence}, epoch {head.epoch}"
-                )
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -259,7 +248,7 @@ class PostgresJournal:
             (list(keys),),
         ):
             entry = EntryRow(*row[:-1])
-            if not _sound(entry_checksum, entry, row[-1]):
+            if not sound(entry_checksum, entry, row[-1]):
                 raise JournalDamaged(f"{self._where}: the entry {entry.key!r} has a wrong CRC")
             found[entry.key] = entry
         return found
@@ -292,7 +281,10 @@ class PostgresJournal:
             f"epoch, checksum FROM {SCHEMA}.snapshots WHERE shard = %s ORDER BY snapshot_id DESC",
             (shard,),
         )
-        return [Snapshot(*row[:-1]) for row in rows if _sound(snapshot_checksum, row[:-1], row[-1])]
+        whole = [Snapshot(*row[:-1]) for row in rows if sound(snapshot_checksum, row[:-1], row[-1])]
+        if not self._moment:
+            return whole
+        return [snapshot for snapshot in whole if snapshot.highest_sequence <= self._moment[shard].sequence]
 
     def read_slices(self, snapshot: Snapshot) -> list[SnapshotSlice]:
         where = f"{self._where}: snapshot {snapshot.snapshot_id} of shard {snapshot.shard}"
@@ -306,7 +298,7 @@ class PostgresJournal:
             part = SnapshotSlice(*row[:-1])
             if part.slice_number != number:
                 raise JournalDamaged(f"{where}: slice {number} is missing")
-            if not _sound(slice_checksum, part, row[-1]):
+            if not sound(slice_checksum, part, row[-1]):
                 raise JournalDamaged(f"{where}: slice {number} has a wrong CRC")
             parts.append(part)
         if len(parts) != snapshot.slice_count:
@@ -346,8 +338,9 @@ class PostgresJournal:
         while more:
             room = min(ROWS_PER_DELETE, rows_max - records - entries if rows_max is not None else ROWS_PER_DELETE)
             with self._writing("the journal could not be compacted") as link:
-                old_records = drop_records(link, covered, records_before_ms, room)
-                old_entries = drop_entries(link, scope, entries_before_ms, room - old_records)
+                free = droppable(link, scope)
+                old_records = drop_records(link, covered, free, records_before_ms, room)
+                old_entries = drop_entries(link, free, entries_before_ms, room - old_records)
             records += old_records
             entries += old_entries
             more = old_records + old_entries == room > 0
@@ -377,6 +370,20 @@ class PostgresJournal:
             self._write_witness()
         self._failed = self._failed or "the journal is closed"
         self._link.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is there now stays as it is. No transaction stays open: a long one would keep every former version of the
+        table of shards, which each append would have to step over.
+        """
+        link = self._live_link()
+        standby = link.rows("SELECT pg_is_in_recovery()") == [(True,)]
+        with link.one_moment() if standby else holding(link, self._header.shard_count):
+            self._moment = {head.shard: head for head in self.all_heads()}
+            try:
+                yield
+            finally:
+                self._moment = {}
 
     # --- plumbing -----------------------------------------------------------------------------------------------------
 
@@ -426,18 +433,3 @@ class PostgresJournal:
         self._failed = what
         self._write_witness()
         raise type(error)(f"{what}: {error}", *error.args[1:]) if not isinstance(error, ServerRefused) else error
-
-
-def _checked(row: tuple[Any, ...]) -> Record:
-    record = Record(*row[:-1])
-    if not _sound(record_checksum, record, row[-1]):
-        raise JournalDamaged(f"shard {record.shard}: record {record.number} has a wrong CRC")
-    return record
-
-
-def _sound(checksum_of: Callable[[Sequence[Any]], int], columns: Sequence[Any], checksum: int) -> bool:
-    """Whether a row has the checksum it was written with. One that cannot even be summed was never written so."""
-    try:
-        return checksum_of(columns) == checksum
-    except (struct.error, TypeError, AttributeError):
-        return False

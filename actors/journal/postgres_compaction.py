@@ -1,14 +1,18 @@
-"""What retention allows to go from a PostgreSQL journal, a bounded piece at a time within the caller's transaction.
+"""What retention allows to go from a PostgreSQL journal, a bounded piece at a time within the caller's transaction, and how
+a reader keeps it from going.
 
-Owns which rows those are, not when, and not that two sound snapshots are there.
+Owns which rows those are, not when, and not that two sound snapshots are there. A reader holds a shared advisory lock a
+shard; whoever would drop something of a shard tries for it alone, and leaves the shard for another time.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from itertools import takewhile
 
 from actors.journal.postgres_link import Link
-from actors.journal.postgres_schema import SCHEMA
+from actors.journal.postgres_schema import LOCK_KEY, SCHEMA
 
 
 def covered_numbers(link: Link, shards: list[int], snapshots_kept: int) -> dict[int, int]:
@@ -21,13 +25,34 @@ def covered_numbers(link: Link, shards: list[int], snapshots_kept: int) -> dict[
     return dict(rows)
 
 
-def drop_records(link: Link, covered: dict[int, int], before_ms: int, most: int) -> int:
-    """Drop each shard's oldest records; how many."""
+@contextlib.contextmanager
+def holding(link: Link, shard_count: int) -> Iterator[None]:
+    """Nothing of any shard is dropped within it, or as long as the connection lives."""
+    shards = "generate_series(0, %s - 1) AS shard"
+    link.rows(f"SELECT pg_advisory_lock_shared(%s, shard) FROM {shards}", (LOCK_KEY, shard_count))
+    try:
+        yield
+    finally:
+        link.rows(f"SELECT pg_advisory_unlock_shared(%s, shard) FROM {shards}", (LOCK_KEY, shard_count))
+
+
+def droppable(link: Link, shards: list[int]) -> list[int]:
+    """Shards of which something may be dropped until the transaction ends."""
+    rows = link.rows(
+        "SELECT shard FROM unnest(%s::integer[]) AS shard WHERE pg_try_advisory_xact_lock(%s, shard)",
+        (shards, LOCK_KEY),
+    )
+    return [shard for (shard,) in rows]
+
+
+def drop_records(link: Link, covered: dict[int, int], shards: list[int], before_ms: int, most: int) -> int:
+    """Drop the oldest records of these shards; how many."""
+    wanted = [shard for shard in shards if shard in covered]
     oldest = link.rows(
         "SELECT one.shard, one.number, first.time_ms FROM unnest(%s::integer[], %s::bigint[]) AS one (shard, number) "
         f"CROSS JOIN LATERAL (SELECT time_ms FROM {SCHEMA}.records AS r WHERE r.shard = one.shard "
         "AND r.number <= one.number ORDER BY r.number LIMIT 1) AS first",
-        (list(covered), list(covered.values())),
+        (wanted, [covered[shard] for shard in wanted]),
     )
     dropped = 0
     for shard, last_covered, time_ms in oldest:

@@ -185,6 +185,13 @@ class Link:
         self.used_s = time.monotonic()
 
     @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Everything read within it is of one moment."""
+        with self.transaction() as connection:
+            connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
+
+    @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
         """psycopg's errors as the port's. Afterwards nothing is asked of a connection whose answer is still on its way."""
         try:

@@ -19,6 +19,7 @@ from actors.journal.witness import Witness, WitnessFile, compare
 
 log = logging.getLogger(__name__)
 
+FORMER_TIMELINES = "former timelines"  # a fact
 READER_DEADLINE_MS = 60_000  # somebody who looks at a large journal has more patience than a host
 
 # What tells one server's history from another's: the identifier that initdb made, and the timeline that each promotion
@@ -55,8 +56,14 @@ def open_postgres(
             ),
         )
         server = server_identity(link)
-        journal = PostgresJournal(link, witness, server)
-        check_wanted(journal.header, wanted, options.shown_url)
+        header = read_header(link)
+        check_wanted(header, wanted, options.shown_url)
+        if known is not None and known.timeline in former_timelines(link):
+            log.warning("%s began another timeline than %s, of which this host knew", options.shown_url, known.timeline)
+            known = None
+        seen = known.heads.items() if known is not None else ()
+        known_heads = [ShardHead(shard, epoch, number, 0, 0) for shard, (epoch, number) in seen]
+        journal = PostgresJournal(link, witness, server, known_heads)
         heads = check_shards(journal)
         if known is not None:
             check_witness(known, journal.header, heads, server, options.shown_url)
@@ -85,14 +92,25 @@ def begin_timeline(options: LinkOptions, *, new_id: Callable[[], str] = random_i
     """After a restore: this database goes on as another history. Every host that still runs is fenced by it."""
     link = connect(options)
     try:
-        read_header(link)
+        header = read_header(link)
         with link.transaction():
             link.rows(f"SELECT shard FROM {SCHEMA}.shards ORDER BY shard FOR UPDATE")
             link.rows(f"UPDATE {SCHEMA}.shards SET epoch = epoch + 1")
+            former = [header.timeline, *former_timelines(link)]
             link.rows(f"UPDATE {SCHEMA}.header SET timeline = %s", (new_id(),))
+            link.rows(
+                f"INSERT INTO {SCHEMA}.facts VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (FORMER_TIMELINES, " ".join(former).encode()),
+            )
         return read_header(link)
     finally:
         link.close()
+
+
+def former_timelines(link: Link) -> list[str]:
+    """Timelines that were ended on purpose, so that a witness of one of them is no accusation; the newest first."""
+    rows = link.rows(f"SELECT value FROM {SCHEMA}.facts WHERE name = %s", (FORMER_TIMELINES,))
+    return bytes(rows[0][0]).decode().split() if rows else []
 
 
 def check_shards(journal: PostgresJournal) -> list[ShardHead]:

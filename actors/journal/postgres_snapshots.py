@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from actors.journal.codec import slice_checksum, snapshot_checksum
 from actors.journal.port import Fenced, JournalError, Snapshot, SnapshotSlice
+from actors.journal.postgres_compaction import droppable
 from actors.journal.postgres_link import Link
 from actors.journal.postgres_schema import SCHEMA
 
@@ -51,6 +52,8 @@ def publish(link: Link, snapshot: Snapshot, kept: int) -> None:
 
 
 def _drop_older(link: Link, shard: int, kept: int) -> None:
+    if not droppable(link, [shard]):
+        return  # somebody reads; the next one drops them
     rows = link.rows(
         f"SELECT snapshot_id FROM {SCHEMA}.snapshots WHERE shard = %s ORDER BY snapshot_id DESC LIMIT %s", (shard, kept)
     )

@@ -15,8 +15,9 @@ from typing import Any
 
 from actors.journal.lock import take_lock
 from actors.journal.memory import MemoryJournal, MemoryStore, memory_store
-from actors.journal.port import Journal
-from actors.journal.sqlite import SqliteJournal
+from actors.journal.port import Journal, JournalError, ReadableJournal
+from actors.journal.postgres_link import LinkOptions
+from actors.journal.postgres_open import open_postgres, open_postgres_read_only
 from actors.journal.sqlite_open import Wanted, open_journal, open_read_only
 from actors.runtime.actor_process import load_entry_point
 from actors.runtime.announcements import Announcer
@@ -31,12 +32,14 @@ from actors.shard.placement import PLACEMENT_VERSION
 
 __all__ = [
     "InProcessNode",
+    "database",
     "gateway_config",
     "journal_directory",
     "make_host",
     "new_memory_store",
     "open_data_journal",
     "read_data_journal",
+    "read_journal",
     "read_status",
     "serve_main",
     "start_gateway",
@@ -183,13 +186,20 @@ def journal_directory(data_dir: Path) -> Path:
 
 def open_data_journal(
     settings: Settings, data_dir: Path, say: Callable[[str], None], *, end_holder: bool = True
-) -> SqliteJournal:
-    """The journal of a data directory, for the one process that writes it; made when there is none.
+) -> Journal:
+    """The journal of these settings, to write it; made when there is none. Blocks.
 
-    Blocks. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed and ``say`` is told: the
+    In PostgreSQL any number of hosts may have it open; the data directory holds what this one has seen of it. A SQLite
+    file belongs to one process. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed and ``say`` is told: the
     lock is the fence here. Without ``end_holder`` a held lock is JournalLocked at once. Raises ``JournalError`` and
     says why.
     """
+    now_ms = time.time_ns() // 1_000_000
+    if settings.journal.is_shared:
+        directory = journal_directory(data_dir)
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        wanted = Wanted(settings.shard_count, PLACEMENT_VERSION, settings.cluster.cluster_id)
+        return open_postgres(database(settings), wanted, now_ms=now_ms, directory=directory)
     patience_s = settings.leftover_patience_ms / 1000
     lock = take_lock(
         journal_directory(data_dir),
@@ -200,18 +210,32 @@ def open_data_journal(
     )
     try:
         wanted = Wanted(settings.shard_count, PLACEMENT_VERSION)
-        now_ms = time.time_ns() // 1_000_000
         return open_journal(lock, wanted, now_ms=now_ms, ballast_bytes=settings.ballast_bytes)
     except BaseException:
         lock.release()
         raise
 
 
-def read_data_journal(data_dir: Path) -> SqliteJournal:
-    """The journal of a data directory to look at, also while a server runs. JournalError when there is none or it is
+def read_data_journal(data_dir: Path) -> ReadableJournal:
+    """The SQLite journal of a data directory to look at, also while a server runs. JournalError when there is none or it is
     damaged.
     """
     return open_read_only(journal_directory(data_dir))
+
+
+def read_journal(settings: Settings) -> ReadableJournal:
+    """The journal of these settings to look at, wherever it is, also while hosts write it."""
+    if settings.journal.is_shared:
+        return open_postgres_read_only(database(settings))
+    return read_data_journal(settings.data_dir)
+
+
+def database(settings: Settings) -> LinkOptions:
+    """The one database of a PostgreSQL journal. JournalError when it is split over several."""
+    urls = settings.journal.database_urls
+    if len(urls) > 1:
+        raise JournalError("journals split over several databases (journal.urls) are not served yet: use journal.url")
+    return LinkOptions(urls[0], settings.journal.deadline_ms, settings.journal.allow_unsafe_durability)
 
 
 def new_memory_store(settings: Settings) -> MemoryStore:

@@ -109,6 +109,7 @@ app.add_typer(webhooks, name="webhooks", rich_help_panel=SERVICE)
 journal = typer.Typer(no_args_is_help=True, help="Look at the journal, or compact it.")
 journal.command("info")(server.journal_info)
 journal.command("compact")(server.journal_compact)
+journal.command("begin-timeline")(server.journal_begin_timeline)
 app.add_typer(journal, name="journal", rich_help_panel=DATA)
 
 

@@ -39,9 +39,14 @@ def load(config: Path | None, **overrides: Any) -> Any:
 @contextlib.contextmanager
 def journal_told_plainly() -> Iterator[None]:
     """The journal's failures as one line."""
-    from actors.journal.port import JournalDamaged, JournalError, JournalMismatch, JournalMissing
+    from actors.journal.port import JournalDamaged, JournalError, JournalMismatch, JournalMissing, JournalWentBack
 
-    endings = {JournalMissing: Exit.NOT_FOUND, JournalMismatch: Exit.USAGE, JournalDamaged: Exit.VERIFY_FAILED}
+    endings = {
+        JournalMissing: Exit.NOT_FOUND,
+        JournalMismatch: Exit.USAGE,
+        JournalDamaged: Exit.VERIFY_FAILED,
+        JournalWentBack: Exit.VERIFY_FAILED,
+    }
     try:
         yield
     except JournalError as error:
@@ -121,7 +126,7 @@ def _show_status(found: Any, *, shards: bool) -> None:
         ("imposed and uncovered", f"{found.imposed_uncovered_units:,} units"),
         (
             "journal",
-            f"{found.journal.kind}, {found.journal.size_bytes / 2**20:,.1f} MiB, {found.journal.free_bytes / 2**30:,.1f} GiB free",
+            f"{found.journal.kind}, {found.journal.size_bytes / 2**20:,.1f} MiB{told_free(found.journal.free_bytes or None)}",
         ),
         ("durability", found.journal.durability),
     ]
@@ -226,7 +231,7 @@ def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json 
     from actors.runtime import wiring
 
     with journal_told_plainly():
-        journal = wiring.read_data_journal(Path(load(config, data_dir=data_dir).settings.data_dir))
+        journal = wiring.read_journal(load(config, data_dir=data_dir).settings)
         try:
             info = journal.info()
         finally:
@@ -257,14 +262,37 @@ def journal_info(config: Config = None, data_dir: DataDir = None, as_json: Json 
         ("records", f"{info.record_count:,}, last sequences {sum(head.sequence for head in info.heads):,} in all"),
         ("dedupe entries", f"{info.entry_count:,}"),
         ("snapshots", f"{info.snapshot_count:,}"),
-        ("size", f"{info.size_bytes / 2**20:,.1f} MiB, {(info.free_bytes or 0) / 2**30:,.1f} GiB free"),
+        ("size", f"{info.size_bytes / 2**20:,.1f} MiB{told_free(info.free_bytes)}"),
         ("durability", info.durability),
     ]
     table("", ("", ""), rows)
 
 
+def told_free(free_bytes: int | None) -> str:
+    """Behind a size: what is free; of a database's disk nobody tells."""
+    return "" if free_bytes is None else f", {free_bytes / 2**30:,.1f} GiB free"
+
+
+def journal_begin_timeline(
+    cluster: Annotated[str, typer.Option("--cluster", help="cluster id of the journal that was restored")],
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """After a restore of a PostgreSQL journal: begin a new timeline. Hosts that still run are fenced; caches begin anew."""
+    from actors.runtime import offline
+
+    settings = load(config, data_dir=data_dir).settings
+    with journal_told_plainly():
+        header = offline.begin_journal_timeline(settings, cluster)
+    if as_json:
+        print_json(header._asdict())
+    else:
+        typer.echo(f"cluster {header.cluster_id} goes on as timeline {header.timeline}")
+
+
 def journal_compact(config: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Drop now what retention allows. The service must be stopped; a running one does it by itself."""
+    """Drop now what retention allows; a running service does it by itself. One with SQLite must be stopped."""
     from actors.runtime import offline
 
     settings = load(config, data_dir=data_dir).settings
@@ -289,9 +317,9 @@ def backup(
         fail(f"{destination} exists already: a backup never overwrites one", Exit.USAGE)
     if not destination.absolute().parent.is_dir():
         fail(f"there is no directory {destination.parent} to put the backup in", Exit.USAGE)
-    directory = Path(load(config, data_dir=data_dir).settings.data_dir)
+    settings = load(config, data_dir=data_dir).settings
     with journal_told_plainly(), bar("copying") as progress:
-        manifest = offline.backup_journal(directory, destination, progress)
+        manifest = offline.backup_journal(settings, destination, progress)
     if as_json:
         print_json({name: getattr(manifest, name) for name in manifest.__dataclass_fields__})
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,16 +74,17 @@ class VerifyWatcher:
 
 
 def run_verify(
-    data_dir: Path, dedupe_window_ms: int = 24 * 3600 * 1000, jobs: int = 0, progress: bool | None = None
+    place: Any, dedupe_window_ms: int = 24 * 3600 * 1000, jobs: int = 0, progress: bool | None = None
 ) -> Any:
-    """Verify the journal of a data directory as of one moment; also while a server writes it. ``jobs`` 0: as many processes
-    as are worth it. ``progress`` None: when standard error is a terminal.
+    """Verify the journal of ``place`` (a data directory, or settings) as of one moment; also while a server writes it.
+
+    ``jobs`` 0: as many processes as are worth it. ``progress`` None: when standard error is a terminal.
     """
     from actors.runtime import offline
 
     shown = sys.stderr.isatty() if progress is None else progress
     with journal_told_plainly(), VerifyWatcher(shown=shown) as watcher:
-        return offline.verify_journal(data_dir, watcher if shown else None, dedupe_window_ms, jobs)
+        return offline.verify_journal(place, watcher if shown else None, dedupe_window_ms, jobs)
 
 
 def verify(
@@ -103,7 +103,7 @@ def verify(
     settings = load(config, data_dir=data_dir).settings
     if as_json and progress is None:
         progress = False
-    report = run_verify(Path(settings.data_dir), settings.dedupe_window_ms, jobs, progress)
+    report = run_verify(settings, settings.dedupe_window_ms, jobs, progress)
     if as_json:
         print_json(report.plain())
     else:
