@@ -147,14 +147,14 @@ def _claim_granted(books: Books, shard: ShardState, event: ClaimGranted, _time_m
     if shard.strict and quantity > carried and admission != ALWAYS and headroom(actor) < quantity:
         books.oversells += 1
         raise AssertionError(f"granted without cover: {key!r} {reservation_id} line {line_id!r}")
-    first = actor.claims.get(reservation_id)
-    if first is None:
+    if reservation_id not in actor.claims:
         claim = Claim(reservation_id, line_id, channel_id, order, shard.sequence)
         actor.claims[reservation_id] = claim
         claim.confirmed = confirmed
         if order:
             index_order(actor, claim)
     else:
+        first = actor.claims[reservation_id]
         if confirmed and not first.confirmed:  # it was confirmed while it had nothing here
             _confirm_claims(actor, first)
         if order != first.order_reference:
@@ -169,15 +169,16 @@ def _claim_granted(books: Books, shard: ShardState, event: ClaimGranted, _time_m
             last.next = found
         claim = found
     claim.granted += quantity
-    claim.imposed += imposed
-    claim.uncovered += uncovered
+    if imposed:
+        claim.imposed += imposed
+        claim.uncovered += uncovered
     if admission == ALWAYS:
         books.imposed_uncovered_units += uncovered
     if claim.confirmed:
         actor.confirmed += quantity
     else:
         actor.held += quantity
-    if claim.picked:
+    if claim.rest is not None and claim.picked:
         open_after = claim.open
         actor.picked_adrift += max(0, claim.picked - open_after) - max(0, claim.picked - open_after + quantity)
 
@@ -315,24 +316,21 @@ def _reservation_opened(books: Books, shard: ShardState, event: ReservationOpene
         old,
         labels,
     ) = event
-    reservation = Reservation(
-        reservation_id,
-        number,
-        channel_id,
-        request_id,
-        digest,
-        state,
-        expire_time_ms,
-        lines,
-        order,
-        customer,
-        old,
-        labels,
-    )
+    spent_key = f"c\x1f{channel_id}\x1f{request_id}"  # identity.request_key, without the call
+    reservation = Reservation(reservation_id, channel_id, spent_key, digest, state, expire_time_ms, order)
     reservation.create_time_ms = time_ms
     reservation.open_epoch = shard.epoch
     reservation.open_sequence = shard.sequence
-    reservation.open_units = lines[0][3] if len(lines) == 1 else sum([line[3] for line in lines])
+    if len(lines) == 1:
+        reservation.kept_lines = lines[0]
+        reservation.open_units = lines[0][3]
+    else:
+        reservation.kept_lines = lines
+        reservation.open_units = sum([line[3] for line in lines])
+    if customer or old or labels:
+        reservation.customer_id = customer
+        reservation.replaces_reservation_id = old
+        reservation.labels = labels
     if state == CONFIRMED:
         reservation.confirm_time_ms = time_ms
     else:
@@ -340,7 +338,7 @@ def _reservation_opened(books: Books, shard: ShardState, event: ReservationOpene
         heappush(books.deadlines, (expire_time_ms, shard.id, reservation_id))
     shard.reservations[reservation_id] = reservation
     books.reservations[reservation_id] = reservation
-    books.request_ids[f"c\x1f{channel_id}\x1f{request_id}"] = reservation  # identity.request_key, without the call
+    books.request_ids[spent_key] = reservation
     if order:
         _index_reservation(books, reservation)
     if number >= shard.next_reservation_number:
@@ -377,7 +375,7 @@ def _reservation_confirmed(books: Books, shard: ShardState, event: ReservationCo
 
 def _reservation_extended(books: Books, shard: ShardState, event: ReservationExtended, _time_ms: int) -> None:
     reservation = shard.reservations[event.reservation_id]
-    reservation.expire_time_ms = event.expire_time_ms
+    reservation.extend(event.expire_time_ms)
     reservation.version += 1
     heappush(books.deadlines, (event.expire_time_ms, shard.id, reservation.id))
 
@@ -435,7 +433,7 @@ def _reservation_retired(books: Books, shard: ShardState, event: ReservationReti
     books.reservations.pop(event.reservation_id, None)
     if reservation.order_reference:
         unindex_reservation(books, reservation)
-    books.request_ids.pop(request_key(reservation.channel_id, reservation.request_id), None)
+    books.request_ids.pop(reservation.request_key, None)
     for spent in reservation.spent or ():
         books.request_ids.pop(request_key(reservation.channel_id, spent.request_id), None)
 
@@ -529,7 +527,7 @@ def rebuild_indices(books: Books) -> None:
     for shard in books.shards.values():
         shard.transferring = {key: None for key, actor in shard.stock.items() if actor.transfers}
         for reservation in shard.reservations.values():
-            books.request_ids[request_key(reservation.channel_id, reservation.request_id)] = reservation
+            books.request_ids[reservation.request_key] = reservation
             for spent in reservation.spent or ():
                 books.request_ids[request_key(reservation.channel_id, spent.request_id)] = reservation
             if reservation.order_reference:

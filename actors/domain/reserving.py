@@ -7,6 +7,7 @@ has a path of its own: the same rule without the bookkeeping that several lines 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from sys import intern
 from typing import Any
 
 from actors.domain.alarms import watch_shortage
@@ -55,7 +56,7 @@ class KeyPlan:
     )  # fmt: skip
 
     def __init__(self, key: str, actor: StockActor | None) -> None:
-        self.key = key
+        self.key = actor.key if actor is not None else key
         self.actor = actor
         self.lines: list[int] = []
         self.requested = 0
@@ -102,17 +103,24 @@ def reserve(turn: Turn, item_shard: ShardState, command: Reserve, *, accept_clai
         if actor is not None and actor.selling_state == OPEN:
             limit = actor.max_quantity_per_order
             if quantity <= headroom(actor) and (not limit or quantity <= limit):
-                return _grant_single(turn, actor, command, line_id, key, quantity)
+                return _grant_single(turn, actor, command, line_id, quantity)
     return _reserve_lines(turn, item_shard, command)
 
 
-def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str, key: str, quantity: int) -> Reply:
+def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str, quantity: int) -> Reply:
     shard = actor.shard
     number = shard.next_reservation_number
-    reservation_id = shard.id_prefix + str(number)
+    reservation_id = f"{shard.id_prefix}{number}"
     now_ms = turn.now_ms
     request_id, digest, channel_id, _, ttl_ms, confirm, _, _, order_reference, customer_id, _, labels = command
-    state, expire_time_ms = (CONFIRMED, 0) if confirm else (HELD, now_ms + ttl_ms)
+    # Texts that are kept with every hold: one object for all of them, not the frame's
+    key, channel_id = actor.key, intern(channel_id)
+    if confirm:
+        state, expire_time_ms = CONFIRMED, 0
+    else:
+        if ttl_ms != turn.ttl_ms:
+            turn.ttl_ms, turn.expire_time_ms = ttl_ms, now_ms + ttl_ms
+        state, expire_time_ms = HELD, turn.expire_time_ms
     lines = ((line_id, key, quantity, quantity),)
     turn.emit_pair(
         shard,
@@ -263,9 +271,10 @@ def _grant(  # noqa: PLR0913  the parts of one decision
     replaced: Reservation | None,
 ) -> Reply:
     """Nothing below may fail: the events are applied as they are emitted."""
+    command = command._replace(channel_id=intern(command.channel_id))  # it is kept with every claim: one object for all
     home = item_shard
     number = home.next_reservation_number
-    reservation_id = home.id_prefix + str(number)
+    reservation_id = f"{home.id_prefix}{number}"
     touched = _release_replaced(turn, home, replaced) if replaced is not None else {}
     for plan in plans.values():
         if plan.granted and plan.actor is not None:
@@ -273,7 +282,9 @@ def _grant(  # noqa: PLR0913  the parts of one decision
             _grant_key(turn, command, plan, granted, reservation_id)
     state = CONFIRMED if command.confirm else HELD
     expire_time_ms = 0 if command.confirm else turn.now_ms + command.ttl_ms
-    lines = tuple((line[0], line[1], line[2], units) for line, units in zip(command.lines, granted, strict=True))
+    lines = tuple(
+        (line[0], plans[line[1]].key, line[2], units) for line, units in zip(command.lines, granted, strict=True)
+    )
     for actor in touched.values():
         watch_shortage(turn, actor)
     turn.emit(

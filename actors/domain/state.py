@@ -7,9 +7,10 @@ objects are few, slotted and free of cycles: the cyclic garbage collector is off
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.domain.claims import Claim, Reservation, Spent
 from actors.domain.consumer_state import Consumer
 from actors.domain.errand_state import Inbound, Outbound
 from actors.domain.exception_state import StockException
@@ -20,66 +21,10 @@ from actors.domain.reconciliation_state import Finding, Reconciliation, Reconcil
 from actors.domain.rules import Rules
 from actors.domain.stock_parts import SaleGate, Transfer
 
+__all__ = ["OPEN", "SELLABLE", "Books", "Claim", "Entry", "Reservation", "ShardState", "Spent", "StockActor"]
+
 SELLABLE = int(Disposition.SELLABLE)
 OPEN = int(SellingState.OPEN)
-
-
-class Claim:
-    """What one reservation line has on one stock actor. Claims of the same reservation there hang on ``next``."""
-
-    __slots__ = (
-        "channel_id",
-        "confirmed",
-        "expired",
-        "fulfilled",
-        "granted",
-        "imposed",
-        "line_id",
-        "next",
-        "order_reference",
-        "picked",
-        "released",
-        "reservation_id",
-        "sequence",
-        "uncovered",
-    )
-
-    def __init__(self, reservation_id: str, line_id: str, channel_id: str, order_reference: str, sequence: int) -> None:
-        self.reservation_id = reservation_id
-        self.line_id = line_id
-        self.channel_id = channel_id
-        self.order_reference = order_reference
-        self.sequence = sequence  # of the event that made it: claims are listed in this order
-        self.granted = 0
-        self.fulfilled = 0
-        self.released = 0
-        self.expired = 0
-        self.picked = 0  # the net: picks less unpicks less shipped
-        self.imposed = 0
-        self.uncovered = 0
-        self.confirmed = False
-        self.next: Claim | None = None
-
-    @property
-    def open(self) -> int:
-        """Units not ended yet."""
-        return self.granted - self.fulfilled - self.released - self.expired
-
-    def chain(self) -> Iterator[Claim]:
-        """This claim and those of the same reservation after it."""
-        claim: Claim | None = self
-        while claim is not None:
-            yield claim
-            claim = claim.next
-
-    def line(self, line_id: str) -> Claim | None:
-        """The claim of that line id in this chain."""
-        claim: Claim | None = self
-        while claim is not None:
-            if claim.line_id == line_id:
-                return claim
-            claim = claim.next
-        return None
 
 
 class StockActor:
@@ -135,111 +80,6 @@ class StockActor:
         if disposition == SELLABLE:
             return self.sellable
         return self.on_hand.get(disposition, 0) if self.on_hand else 0
-
-
-class Spent:
-    """One request id spent on a reservation: the first decision, to be given again."""
-
-    __slots__ = (
-        "digest",
-        "epoch",
-        "expire_time_ms",
-        "lines",
-        "refusal",
-        "request_id",
-        "sequence",
-        "state",
-        "time_ms",
-        "verb",
-        "version",
-    )
-
-    def __init__(self, request_id: str, digest: bytes, verb: int, refusal: Sequence[Any]) -> None:
-        self.request_id = request_id
-        self.digest = digest
-        self.verb = verb
-        self.refusal = refusal
-        self.state = 0
-        self.version = 0
-        self.expire_time_ms = 0
-        self.epoch = 0
-        self.sequence = 0
-        self.time_ms = 0
-        self.lines: Sequence[Sequence[Any]] | None = None  # the lines then, where an amend changed them since
-
-
-class Reservation:
-    """The home's record: keys, deadline, decisions. The truth about a line's units is its claim."""
-
-    __slots__ = (
-        "channel_id",
-        "confirm_time_ms",
-        "create_time_ms",
-        "customer_id",
-        "digest",
-        "end_time_ms",
-        "expire_time_ms",
-        "final_lines",
-        "first_expire_time_ms",
-        "first_lines",
-        "fulfilled_units",
-        "id",
-        "labels",
-        "lines",
-        "number",
-        "open_epoch",
-        "open_sequence",
-        "open_units",
-        "order_reference",
-        "replaces_reservation_id",
-        "request_id",
-        "spent",
-        "state",
-        "version",
-    )
-
-    def __init__(
-        self,
-        reservation_id: str,
-        number: int,
-        channel_id: str,
-        request_id: str,
-        digest: bytes,
-        state: int = 0,
-        expire_time_ms: int = 0,
-        lines: Sequence[Sequence[Any]] = (),
-        order_reference: str = "",
-        customer_id: str = "",
-        replaces_reservation_id: str = "",
-        labels: Sequence[Sequence[str]] = (),
-    ) -> None:
-        self.id = reservation_id
-        self.number = number
-        self.channel_id = channel_id
-        self.request_id = request_id
-        self.digest = digest
-        self.customer_id = customer_id
-        self.order_reference = order_reference
-        self.replaces_reservation_id = replaces_reservation_id
-        self.labels = labels
-        self.state = state
-        self.version = 1
-        self.lines = lines  # [line_id, stock_key, requested, granted at the last decision]
-        self.open_units = 0
-        self.fulfilled_units = 0
-        self.create_time_ms = 0
-        self.expire_time_ms = expire_time_ms
-        self.confirm_time_ms = 0
-        self.end_time_ms = 0
-        # The reserve's decision, to be given again: where it stands, its deadline (0: confirmed at once), and its lines
-        # where an amend changed them since.
-        self.open_epoch = 0
-        self.open_sequence = 0
-        self.first_expire_time_ms = expire_time_ms
-        self.first_lines: Sequence[Sequence[Any]] | None = None
-        self.spent: list[Spent] | None = None  # later verbs' decisions
-        # LineViews, only on one read back from the entries table
-        self.final_lines: Sequence[Sequence[Any]] | None = None
 
 
 class Entry:

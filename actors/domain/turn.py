@@ -33,6 +33,7 @@ class Turn:
         "cause",
         "emitted",
         "errands",
+        "expire_time_ms",
         "finished",
         "found",
         "groups",
@@ -42,6 +43,7 @@ class Turn:
         "read_reservation",
         "reads",
         "told",
+        "ttl_ms",
     )
 
     def __init__(
@@ -66,6 +68,8 @@ class Turn:
         self.errands: list[tuple[int, int, int, Errand | None]] = []  # (from shard, to, number, what; None: settled)
         self.finished: list[tuple[str, Reply]] = []  # (token, what those get who were told PENDING with it)
         self.told: Sequence[Any] = ()  # what other hosts answered to the command's asks
+        self.ttl_ms = -1  # of the last hold granted, and when it ends: the holds of a turn share that number
+        self.expire_time_ms = 0
         self._current: dict[int, list[tuple[Any, ...]]] = {}
 
     def begin(self, cause: Cause) -> None:

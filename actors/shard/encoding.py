@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from operator import attrgetter
+from sys import intern
 from typing import Any
 
 import msgpack
 
+from actors.domain.claims import ReservationRest
 from actors.domain.exception_state import StockException
 from actors.domain.history import decode_history, encode_history
 from actors.domain.identity import request_key, reservation_row_key
-from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, Spent, StockActor
+from actors.domain.state import (
+    Books,
+    Claim,
+    Entry,
+    Reservation,
+    ShardState,
+    Spent,
+    StockActor,
+)
 from actors.domain.stock_parts import DEFAULT_GATE, SaleGate, Transfer
 from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
@@ -133,18 +143,20 @@ def encode_claims(key: str, first: Claim) -> tuple[Any, ...]:
 def decode_claims(fields: Sequence[Any]) -> Claim:
     """The first of the claims from ``encode_claims``, the others hanging on it."""
     _, reservation_id, channel_id, order_reference, confirmed, lines = fields
+    channel_id = intern(channel_id)
     first: Claim | None = None
     last: Claim | None = None
     for line_id, granted, fulfilled, released, expired, picked, imposed, uncovered, sequence in lines:
         claim = Claim(reservation_id, line_id, channel_id, order_reference, sequence)
         claim.granted = granted
-        claim.fulfilled = fulfilled
-        claim.released = released
-        claim.expired = expired
-        claim.picked = picked
-        claim.imposed = imposed
-        claim.uncovered = uncovered
         claim.confirmed = confirmed
+        if fulfilled or released or expired or picked or imposed or uncovered:
+            claim.fulfilled = fulfilled
+            claim.released = released
+            claim.expired = expired
+            claim.picked = picked
+            claim.imposed = imposed
+            claim.uncovered = uncovered
         if last is None:
             first = claim
         else:
@@ -177,68 +189,104 @@ def _decode_spent(fields: Sequence[Any]) -> Spent:
     return spent
 
 
-# In C, and several times faster than as many attributes spelled out: snapshots encode every reservation there is.
-_reservation_fields = attrgetter(
-    "id",
-    "number",
-    "channel_id",
-    "request_id",
-    "digest",
-    "customer_id",
-    "order_reference",
-    "replaces_reservation_id",
-    "labels",
-    "state",
-    "version",
-    "lines",
-    "open_units",
-    "fulfilled_units",
-    "create_time_ms",
-    "expire_time_ms",
-    "confirm_time_ms",
-    "end_time_ms",
-)
-_reservation_decision = attrgetter("open_epoch", "open_sequence", "first_expire_time_ms", "first_lines")
-_claim_fields = attrgetter(
-    "line_id", "granted", "fulfilled", "released", "expired", "picked", "imposed", "uncovered", "sequence"
-)
+_NO_REST = ReservationRest()
+
+
+def _claim_fields(claim: Claim) -> tuple[Any, ...]:
+    rest = claim.rest
+    if rest is None:
+        return (claim.line_id, claim.granted, 0, 0, 0, 0, 0, 0, claim.sequence)
+    return (
+        claim.line_id,
+        claim.granted,
+        rest.fulfilled,
+        rest.released,
+        rest.expired,
+        rest.picked,
+        rest.imposed,
+        rest.uncovered,
+        claim.sequence,
+    )
 
 
 def encode_reservation(reservation: Reservation) -> tuple[Any, ...]:
     """The home's record of a reservation."""
-    spent = reservation.spent
+    rest = reservation.rest or _NO_REST
+    expire_time_ms, first = reservation.expire_time_ms, rest.first_expire_time_ms
+    spent = rest.spent
     return (
-        *_reservation_fields(reservation),
-        _reservation_decision(reservation),
+        reservation.id,
+        reservation.number,
+        reservation.channel_id,
+        reservation.request_id,
+        reservation.digest,
+        rest.customer_id,
+        reservation.order_reference,
+        rest.replaces_reservation_id,
+        rest.labels,
+        reservation.state,
+        reservation.version,
+        reservation.lines,
+        reservation.open_units,
+        rest.fulfilled_units,
+        reservation.create_time_ms,
+        expire_time_ms,
+        reservation.confirm_time_ms,
+        rest.end_time_ms,
+        (
+            reservation.open_epoch,
+            reservation.open_sequence,
+            expire_time_ms if first is None else first,
+            rest.first_lines,
+        ),
         [_encode_spent(one) for one in spent] if spent else (),
     )
 
 
 def decode_reservation(fields: Sequence[Any]) -> Reservation:
     """A reservation from ``encode_reservation``."""
-    reservation = Reservation(*fields[:5])
     (
-        reservation.customer_id,
-        reservation.order_reference,
-        reservation.replaces_reservation_id,
-        reservation.labels,
-        reservation.state,
-        reservation.version,
-        reservation.lines,
-        reservation.open_units,
-        reservation.fulfilled_units,
-        reservation.create_time_ms,
-        reservation.expire_time_ms,
-        reservation.confirm_time_ms,
-        reservation.end_time_ms,
-    ) = fields[5:18]
-    (
-        reservation.open_epoch,
-        reservation.open_sequence,
-        reservation.first_expire_time_ms,
-        reservation.first_lines,
-    ) = fields[18]
-    reservation.spent = [_decode_spent(spent) for spent in fields[19]] or None
+        reservation_id,
+        _,
+        channel_id,
+        request_id,
+        digest,
+        customer_id,
+        order_reference,
+        replaces_reservation_id,
+        labels,
+        state,
+        version,
+        lines,
+        open_units,
+        fulfilled_units,
+        create_time_ms,
+        expire_time_ms,
+        confirm_time_ms,
+        end_time_ms,
+        (open_epoch, open_sequence, first_expire_time_ms, first_lines),
+        spent,
+    ) = fields
+    channel_id = intern(channel_id)
+    key = f"c\x1f{channel_id}\x1f{request_id}"  # identity.request_key
+    reservation = Reservation(reservation_id, channel_id, key, digest, state, expire_time_ms, order_reference)
+    reservation.version = version
+    reservation.kept_lines = tuple(lines[0]) if len(lines) == 1 else lines
+    reservation.open_units = open_units
+    reservation.create_time_ms = create_time_ms
+    reservation.confirm_time_ms = confirm_time_ms
+    reservation.open_epoch = open_epoch
+    reservation.open_sequence = open_sequence
+    if first_expire_time_ms != expire_time_ms:
+        reservation.keep_first_deadline(first_expire_time_ms)
+    if customer_id or replaces_reservation_id or labels or fulfilled_units or end_time_ms or spent or first_lines:
+        reservation.customer_id = customer_id
+        reservation.replaces_reservation_id = replaces_reservation_id
+        reservation.labels = labels or ()
+        reservation.fulfilled_units = fulfilled_units
+        reservation.end_time_ms = end_time_ms
+        reservation.first_lines = first_lines
+        reservation.spent = [_decode_spent(one) for one in spent] or None
     return reservation
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from sys import intern
 from typing import Any, NamedTuple
 
 from actors.domain.apply import apply_event, rebuild_indices, rebuild_sums
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
 CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101))  # that may make their entity
+SHARED_KINDS = frozenset((20, 30))  # of millions that are kept
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
 
@@ -107,6 +109,7 @@ def _forget(books: Books, shard: ShardState) -> None:
 def _load_slices(journal: Journal, books: Books, shard: ShardState, snapshot: Snapshot) -> dict[tuple[int, Any], int]:
     """Load a snapshot; the sequence at which each entity stands, ended ones included."""
     placed: dict[tuple[int, Any], int] = {}
+    ids: dict[str, str] = {}
     for part in journal.read_slices(snapshot):
         try:
             for tag, key, fields in unpack(part.payload):
@@ -114,6 +117,7 @@ def _load_slices(journal: Journal, books: Books, shard: ShardState, snapshot: Sn
                 placed[identity] = part.sequence
                 if fields is not None:
                     check_entity(tag, fields)
+                    _share_entity(shard, tag, fields, ids)
                     _place(books, shard, tag, fields)
         except UNREADABLE as fault:
             where = f"shard {shard.id}: slice {part.slice_number} of snapshot {snapshot.snapshot_id}"
@@ -123,6 +127,37 @@ def _load_slices(journal: Journal, books: Books, shard: ShardState, snapshot: Sn
     reservations = sorted(shard.reservations.values(), key=lambda reservation: reservation.number)
     shard.reservations = {reservation.id: reservation for reservation in reservations}
     return placed
+
+
+def _share_entity(shard: ShardState, tag: int, fields: list[Any], ids: dict[str, str]) -> None:
+    """Texts that several entities hold are one object, as they were where the entities were made."""
+    if tag == Tag.CLAIMS:
+        fields[1] = ids.setdefault(fields[1], fields[1])
+    elif tag == Tag.RESERVATION:
+        fields[0] = ids.setdefault(fields[0], fields[0])
+        fields[11] = _share_lines(shard, fields[11])
+
+
+def _share_lines(shard: ShardState, lines: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    """A reservation's lines with the stock actors' own names."""
+    stock, shared = shard.stock, []
+    for line_id, key, requested, granted in lines:
+        actor = stock.get(key)
+        shared.append((line_id, key if actor is None else actor.key, requested, granted))
+    return shared
+
+
+def _share_event(shard: ShardState, kind: int, fields: list[Any]) -> None:
+    """The same for the events of an order."""
+    if kind == 20:  # noqa: PLR2004  ClaimGranted
+        fields[9] = intern(fields[9])
+    elif kind == 30:  # noqa: PLR2004  ReservationOpened
+        fields[2] = intern(fields[2])
+        fields[7] = lines = _share_lines(shard, fields[7])
+        actor = shard.stock.get(lines[0][1]) if lines else None
+        first = actor.claims.get(fields[0]) if actor is not None else None
+        if first is not None:
+            fields[0] = first.reservation_id
 
 
 def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
@@ -202,6 +237,8 @@ def replay(
                 for _, events in decode_groups(record.payload):
                     for kind, *fields in events:
                         check_event(kind, fields)
+                        if kind in SHARED_KINDS:
+                            _share_event(shard, kind, fields)
                         event = EVENT_KINDS[kind](*fields)
                         if on_event is not None:
                             on_event(event)
