@@ -40,6 +40,14 @@ SEND_BYTES_MAX = 64 * 1024 * 1024  # an answer of 25,000 long lines; clients set
 
 # --- bounds of load: over one of these a call is RESOURCE_EXHAUSTED, at once ------------------------------------------
 CONCURRENT_RPCS_MAX = 4_096  # ~12 KiB each in gRPC and asyncio: 50 MiB
+WAITING_MS_MAX = 300  # what waits in gRPC before the gateway's loop may take so long, by what is done a second,
+WAITING_CALLS_MIN = 512  # but a burst of so many is no reason to send anybody away
+AWAY_SHARE = 0.05  # sending calls away again and again may cost a call in twenty: hence when they come again,
+AWAY_MS_MAX = 5_000  # at the latest
+ENTRANCE_LOOK_MS = 100  # a look costs up to a millisecond, and only while calls come
+UNTAKEN_CALLS_MAX = (
+    8_192  # beyond half of it gRPC itself drops calls, as CANCELLED: cheaper than to answer them, a last resort
+)
 CHANGE_STREAMS_MAX = 256  # ReadChanges: each is woken by every change
 WATCH_STREAMS_MAX = 2_000  # WatchAvailability: woken by what they watch
 PENDING_LINES_PER_HOST_MAX = 50_000  # half a second of a busy host; a longer queue only makes answers late

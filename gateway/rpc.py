@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from actors.domain.outcomes import ErrorReason
 from gateway.access import ANYBODY, Access, Principal
 from gateway.config import GatewayConfig
+from gateway.entrance import Entrance
 from gateway.errors import CallFailed, Violation, code_of, invalid, status_of
 from gateway.metrics import Metrics
 
@@ -76,7 +77,8 @@ class Unreadable:
 class Wrapper:
     """Makes gRPC handlers out of behaviours."""
 
-    def __init__(self, config: GatewayConfig, access: Access, metrics: Metrics) -> None:
+    def __init__(self, config: GatewayConfig, access: Access, metrics: Metrics, entrance: Entrance) -> None:
+        self.entrance = entrance
         self._bytes_max = config.bytes_per_call_max
         self.log_requests = config.log_requests
         self.access = access
@@ -85,7 +87,7 @@ class Wrapper:
     def unary(self, method: str, request_class: type[Message], behaviour: Behaviour) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler of one unary method. ``method``: its short name, a label of metrics."""
         clock = asyncio.get_running_loop().time
-        metrics, access, log_requests = self.metrics, self.access, self.log_requests
+        metrics, access, log_requests, entrance = self.metrics, self.access, self.log_requests, self.entrance
 
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message | None:
             began = clock()
@@ -93,6 +95,7 @@ class Wrapper:
             rpc = Rpc(int(began * 1000), None if remaining is None else int(remaining * 1000))
             code = "OK"
             try:
+                entrance.enter()
                 read_metadata(rpc, context, access)
                 if type(request) is Unreadable:
                     raise invalid([Violation("", request.description)])
@@ -109,6 +112,8 @@ class Wrapper:
                 code = answer_failure(context, rpc, CallFailed(ErrorReason.INTERNAL))
                 log.exception("%s failed", method, extra=log_fields(method, code, rpc))
                 response = None
+            finally:
+                entrance.leave()
             metrics.answered(method, code, clock() - began)
             if log_requests:
                 log.info("%s %s", method, code, extra=log_fields(method, code, rpc))

@@ -32,11 +32,13 @@ from gateway.config import (
     SEND_BYTES_MAX,
     STREAM_PING_MS,
     STREAM_PING_PATIENCE_MS,
+    UNTAKEN_CALLS_MAX,
     GatewayConfig,
     check_binding,
     is_loopback,
 )
 from gateway.core import Core
+from gateway.entrance import Entrance, ServerCalls
 from gateway.http import Answer, HttpServer, text
 from gateway.links import HostLinks
 from gateway.metrics import CONTENT_TYPE, Metrics
@@ -225,8 +227,11 @@ async def start_gateway(
         desk.changes.set_routes(routes)
 
     links.on_routes = told_of
-    server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.concurrent_rpcs_max)
-    wrapper = Wrapper(config, Access(config.credentials), metrics)
+    calls = ServerCalls()
+    server = grpc.aio.server(options=_options(config))
+    calls.found()
+    # Its own bound in place of gRPC's (maximum_concurrent_rpcs), which says nothing about when to try again
+    wrapper = Wrapper(config, Access(config.credentials), metrics, Entrance(config.concurrent_rpcs_max, calls))
     replaced = {"ReservationService": reservation_servicer} if reservation_servicer is not None else {}
     _add_services(server, wrapper, desk, replaced)
     health_servicer = health.aio.HealthServicer()
@@ -282,6 +287,8 @@ def _options(config: GatewayConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", max(RECEIVE_BYTES_MAX, config.bytes_per_call_max)),
         ("grpc.max_send_message_length", SEND_BYTES_MAX),
         ("grpc.enable_channelz", 1),
+        ("grpc.server.max_pending_requests", UNTAKEN_CALLS_MAX // 2),
+        ("grpc.server.max_pending_requests_hard_limit", UNTAKEN_CALLS_MAX),
         # streams may be silent for long: the caller's pings are welcome, and a caller that is gone is noticed
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS_MIN),
         ("grpc.keepalive_permit_without_calls", 1),

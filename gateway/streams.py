@@ -97,6 +97,7 @@ async def _surrounded(wrapper: Wrapper, name: str, context: Context, run: Callab
     rpc = Rpc(int(began * 1000), None if remaining is None else int(remaining * 1000))
     code, response = "OK", None
     metrics.streaming(name, 1)
+    wrapper.entrance.inside += 1
     try:
         read_metadata(rpc, context, wrapper.access)
         response = await run(rpc)
@@ -115,6 +116,7 @@ async def _surrounded(wrapper: Wrapper, name: str, context: Context, run: Callab
             log.exception("%s failed", name, extra=log_fields(name, code, rpc))
     finally:
         metrics.streaming(name, -1)
+        wrapper.entrance.inside -= 1
     metrics.answered(name, code, clock() - began)
     if wrapper.log_requests:
         log.info("%s %s", name, code, extra=log_fields(name, code, rpc))

@@ -34,6 +34,7 @@ from actors.shard.turns import stock_key_of
 from gateway.access import Access
 from gateway.config import ChannelConfig, GatewayConfig, WarehouseConfig
 from gateway.core import Call, Core
+from gateway.entrance import Entrance
 from gateway.metrics import Metrics
 from gateway.rpc import Wrapper
 from gateway.server import SERVICES
@@ -117,7 +118,7 @@ class Service:
     # --- the gateway ------------------------------------------------------------------------------------------------------
 
     async def _make_handlers(self) -> dict[str, Any]:
-        wrapper = Wrapper(CONFIG, Access(()), METRICS)
+        wrapper = Wrapper(CONFIG, Access(()), METRICS, Entrance(1_000, lambda: None))
         desk = Desk(CONFIG, self.names, self, METRICS)
         handlers = {}
         for file, name, make in SERVICES:

@@ -24,6 +24,7 @@ from actors.domain.outcomes import ErrorReason, RefusalReason
 from gateway.config import Credential, RefusedBinding, TlsFiles
 from gateway.server import start_gateway
 from gateway.servicers.constant import ConstantReservationService
+from stockade.client.errors import from_call_error
 from stockade.v1 import admin_service_pb2 as admin_pb
 from stockade.v1 import availability_service_pb2 as availability_pb
 from stockade.v1 import exception_service_pb2 as exception_pb
@@ -409,6 +410,19 @@ async def test_more_concurrent_calls_than_the_bound_are_refused_at_once():
         assert refused
         assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert len(refused) < 64
+        assert min(from_call_error(each).retry_after_ms for each in refused) > 0
+
+
+async def test_a_flood_that_waits_before_the_gateway_is_answered_not_dropped():
+    """gRPC's own bound of calls that its server has not taken is 1,000: beyond it they ended as CANCELLED."""
+    async with world() as here:
+        results = await asyncio.gather(
+            *(here.call(reserve(f"r{index}"), timeout=20) for index in range(3_000)), return_exceptions=True
+        )
+        failed = [each for each in results if isinstance(each, grpc.aio.AioRpcError)]
+        assert {each.code() for each in failed} <= {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(failed) < 3_000
+        assert all(from_call_error(each).retry_after_ms > 0 for each in failed)
 
 
 async def test_a_bug_is_internal_without_details_and_with_a_correlation_id():
