@@ -245,7 +245,9 @@ class HostLinks:
                 connection = await asyncio.wait_for(self._connect(host), LINK_CONNECT_MS_MAX / 1000)
                 backoff_ms = LINK_BACKOFF_MS_MIN
                 await connection.lost
-            except (OSError, TimeoutError, frames.FrameError) as error:
+            except frames.FrameError as error:
+                log.warning("no link to shard host %s at %s: %s", host.host_id, host.endpoint, error)
+            except (OSError, TimeoutError) as error:
                 log.info("no link to shard host %s at %s: %r", host.host_id, host.endpoint, error)
             finally:
                 if connection is not None:
@@ -265,6 +267,10 @@ class HostLinks:
             welcome = frames.read_welcome(await connection.welcome)
             if welcome.cluster_id != self._routes.cluster_id or welcome.host_id != host.host_id:
                 raise frames.FrameError(f"{host.endpoint} is host {welcome.host_id} of cluster {welcome.cluster_id}")
+            if welcome.timeline != self._routes.timeline:
+                raise frames.FrameError(
+                    f"{host.endpoint} is of timeline {welcome.timeline}, the directory says {self._routes.timeline}"
+                )
         except BaseException:
             connection.abort()
             raise
@@ -351,7 +357,7 @@ class _Connection(asyncio.Protocol):
             for message in self._decoder.feed(data):
                 if self.welcome.done():
                     self._links.heard(self._host_id, message)
-                elif message[0] == _WELCOME:
+                elif message[0] in (_WELCOME, _GOODBYE):
                     self.welcome.set_result(message)
                 else:
                     raise frames.FrameError(f"no welcome but {message[:2]!r}")

@@ -146,14 +146,24 @@ def remove_database(path: Path) -> None:
 def check_wanted(header: Header, wanted: Wanted, path: Path | str) -> None:
     """Raise ``JournalMismatch`` when the journal is not the one asked for; says which part and both values."""
     asked = (
-        ("cluster id", header.cluster_id, wanted.cluster_id or header.cluster_id),
-        ("shard count", header.shard_count, wanted.shard_count),
-        ("placement version", header.placement_version, wanted.placement_version),
+        (
+            "cluster id",
+            header.cluster_id,
+            wanted.cluster_id or header.cluster_id,
+            "look at journal.url, data_dir and cluster.cluster_id",
+        ),
+        ("shard count", header.shard_count, wanted.shard_count, f"set shard_count = {header.shard_count}"),
+        (
+            "placement version",
+            header.placement_version,
+            wanted.placement_version,
+            "install the release that made it, or a later one",
+        ),
     )
-    for what, found, value in asked:
+    for what, found, value, fix in asked:
         if found != value:
             raise JournalMismatch(
-                f"{path} has {what} {found}, asked for was {value}; it is fixed for the life of a cluster"
+                f"{path} has {what} {found}, asked for was {value}; it is fixed for the life of a cluster: {fix}"
             )
 
 

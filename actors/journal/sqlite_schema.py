@@ -181,7 +181,7 @@ def read_header(connection: apsw.Connection) -> Header:
     if header.minimum_reader_version > FORMAT_VERSION:
         raise JournalMismatch(
             f"{where} needs a reader of format {header.minimum_reader_version}; this version reads up to "
-            f"{FORMAT_VERSION}"
+            f"{FORMAT_VERSION}: install the release that wrote it, or a later one"
         )
     return header
 

@@ -131,7 +131,11 @@ class ClusterDirectory:
     # --- what hosts and gateways ask ----------------------------------------------------------------------------------
 
     async def beat(self, report: HostReport) -> HostWishes:
-        """Note a heartbeat. The answer comes when there is something new to do, at the latest after a heartbeat's time."""
+        """Note a heartbeat. The answer comes when there is something new to do, at the latest after a heartbeat's time.
+        ValueError: it does not belong here."""
+        refusal = self._refusal(report)
+        if refusal:
+            raise ValueError(refusal)
         host_id = report.host_id
         known = self._hosts.get(host_id)
         if known is None or known.report.pid != report.pid:
@@ -306,6 +310,24 @@ class ClusterDirectory:
         others = sum(1 for other, one in self._living().items() if other != host_id and not self._drains(one))
         adopt = tuple(sorted(shard for shard, target in self._adopting.items() if target == host_id))
         return HostWishes(adopt, take, known.drain, others)
+
+    def _refusal(self, report: HostReport) -> str:
+        """Why a host may not be in this cluster; empty when it may. Its shards would be somebody else's."""
+        routes = self._routes.table.routes
+        if not routes.cluster_id:
+            return ""
+        who = f"host {report.host_id} of node {report.node_id}"
+        if report.cluster_id != routes.cluster_id:
+            return f"{who} is of cluster {report.cluster_id}, this is {routes.cluster_id}: its journal.url names another database"
+        if report.shard_count != routes.shard_count:
+            return f"{who} has {report.shard_count} shards, this cluster has {routes.shard_count} for its life"
+        others = [known for host_id, known in self._living().items() if host_id != report.host_id]
+        if report.timeline != routes.timeline and any(one.report.timeline == routes.timeline for one in others):
+            return (
+                f"{who} is of timeline {report.timeline}, the cluster's hosts are of {routes.timeline}: one of them reads a "
+                "journal from before a restore; look at journal.url, and restart what has the older one"
+            )
+        return ""
 
     # --- what is known ------------------------------------------------------------------------------------------------
 

@@ -44,12 +44,16 @@ class RouteTable:
         return {shard: host.host_id for host in self._routes.hosts for shard in host.shards}
 
     def register(self, host: HostRoute, cluster_id: str, timeline: str, shard_count: int) -> bool:
-        """Take a host's word for its shards; True when the map changed. Another cluster's host is refused (ValueError);
-        a former owner's word for a shard is not heard."""
+        """Take a host's word for its shards; True when the map changed. A host of another cluster or shard count is
+        refused (ValueError); a former owner's word for a shard is not heard."""
         routes = self._routes
         if routes.cluster_id and routes.cluster_id != cluster_id:
             raise ValueError(
                 f"host {host.host_id} is of cluster {cluster_id}, this directory serves {routes.cluster_id}"
+            )
+        if routes.shard_count and routes.shard_count != shard_count:
+            raise ValueError(
+                f"host {host.host_id} has {shard_count} shards, this directory's cluster {routes.shard_count}"
             )
         known = {
             shard: epoch

@@ -5,7 +5,7 @@ listener in front of a ``ClusterDirectory``, and the link that is made anew for 
 ``actors.shard.frames``'; what an answer means is its asker's. Nothing here is in the path of a request.
 
 asker → directory  [DIRECTORY_HELLO, token, name] once, then [number, method, arguments]
-directory → asker  [number, true, result] | [number, false, why]
+directory → asker  [number, true, result] | [number, false, why] | [0, false, why] before it hangs up
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from actors.shard.directory import HostRoute, Routes
 __all__ = ["DirectoryLink", "DirectoryServer", "DirectoryUnreachable"]
 
 DIRECTORY_HELLO = 64  # no frame kind of hosts: who dials the wrong port is told so by his first frame
+REFUSAL = 0  # the number of what answers a hello; questions are numbered from 1
 HELLO_WITHIN_S = 5.0
 CONNECT_WITHIN_S = 2.0
 ANSWER_WITHIN_S = 2.0
@@ -99,7 +100,12 @@ class DirectoryServer:
         try:
             messages = Messages(reader, frames.HELLO_BYTES_MAX)
             hello = await asyncio.wait_for(messages.next(), HELLO_WITHIN_S)
-            if hello is None or hello[0] != DIRECTORY_HELLO or not hmac.compare_digest(str(hello[1]), self._token):
+            if hello is None or (refusal := self._refusal(hello)):
+                if hello is not None:
+                    log.warning("refusing an asker: %s", refusal)
+                    writer.write(frames.encode([REFUSAL, False, refusal]))
+                    await asyncio.wait_for(writer.drain(), HELLO_WITHIN_S)
+                    writer.close()
                 return
             messages.decoder.bytes_max = frames.FRAME_BYTES_MAX
             while (question := await messages.next()) is not None:
@@ -115,6 +121,14 @@ class DirectoryServer:
             for task in asked:
                 task.cancel()
             writer.transport.abort()
+
+    def _refusal(self, hello: Sequence[Any]) -> str:
+        """Why an asker is not let in; empty when it is."""
+        if hello[0] != DIRECTORY_HELLO:
+            return "this is a cluster's directory: the first frame must be its hello"
+        if not hmac.compare_digest(str(hello[1]).encode(), self._token.encode()):
+            return "the token is not this cluster's: cluster_token must be the same on every node"
+        return ""
 
     async def _answer(self, question: Sequence[Any], writer: asyncio.StreamWriter) -> None:
         number, method, arguments = question
@@ -221,6 +235,9 @@ class DirectoryLink:
         why = "the directory hung up"
         try:
             while (said := await messages.next()) is not None:
+                if said[0] == REFUSAL:
+                    why = f"the directory refuses this process: {said[2]}"
+                    break
                 self._backoff_s = BACKOFF_S_MIN
                 asked = self._asked.get(said[0])
                 if asked is not None and not asked.done():

@@ -209,7 +209,7 @@ def open_data_journal(
         say=say,
     )
     try:
-        wanted = Wanted(settings.shard_count, PLACEMENT_VERSION)
+        wanted = Wanted(settings.shard_count, PLACEMENT_VERSION, settings.cluster.cluster_id)
         return open_journal(lock, wanted, now_ms=now_ms, ballast_bytes=settings.ballast_bytes)
     except BaseException:
         lock.release()

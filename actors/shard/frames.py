@@ -94,8 +94,11 @@ def goodbye(reason: str) -> bytes:
     return encode((int(FrameKind.GOODBYE), reason))
 
 
-def read_hello(message: Sequence[Any], *, cluster_id: str, token: str) -> Hello:
-    """Check a hello. Raises FrameError with the reason: another cluster, a wrong token, no common protocol."""
+def read_hello(message: Sequence[Any], *, cluster_id: str, token: str, timeline: str = "") -> Hello:
+    """Check a hello. Raises FrameError with the reason: a wrong token, another cluster or timeline, no common protocol.
+
+    A peer that does not know the timeline yet says none, and learns it from the welcome.
+    """
     if message[0] != FrameKind.HELLO or len(message) < len(Hello._fields):
         raise FrameError("the first frame must be a hello")
     said = Hello(*message[: len(Hello._fields)])
@@ -103,10 +106,17 @@ def read_hello(message: Sequence[Any], *, cluster_id: str, token: str) -> Hello:
         raise FrameError("the token is not this cluster's")
     if said.cluster_id != cluster_id:
         raise FrameError(f"this is cluster {cluster_id}, not {said.cluster_id!r}")
+    if timeline and said.timeline and said.timeline != timeline:
+        raise FrameError(
+            f"this is timeline {timeline} of the cluster, not {said.timeline!r}: it was restored in between"
+        )
     if not (isinstance(said.protocol_min, int) and isinstance(said.protocol_max, int)):
         raise FrameError("the protocol range must be two numbers")
     if said.protocol_max < PROTOCOL_MIN or said.protocol_min > PROTOCOL_MAX:
-        raise FrameError(f"protocols {PROTOCOL_MIN} to {PROTOCOL_MAX} are spoken here")
+        raise FrameError(
+            f"protocols {PROTOCOL_MIN} to {PROTOCOL_MAX} are spoken here, not {said.protocol_min} to {said.protocol_max}: "
+            "upgrade the older side, one release at a time"
+        )
     return said
 
 

@@ -286,7 +286,7 @@ class ShardHost:
 
     def _welcome(self, message: Sequence[Any]) -> bytes:
         engine = self._engine
-        frames.read_hello(message, cluster_id=engine.cluster_id, token=self.config.token)
+        frames.read_hello(message, cluster_id=engine.cluster_id, token=self.config.token, timeline=engine.timeline)
         shards = engine.books.shards
         return frames.welcome(
             cluster_id=engine.cluster_id,
