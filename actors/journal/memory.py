@@ -276,6 +276,9 @@ class MemoryJournal:
     def free_bytes(self) -> int | None:
         return 0 if self._store.faults.full else self._store.faults.free_bytes
 
+    def wall_ms(self) -> int | None:
+        return None
+
     def size_bytes(self) -> int:
         store = self._store
         return (

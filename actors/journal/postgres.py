@@ -358,6 +358,9 @@ class PostgresJournal:
         """Nobody tells: the disk is the server's."""
         return None
 
+    def wall_ms(self) -> int | None:
+        return self._ask(postgres_figures.wall_ms)
+
     def size_bytes(self) -> int:
         return self._ask(postgres_figures.size_bytes)
 

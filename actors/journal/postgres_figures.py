@@ -21,6 +21,12 @@ def size_bytes(link: Link) -> int:
     return int(size)
 
 
+def wall_ms(link: Link) -> int:
+    """The server's clock now: not the start of a transaction."""
+    [(now_ms,)] = link.rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    return int(now_ms)
+
+
 def info(link: Link, header: Header, heads: Sequence[ShardHead]) -> JournalInfo:
     """Records are counted by their numbers, which have no gaps."""
     firsts = dict(link.rows(f"SELECT shard, min(number) FROM {SCHEMA}.records GROUP BY shard"))

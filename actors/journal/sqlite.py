@@ -438,6 +438,9 @@ class SqliteJournal:
     def free_bytes(self) -> int | None:
         return free_bytes(self._path.parent)
 
+    def wall_ms(self) -> int | None:
+        return None
+
     def size_bytes(self) -> int:
         wal = self._path.with_name(self._path.name + "-wal")
         return sum(path.stat().st_size for path in (self._path, wal) if path.exists())

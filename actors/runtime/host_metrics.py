@@ -78,6 +78,7 @@ class HostCollector(Collector):
             if field in status:
                 yield CounterMetricFamily(name, what, value=float(status[field]))
         yield from exception_metrics(status)
+        yield skew_gauge(status)
         if "commit_buckets" in status:
             yield commit_histogram(status)
         depth = GaugeMetricFamily(
@@ -89,6 +90,16 @@ class HostCollector(Collector):
         if self._books is not None:
             yield from feed_metrics(feed_views(self._books), self._now_ms)
             yield from consumer_metrics(self._books, self._now_ms)
+
+
+def skew_gauge(status: Mapping[str, Any]) -> GaugeMetricFamily:
+    """This machine's clock against others."""
+    family = GaugeMetricFamily(
+        "stockade_clock_skew_seconds", "This machine's clock less another's; ahead: above 0", labels=["against"]
+    )
+    for against, skew_ms in status.get("clock_skews", ()):
+        family.add_metric([against], skew_ms / 1000)
+    return family
 
 
 def commit_histogram(status: Mapping[str, Any]) -> HistogramMetricFamily:

@@ -203,6 +203,7 @@ class ShardHost:
             self._filter,
             self.statistics,
             now_ms=self._now,
+            wall_ms=wall_ms,
             records_before_ms=lambda before_ms: kept_for_ms(self._engine.books, self._now(), before_ms),
             quiet=lambda: self.quiet,
             ended=lambda: self.ended,

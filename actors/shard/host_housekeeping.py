@@ -41,6 +41,7 @@ class HostHousekeeping:
         statistics: HostStatistics,
         *,
         now_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
         records_before_ms: Callable[[int], int],
         quiet: Callable[[], bool],
         ended: Callable[[], bool],
@@ -55,6 +56,7 @@ class HostHousekeeping:
         self._filter = entry_filter
         self._statistics = statistics
         self._now_ms = now_ms
+        self._wall_ms = wall_ms
         self._records_before_ms = records_before_ms
         self._quiet = quiet
         self._ended = ended
@@ -93,15 +95,16 @@ class HostHousekeeping:
         if compact or not self._compacted_ms:
             self._compacted_ms = now_ms
 
-        def work() -> tuple[int | None, int]:
+        def work() -> tuple[int | None, int, tuple[int, int | None, int]]:
             self._journal.checkpoint()
-            return self._journal.free_bytes(), self._journal.size_bytes()
+            clocks = (self._wall_ms(), self._journal.wall_ms(), self._wall_ms())
+            return self._journal.free_bytes(), self._journal.size_bytes(), clocks
 
         self._under_way = True
         try:
             if compact:
                 await self._compact(now_ms)
-            free, size = await self._thread.call(work)
+            free, size, (asked_ms, journal_ms, answered_ms) = await self._thread.call(work)
         except (JournalError, OSError) as failed:
             if not self._ended():
                 log.warning("looking after the journal failed: %r", failed)
@@ -112,6 +115,8 @@ class HostHousekeeping:
             self._filter.forget(now_ms=now_ms, window_ms=self._rules.dedupe_window_ms)
         self._statistics.journal_bytes = size
         self._statistics.free_bytes = free
+        if journal_ms is not None:
+            self._statistics.clock_skew.note_journal(asked_ms, journal_ms, answered_ms)
         floor = self._config.disk_floor_bytes
         if free is None or free >= floor + self._config.disk_floor_hysteresis_bytes:
             accept = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, IngestOutcome, RefusalReason
+from actors.shard.clock_skew import ClockSkew
 from actors.shard.engine import TurnResult
 
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -40,6 +41,7 @@ class HostStatistics:
         self.recovered_events = 0
         self.journal_bytes = 0
         self.free_bytes: int | None = None
+        self.clock_skew = ClockSkew()
         self._replies: Counter[tuple[int, int, int]] = Counter()  # (verb, status, refusal or error reason)
         self.events: Counter[tuple[str, str]] = Counter()  # (source, outcome)
 
@@ -103,6 +105,7 @@ class HostStatistics:
             "recovered_events": self.recovered_events,
             "journal_bytes": self.journal_bytes,
             "free_bytes": self.free_bytes,
+            "clock_skews": sorted([name, skew_ms] for name, skew_ms in self.clock_skew.known.items()),
             "decisions": [[verb, outcome, count] for (verb, outcome), count in sorted(self.decisions().items())],
             "events": [[source, outcome, count] for (source, outcome), count in sorted(self.events.items())],
         }

@@ -38,6 +38,7 @@ async def exported(tmp_path: Path) -> Exported:
     shard = node.host.engine.books.shards[0]
     known = Consumer("erp")  # metrics of those that there are
     node.host.engine.books.consumers["erp"] = shard.consumers["erp"] = known
+    node.host.statistics.clock_skew.note("journal", 1)
     host.register(HostCollector(node.host.status, node.host.engine.books, 0))
     found = dict(exported_by(host))
     await node.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from actors.journal.port import (
@@ -396,6 +398,11 @@ def test_a_host_reads_keys_and_drops_what_is_old_of_its_own_shards_only(place: P
     assert (result.records_dropped, result.entries_dropped) == (2, 1)
     assert list(owner.journal.entry_keys()) == ["e\x1fwms\x1f0", "e\x1fwms\x1f2"]
     assert [owner.journal.first_number(shard) for shard in (0, 1)] == [1, 3]
+
+
+def test_a_journal_on_another_machine_says_what_the_time_is_there(place: Place) -> None:
+    there_ms = Owner(place.open()).journal.wall_ms()
+    assert there_ms is None or abs(there_ms - time.time_ns() // 1_000_000) < 60_000
 
 
 def test_a_large_turn_of_all_shards_is_one_append(place: Place) -> None:
