@@ -11,6 +11,7 @@ import typer
 from gateway.cli import changes_command, events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import client_commands as client
 from gateway.cli import exception_commands as excepting
+from gateway.cli import projection_command as projecting
 from gateway.cli import reconcile_command as reconciling
 from gateway.cli import server_commands as server
 from gateway.cli import trading_commands as trading
@@ -63,6 +64,7 @@ for name, panel, command in (
     ("watch", STOCK, changes_command.watch),
     ("changes", SERVICE, changes_command.read_changes),
     ("consumers", SERVICE, changes_command.consumers),
+    ("project", SERVICE, projecting.project),
     ("reserve", RESERVATIONS, client.reserve),
     ("confirm", RESERVATIONS, client.confirm),
     ("release", RESERVATIONS, client.release),

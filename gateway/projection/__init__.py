@@ -1,0 +1,1 @@
+"""A SQL picture of stock and reservations that people query and join: a reader of the change feed, never asked by anything."""
