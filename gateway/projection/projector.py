@@ -15,7 +15,7 @@ from gateway.projection.store import Place, ProjectionStore, ProjectionUnusable
 from stockade import AsyncClient
 from stockade.client.change_results import AvailabilityChanged, ChangeBatch, ReservationChanged, ResyncNeeded
 from stockade.client.errors import StockadeError
-from stockade.client.results import Reservation, Stock, StockKey
+from stockade.client.results import Stock, StockKey
 
 T = TypeVar("T")
 W = TypeVar("W")

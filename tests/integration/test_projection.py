@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from gateway.projection.tables import TABLES
 from stockade import Refused
 from stockade.client.results import StockKey
 from tests.integration.change_world import ChangeWorld, change_world
-from tests.postgres_server import running_postgres
+from tests.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
@@ -31,12 +31,11 @@ PATIENCE_S = 20.0
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with contextlib.ExitStack() as held:
-        if request.param == "sqlite":
-            yield str(tmp_path / "projection.db")
-        else:
-            yield held.enter_context(running_postgres()).create_database("projection")
+def to(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "projection.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create_database(f"projection_{uuid.uuid4().hex}")
 
 
 async def caught_up(world: ChangeWorld, to: str) -> ProjectionStore:
