@@ -110,10 +110,8 @@ def _stock(  # noqa: PLR0913  what a line says
         return _problem(LineProblem.BEFORE_HISTORY, quantity)
     counted = Counted(disposition, quantity, includes_picked, expected)
     if not counted.difference:
-        if actor is not None and not run.dry_run:
-            if run.suspects.holes():
-                _book(turn, actor, run, counted)  # what fills the hole later must find the count
-            supersede(turn, actor, disposition, run.as_of_ms)
+        if not run.dry_run:
+            _agreed(turn, shard, key, run, counted)
         return MATCH
     if actor is not None and not in_bounds(actor, disposition, counted.difference):
         return _problem(LineProblem.QUANTITY_OUT_OF_RANGE, quantity)
@@ -125,6 +123,19 @@ def _stock(  # noqa: PLR0913  what a line says
         turn.emit(shard, StockKeyRegistered(key))
         actor = shard.stock[key]
     return _settle(turn, actor, run, counted, kind, state, suspects)
+
+
+def _agreed(turn: Turn, shard: ShardState, key: str, run: Run, counted: Counted) -> None:
+    """Books and count are the same; what fills a hole of the feed later must find the count, also where nothing came yet."""
+    holes = run.suspects.holes()
+    if holes and key not in shard.stock:
+        turn.emit(shard, StockKeyRegistered(key))
+    actor = shard.stock.get(key)
+    if actor is None:
+        return
+    if holes:
+        _book(turn, actor, run, counted)
+    supersede(turn, actor, counted.disposition, run.as_of_ms)
 
 
 def _why(run: Run, key: str, actor: StockActor | None, counted: Counted) -> tuple[FindingKind, list[str]]:

@@ -45,6 +45,18 @@ def test_the_order_of_events_and_list_does_not_matter(seed, round_number):
     world.restart()
 
 
+def test_a_list_that_agrees_with_books_that_heard_nothing_yet_is_found_by_what_comes_late():
+    world = World()
+    world.pass_ms(EVENTS * STEP_MS)
+    desk = Desk(world, as_of=2, time_ms=happened_ms(world, 2), units=10**6)
+    assert desk.count("A", 0) == 0
+    for sequence, delta in enumerate((3, -2, 5), 1):
+        world.one(event(world, sequence, delta))
+    assert world.on_hand("A") == 5
+    assert verify(MemoryJournal(world.store)).violations == []
+    world.restart()
+
+
 def happened_ms(world, sequence):
     return world.now_ms - (EVENTS - sequence) * STEP_MS
 
