@@ -19,7 +19,7 @@ from actors.domain.identity import reservation_row_key, uuid7_text_ceiling
 from actors.domain.state import Books, Entry, Reservation, ShardState
 
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
-Group = tuple[Cause, list[tuple[Any, ...]]]
+Group = tuple[Any, list[tuple[Any, ...]]]  # a cause or, of ``fact_runs``, a run's header
 NO_CAUSE = Cause(0, "", "")
 
 
@@ -126,6 +126,16 @@ class Turn:
             self.groups[shard.id] = [(self.cause, pair)]
         else:
             groups.append((self.cause, pair))
+
+    def add_group(self, shard_id: int, header: Any, rows: list[tuple[Any, ...]]) -> None:
+        """Keep a run's rows for the shard's record; what they stand for is applied by who adds them. What is emitted later
+        begins a group of its own."""
+        self._current.pop(shard_id, None)
+        groups = self.groups.get(shard_id)
+        if groups is None:
+            self.groups[shard_id] = [(header, rows)]
+        else:
+            groups.append((header, rows))
 
     def changed_beside(self, home: ShardState) -> list[int]:
         """The other shards that the command at hand has changed so far."""
