@@ -54,14 +54,6 @@ class RunHeader(NamedTuple):
     stream_id: str
 
 
-def events_in(group: Sequence[Any]) -> int:
-    """How many events of a record a group stands for."""
-    header, rows = group
-    if header[0] != FACT_RUN:
-        return len(rows)
-    return sum(2 if row[0] == RECEIVED else 1 for row in rows)
-
-
 def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way out for whatever is not plain
     turn: Turn, shard: ShardState, items: Sequence[Item], start: int, replies: list[Reply]
 ) -> int:
@@ -127,11 +119,11 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
         # It is plain. What follows is what applying its three events does.
         there = actor.shard
         there_id, there_epoch = there.id, there.epoch
+        rows = rows_of.get(there_id) or groups.begin(there)
         there.sequence = placed = there.sequence + 1
         actor.sellable = sellable
         if history is not None:
             history.note(feed_key, sequence, occur_ms, SELLABLE, delta, 0, "")
-        rows = rows_of.get(there_id) or groups.begin(there_id)
         if note or document_id or document_line or lot_id or lot_ms or attributes:
             rows.append(
                 (
@@ -141,6 +133,8 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
             )  # fmt: skip
         else:
             rows.append((MOVED, stock_key, event_id, sequence, occur_ms, fact, delta, reference))
+        rows = rows_of.get(shard_id) or groups.begin(shard)
+        rows.append((RECEIVED, event_id, sequence, occur_ms, digest, warehouse_id, there_id, there_epoch, placed))
         shard.sequence = last = shard.sequence + 2
         if sequence:
             following = sequence + 1
@@ -155,8 +149,6 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
         entry = Entry(key, digest, (ANSWER_INGEST, APPLIED, 0, "", 0, *place), shard_id, now_ms, epoch, last)
         entries[key] = request_ids[key] = entry
         spent.append((now_ms, shard_id, key))
-        rows = rows_of.get(shard_id) or groups.begin(shard_id)
-        rows.append((RECEIVED, event_id, sequence, occur_ms, digest, warehouse_id, there_id, there_epoch, placed))
         replies.append((OK, False, make(IngestView, (event_id, APPLIED, place, 0, "", 0, 0, (), 0, 0, watermark))))
         count += 1
     if count and feed_key in books.waiting:
@@ -192,9 +184,9 @@ class Groups:
         self._header = header
         self.rows: dict[int, list[Row]] = {}
 
-    def begin(self, shard_id: int) -> list[Row]:
-        """The rows of that shard's group, which is its record's last one now."""
+    def begin(self, shard: ShardState) -> list[Row]:
+        """The rows of that shard's group, which is its record's last one now; its events come next."""
         rows: list[Row] = []
-        self._turn.add_group(shard_id, self._header, rows)
-        self.rows[shard_id] = rows
+        self._turn.add_group(shard, self._header, rows)
+        self.rows[shard.id] = rows
         return rows

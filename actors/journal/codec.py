@@ -85,7 +85,7 @@ def entry_checksum(entry: Sequence[Any]) -> int:
     key, shard, reservation_id, payload, end_time_ms = entry
     key_bytes, id_bytes = key.encode(), reservation_id.encode()
     head = _ENTRY.pack(ord("E"), FORMAT_VERSION, shard, end_time_ms, len(key_bytes), len(id_bytes))
-    checksum: int = google_crc32c.extend(google_crc32c.value(head + key_bytes + id_bytes), payload)
+    checksum: int = google_crc32c.value(head + key_bytes + id_bytes + payload)
     return checksum
 
 

@@ -23,7 +23,7 @@ from actors.domain.errand_registry import ANSWER_KEYS, ASKS, ERRAND_KEYS
 from actors.domain.errand_state import Errand
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
-from actors.domain.fact_runs import book_run, events_in
+from actors.domain.fact_runs import book_run
 from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
 from actors.domain.feed_watch import watch as watch_feeds
 from actors.domain.feeds import decide_waiting, ingest, placed
@@ -309,10 +309,10 @@ class Engine:
         shards = self.books.shards
         for shard_id, groups in turn.groups.items():
             shard = shards[shard_id]
-            count = sum(map(events_in, groups))
+            first = turn.first[shard_id]
+            count = shard.sequence - first + 1
             shard.record_number += 1
             shard.time_ms = turn.now_ms
-            first = shard.sequence - count + 1
             payload = encode_groups(groups)
             changed = last_change(groups, shard.sequence)
             if changed:
