@@ -16,6 +16,7 @@ from actors.domain.apply_errands import APPLY_ERRANDS
 from actors.domain.apply_exceptions import APPLY_EXCEPTIONS, rebuild_exceptions
 from actors.domain.apply_feeds import APPLY_FEEDS, rebuild_feeds
 from actors.domain.apply_history import APPLY_HISTORY
+from actors.domain.apply_operations import APPLY_OPERATIONS, rebuild_operations
 from actors.domain.apply_reconciliation import APPLY_RECONCILIATION, rebuild_reconciliations
 from actors.domain.apply_transfers import APPLY_TRANSFERS
 from actors.domain.events import (
@@ -451,14 +452,9 @@ def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: in
 
 
 def _entry_retired(books: Books, shard: ShardState, event: EntryRetired, _time_ms: int) -> None:
-    forget_entry(books, shard, event.entry_key)
-
-
-def forget_entry(books: Books, shard: ShardState, key: str) -> None:
-    """What EntryRetired does."""
-    entry = shard.entries.pop(key)
-    if books.request_ids.get(key) is entry:
-        del books.request_ids[key]
+    entry = shard.entries.pop(event.entry_key)
+    if books.request_ids.get(event.entry_key) is entry:
+        del books.request_ids[event.entry_key]
 
 
 Apply = Callable[[Books, ShardState, Any, int], None]
@@ -493,6 +489,7 @@ APPLY: dict[type[Any], Apply] = {
     **APPLY_RECONCILIATION,
     **APPLY_TRANSFERS,
     **APPLY_ERRANDS,
+    **APPLY_OPERATIONS,
 }
 
 
@@ -554,3 +551,4 @@ def rebuild_indices(books: Books) -> None:
     rebuild_consumers(books)
     rebuild_reconciliations(books)
     rebuild_exceptions(books)
+    rebuild_operations(books)

@@ -58,6 +58,7 @@ def attach(books: Books, part: Books) -> None:
     for order, ids in part.orders.items():
         books.orders.setdefault(order, []).extend(ids)
     _join_heap(books.deadlines, part.deadlines)
+    _join_heap(books.operations_due, part.operations_due)
     _join_in_order(books.ended, part.ended)
     _join_in_order(books.entries_spent, part.entries_spent)
     _join_in_order(books.exceptions_healed, part.exceptions_healed)
@@ -107,6 +108,10 @@ def detach(books: Books, shard_id: int) -> Books:
     for key, entry in shard.entries.items():
         if books.request_ids.get(key) is entry:
             del books.request_ids[key]
+    for key, operation in shard.operations.items():
+        if books.request_ids.get(key) is operation:
+            del books.request_ids[key]
+    books.operations_due = _heap_without(books.operations_due, shard_id)
     books.entries_spent = _without(books.entries_spent, shard_id)
     books.exceptions_healed = _without(books.exceptions_healed, shard_id)
     for exception in shard.exceptions.values():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from actors.domain.consumer_commands import AcknowledgeChanges, AttachConsumer, ListConsumers
 from actors.domain.errand_commands import ErrandAnswered, TakeErrand
+from actors.domain.escrow_commands import ReadLines
 from actors.domain.reconciliation_commands import RECONCILIATION_COMMANDS
 
 # [line_id, stock_key, quantity, minimum_quantity]
@@ -62,6 +63,7 @@ class Verb(IntEnum):
     ATTACH_CONSUMER = 73
     TAKE_ERRAND = 80  # from one host to another: see ``actors.domain.errands``
     ERRAND_ANSWERED = 81
+    READ_LINES = 85  # the same: see ``actors.domain.escrow``
 
 
 class Cause(NamedTuple):
@@ -366,4 +368,5 @@ COMMANDS: dict[int, type[Any]] = {
     Verb.LIST_TRANSFERS: ListTransfers,
     Verb.TAKE_ERRAND: TakeErrand,
     Verb.ERRAND_ANSWERED: ErrandAnswered,
+    Verb.READ_LINES: ReadLines,
 }

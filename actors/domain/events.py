@@ -30,6 +30,8 @@ from actors.domain.feed_events import (
     FeedStaleSet,
     HistoryForgotten,
 )
+from actors.domain.operation_events import OPERATION_KINDS
+from actors.domain.operation_events import Event as OperationEvent
 from actors.domain.reconciliation_events import RECONCILIATION_KINDS, ReconciliationEvent
 from actors.domain.transfer_events import (
     TransferAlarmed,
@@ -354,6 +356,7 @@ Event = (
     | FeedHeard
     | ReconciliationEvent
     | ErrandEvent
+    | OperationEvent
     | TransferDispatched
     | TransferReceived
     | TransferAlarmed
@@ -404,6 +407,7 @@ EVENT_KINDS: dict[int, type[Any]] = {
     **CONSUMER_KINDS,
     **RECONCILIATION_KINDS,
     **ERRAND_KINDS,
+    **OPERATION_KINDS,
     70: TransferDispatched,
     71: TransferReceived,
     72: TransferAlarmed,

@@ -30,6 +30,16 @@ def request_key(channel_id: str, request_id: str) -> str:
     return f"c\x1f{channel_id}\x1f{request_id}"
 
 
+def expiry_key(reservation_id: str) -> str:
+    """The operation that expires a reservation whose lines are on several hosts."""
+    return f"x\x1f{reservation_id}"
+
+
+def retirement_key(reservation_id: str) -> str:
+    """The operation that asks how it ended, before it leaves memory."""
+    return f"m\x1f{reservation_id}"
+
+
 def operator_key(request_id: str, stock_key: str) -> str:
     """An operator call's id; a batch shares one id over its stock keys, so the key belongs to the identity."""
     return f"o\x1f{request_id}\x1f{stock_key}"

@@ -10,6 +10,7 @@ from heapq import heapify, heappop, heappush
 from actors.domain.alarms import watch_shortage
 from actors.domain.answers import Reply, error, ok, refused
 from actors.domain.commands import Cause, Confirm, Extend, Release
+from actors.domain.escrow import TELL_LINES, begin, is_spread, keys_of, shards_of
 from actors.domain.events import (
     ClaimConfirmed,
     ClaimExpired,
@@ -21,7 +22,7 @@ from actors.domain.events import (
     ReservationUnitsEnded,
     VerbSpent,
 )
-from actors.domain.identity import ANSWER_TOMBSTONE, ANSWER_TOMBSTONE_RELEASE, request_key
+from actors.domain.identity import ANSWER_TOMBSTONE, ANSWER_TOMBSTONE_RELEASE, expiry_key, request_key
 from actors.domain.outcomes import ErrorReason, RefusalReason, ReservationState
 from actors.domain.state import Books, Claim, Entry, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
@@ -66,26 +67,64 @@ def claims_of(turn: Turn, reservation: Reservation) -> list[tuple[StockActor, Cl
     return found
 
 
+def is_due(turn: Turn, home: ShardState, reservation: Reservation) -> bool:
+    """Whether a hold's deadline has come."""
+    return (
+        reservation.state == HELD and reservation.final_lines is None and turn.now_ms >= deadline_of(home, reservation)
+    )
+
+
 def expire_if_due(turn: Turn, home: ShardState, reservation: Reservation) -> bool:
     """Expire a hold whose deadline has come; True when it did."""
     if reservation.state != HELD or reservation.final_lines is not None or turn.now_ms < deadline_of(home, reservation):
         return False
+    if home.busy and reservation.id in home.busy:
+        return False
     cause, emitted = turn.cause, turn.emitted
     turn.begin(Cause(CAUSE_EXPIRE, reservation.channel_id, reservation.request_id))
+    if is_spread(turn.books, keys_of(reservation)):
+        _begin_expiry(turn, home, reservation)
+        turn.begin(cause)
+        turn.emitted = emitted
+        return True
     expired = reservation.open_units
+    if home.inbound:  # a shard that lived on another host may still be about to tell of units that were shipped there
+        expired = sum(claim.open for _, claim in claims_of(turn, reservation))
     actors = {actor.key: actor for actor, claim in claims_of(turn, reservation) if claim.open}
     for actor in actors.values():
         turn.emit(actor.shard, ClaimExpired(actor.key, reservation.id))
     turn.emit(home, ReservationUnitsEnded(reservation.id, 0, 0, expired, reservation.channel_id))
-    turn.emit(
-        home,
-        ReservationEnded(reservation.id, final_state(reservation, ReservationState.EXPIRED), reservation.channel_id),
-    )
+    if reservation.open_units == 0:
+        turn.emit(
+            home,
+            ReservationEnded(
+                reservation.id, final_state(reservation, ReservationState.EXPIRED), reservation.channel_id
+            ),
+        )
     for actor in actors.values():
         watch_shortage(turn, actor)
     turn.begin(cause)
     turn.emitted = emitted  # an expiry stands by itself: the command that met it may still fail without a trace
     return True
+
+
+def _begin_expiry(turn: Turn, home: ShardState, reservation: Reservation) -> None:
+    """Some of its lines are on other hosts: their shards are told (``escrow_lifecycle`` goes on with their answers)."""
+    expired = 0
+    actors: dict[str, StockActor] = {}
+    for actor, claim in claims_of(turn, reservation):
+        if claim.open and actor.shard is home:
+            expired += claim.open
+            actors[actor.key] = actor
+    for actor in actors.values():
+        turn.emit(home, ClaimExpired(actor.key, reservation.id))
+    legs = {
+        shard_id: (TELL_LINES, ("expire", reservation.id, keys))
+        for shard_id, keys in shards_of(turn.books, home, keys_of(reservation)).items()
+    }
+    begin(turn, home, expiry_key(reservation.id), CAUSE_EXPIRE, (), reservation.id, legs, kept=(expired,))
+    for actor in actors.values():
+        watch_shortage(turn, actor)
 
 
 def expire_due(turn: Turn, most: int) -> int:

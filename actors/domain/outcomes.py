@@ -88,6 +88,7 @@ class ReleaseReason(IntEnum):
     REPLACED = 7
     OPERATOR = 8
     AMENDED = 9  # written by an amend's decrease; callers may not name it
+    ABORTED = 10  # claimed by an order over several hosts that came to nothing; nor this one
 
 
 class Disposition(IntEnum):

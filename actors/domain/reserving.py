@@ -13,6 +13,7 @@ from typing import Any
 from actors.domain.alarms import watch_shortage
 from actors.domain.answers import OK, Granted, Reply, error, ok, refused
 from actors.domain.commands import Reserve
+from actors.domain.escrow import busy
 from actors.domain.events import (
     ClaimGranted,
     ClaimReleased,
@@ -151,23 +152,23 @@ def _grant_single(turn: Turn, actor: StockActor, command: Reserve, line_id: str,
 
 
 def _reserve_lines(turn: Turn, item_shard: ShardState, command: Reserve) -> Reply:
-    replaced, refusal = _replaced(turn, item_shard, command)
+    replaced, refusal = replaced_hold(turn, item_shard, command)
     if refusal is not None:
-        return _spend_refusal(turn, item_shard, command, refusal)
-    plans = _plans(turn, command, replaced)
+        return spend_refusal(turn, item_shard, command, refusal)
+    plans = plan_keys(turn, command, replaced.id if replaced is not None else "")
     if turn.books.deadlines and turn.books.deadlines[0][0] <= turn.now_ms:
         for plan in plans.values():
             if plan.actor is not None and plan.requested > plan.grantable()[0]:
                 expire_due_on(turn, plan.actor)
-    granted, shortages, reason = _fill(command, plans)
+    granted, shortages, reason = fill(command, plans)
     if reason is not None:
         others = _others(turn, plans, item_shard)
         refusal = refused(reason, turn.position(item_shard), shortages=shortages, other_positions=others)
-        return _spend_refusal(turn, item_shard, command, refusal)
+        return spend_refusal(turn, item_shard, command, refusal)
     return _grant(turn, item_shard, command, plans, granted, replaced)
 
 
-def _spend_refusal(turn: Turn, item_shard: ShardState, command: Reserve, refusal: Reply) -> Reply:
+def spend_refusal(turn: Turn, item_shard: ShardState, command: Reserve, refusal: Reply) -> Reply:
     """A refusal changes nothing and spends nothing, except where a late copy that wins would never lapse by itself."""
     if not command.confirm or refusal[0] != 1:
         return refusal
@@ -177,7 +178,7 @@ def _spend_refusal(turn: Turn, item_shard: ShardState, command: Reserve, refusal
     return (refusal[0], refusal[1], view._replace(position=turn.position(item_shard)))
 
 
-def _replaced(turn: Turn, item_shard: ShardState, command: Reserve) -> tuple[Reservation | None, Reply | None]:
+def replaced_hold(turn: Turn, item_shard: ShardState, command: Reserve) -> tuple[Reservation | None, Reply | None]:
     """The hold to be replaced (None: none, or ended, which contributes nothing), or why it cannot be."""
     if not command.replaces_reservation_id:
         return None, None
@@ -188,6 +189,9 @@ def _replaced(turn: Turn, item_shard: ShardState, command: Reserve) -> tuple[Res
     if old.final_lines is not None:
         return None, None
     expire_if_due(turn, item_shard, old)
+    under_way = busy(item_shard, old.id)
+    if under_way is not None:
+        return None, under_way
     if old.state == CONFIRMED:
         return None, refused(
             RefusalReason.RESERVATION_ALREADY_CONFIRMED,
@@ -198,7 +202,8 @@ def _replaced(turn: Turn, item_shard: ShardState, command: Reserve) -> tuple[Res
     return (old if old.state == HELD else None), None
 
 
-def _plans(turn: Turn, command: Reserve, replaced: Reservation | None) -> dict[str, KeyPlan]:
+def plan_keys(turn: Turn, command: Reserve, replaced_id: str) -> dict[str, KeyPlan]:
+    """What is asked of each stock key, and what the replaced hold has there."""
     plans: dict[str, KeyPlan] = {}
     stock = turn.books.stock
     for index, line in enumerate(command.lines):
@@ -206,8 +211,8 @@ def _plans(turn: Turn, command: Reserve, replaced: Reservation | None) -> dict[s
         plan = plans.get(key)
         if plan is None:
             plan = plans[key] = KeyPlan(key, stock.get(key))
-            if plan.actor is not None and replaced is not None:
-                for claim in _chain(plan.actor, replaced.id):
+            if plan.actor is not None and replaced_id:
+                for claim in _chain(plan.actor, replaced_id):
                     plan.own += claim.open
                     plan.own_imposed += min(claim.imposed, claim.open)
                     plan.own_picked += max(0, min(claim.picked, claim.open))
@@ -222,7 +227,7 @@ def _chain(actor: StockActor, reservation_id: str) -> Sequence[Any]:
     return tuple(first.chain()) if first is not None else ()
 
 
-def _fill(
+def fill(
     command: Reserve, plans: dict[str, KeyPlan]
 ) -> tuple[list[int], list[tuple[str, str, int, int, int]], RefusalReason | None]:
     """Granted quantity per line, the lines that fell short, and the refusal's reason when nothing may be granted."""

@@ -16,6 +16,7 @@ from actors.domain.errand_state import Inbound, Outbound
 from actors.domain.exception_state import StockException
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.history import History
+from actors.domain.operation_state import Operation
 from actors.domain.outcomes import Disposition, SellingState
 from actors.domain.reconciliation_state import Finding, Reconciliation, ReconciliationIndex
 from actors.domain.rules import Rules
@@ -110,6 +111,7 @@ class ShardState:
     """One shard: the unit of ownership, ordering and journaling. ``sequence``: of the last event applied."""
 
     __slots__ = (
+        "busy",
         "consumers",
         "deferred",
         "entries",
@@ -124,6 +126,7 @@ class ShardState:
         "inbound",
         "next_exception_number",
         "next_reservation_number",
+        "operations",
         "outbound",
         "owned_time_ms",
         "reconciliations",
@@ -159,6 +162,8 @@ class ShardState:
         self.feeds: dict[str, Feed] = {}  # by identity.feed_key
         self.consumers: dict[str, Consumer] = {}
         self.outbound: dict[int, Outbound] = {}  # errands to other shards
+        self.operations: dict[str, Operation] = {}  # under way with other shards, by their id
+        self.busy: dict[str, Operation] = {}  # derived: by the reservations they are about
         self.inbound: dict[int, Inbound] = {}  # errands of other shards
         self.deferred: dict[str, Deferred] = {}  # by identity.event_key, in the order they came
         self.reconciliations: dict[str, Reconciliation] = {}
@@ -184,8 +189,10 @@ class Books:
         "gaps_watched",
         "held_reservations",
         "imposed_uncovered_units",
+        "operations_due",
         "orders",
         "oversells",
+        "partial",
         "reconciliations",
         "request_ids",
         "reservations",
@@ -211,7 +218,9 @@ class Books:
         self.shards: dict[int, ShardState] = {}
         self.stock: dict[str, StockActor] = {}
         self.reservations: dict[str, Reservation] = {}
-        self.request_ids: dict[str, Reservation | Entry] = {}  # identity.request_key, event_key → who spent it
+        self.request_ids: dict[
+            str, Reservation | Entry | Operation
+        ] = {}  # identity.request_key, event_key → who spent it
         self.orders: dict[str, list[str]] = {}  # identity.order_key → reservation ids in memory
         self.deadlines: list[tuple[int, int, str]] = []  # heap: (deadline ms, shard, reservation id), lazily cleaned
         self.ended: deque[tuple[int, str]] = deque()  # (end time ms, reservation id)
@@ -219,6 +228,8 @@ class Books:
         self.exceptions_healed: deque[tuple[int, int, str]] = deque()  # (time ms, shard, exception id)
         self.exceptions_open: dict[tuple[int, int], int] = {}  # (kind, reject reason) → how many are open
         self.resolution_times: dict[int, list[float]] = {}  # kind → [seconds in all, ended ones by bucket …], live ones
+        self.partial = False  # not every shard there is is here: others may hold lines of reservations that live here
+        self.operations_due: list[tuple[int, int, str, int]] = []  # heap: (until ms, shard, operation id, serial)
         self.held_reservations = 0
         self.oversells = 0
         self.imposed_uncovered_units = 0

@@ -16,10 +16,11 @@ from actors.domain.commands import Cause
 from actors.domain.errand_state import Errand
 from actors.domain.events import KIND_OF
 from actors.domain.identity import reservation_row_key, uuid7_text_ceiling
+from actors.domain.operation_state import Operation
 from actors.domain.state import Books, Entry, Reservation, ShardState
 
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
-Group = tuple[Any, list[tuple[Any, ...]]]  # a cause or, of ``fact_runs``, a run's header
+Group = tuple[Cause, list[tuple[Any, ...]]]
 NO_CAUSE = Cause(0, "", "")
 
 
@@ -35,7 +36,6 @@ class Turn:
         "errands",
         "expire_time_ms",
         "finished",
-        "first",
         "found",
         "groups",
         "now_ms",
@@ -43,6 +43,8 @@ class Turn:
         "read_entry",
         "read_reservation",
         "reads",
+        "remote",
+        "retirable",
         "told",
         "ttl_ms",
     )
@@ -63,7 +65,6 @@ class Turn:
         self.cause = NO_CAUSE
         self.oldest_uuid7 = uuid7_text_ceiling(now_ms - books.rules.dedupe_window_ms)
         self.groups: dict[int, list[Group]] = {}
-        self.first: dict[int, int] = {}  # shard → the sequence of its first event of the turn
         self.reads: set[int] = set()
         self.emitted = 0  # events of the command at hand
         self.accept_claims = True  # False: the journal's disk is nearly full
@@ -72,6 +73,9 @@ class Turn:
         self.told: Sequence[Any] = ()  # what other hosts answered to the command's asks
         self.ttl_ms = -1  # of the last hold granted, and when it ends: the holds of a turn share that number
         self.expire_time_ms = 0
+        # reservation id → (rows of its claims by (line id, stock key), positions by shard), as other hosts told
+        self.remote: dict[str, tuple[dict[tuple[str, str], Sequence[Any]], dict[int, tuple[int, ...]]]] = {}
+        self.retirable: list[tuple[str, bool]] = []  # (reservation id, picked units are left): asked for elsewhere
         self._current: dict[int, list[tuple[Any, ...]]] = {}
 
     def begin(self, cause: Cause) -> None:
@@ -105,7 +109,6 @@ class Turn:
         groups = self.groups.get(shard_id)
         if groups is None:
             self.groups[shard_id] = [(self.cause, events)]
-            self.first[shard_id] = shard.sequence
         else:
             groups.append((self.cause, events))
 
@@ -127,31 +130,8 @@ class Turn:
         groups = self.groups.get(shard.id)
         if groups is None:
             self.groups[shard.id] = [(self.cause, pair)]
-            self.first[shard.id] = shard.sequence - 1
         else:
             groups.append((self.cause, pair))
-
-    def events_of(self, shard: ShardState) -> list[tuple[Any, ...]]:
-        """The kept events of the cause at hand, for who applies many of one kind itself: each (kind, *fields), in the order of
-        their sequences."""
-        events = self._current.get(shard.id)
-        if events is None:
-            events = []
-            self.add_group(shard, self.cause, events)
-            self._current[shard.id] = events
-        return events
-
-    def add_group(self, shard: ShardState, header: Any, rows: list[tuple[Any, ...]]) -> None:
-        """Keep a run's rows for the shard's record. What they stand for is applied by who adds them, from here on; what is
-        emitted later begins a group of its own."""
-        shard_id = shard.id
-        self._current.pop(shard_id, None)
-        groups = self.groups.get(shard_id)
-        if groups is None:
-            self.groups[shard_id] = [(header, rows)]
-            self.first[shard_id] = shard.sequence + 1
-        else:
-            groups.append((header, rows))
 
     def changed_beside(self, home: ShardState) -> list[int]:
         """The other shards that the command at hand has changed so far."""
@@ -173,9 +153,9 @@ class Turn:
         row = self.found.get(reservation_row_key(reservation_id))
         return self.read_reservation(row) if row is not None else None
 
-    def spender(self, key: str) -> Reservation | Entry | None:
+    def spender(self, key: str) -> Reservation | Entry | Operation | None:
         """Who spent this id (an ``identity`` key): in memory, or read back from the entries table."""
-        spender: Reservation | Entry | None
+        spender: Reservation | Entry | Operation | None
         if key[0] == "c":
             spender = self.books.request_ids.get(key)
             if spender is not None:

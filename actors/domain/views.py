@@ -15,6 +15,7 @@ from actors.domain.answers import (
     TransferView,
     error,
     ok,
+    pending,
     refused,
 )
 from actors.domain.exception_kinds import meaning_of
@@ -26,6 +27,7 @@ from actors.domain.identity import (
     request_key,
     uuid7_time_ms,
 )
+from actors.domain.operation_state import Operation
 from actors.domain.outcomes import ErrorReason, ExceptionState, RefusalReason, ReservationState
 from actors.domain.quantities import available_to_sell, shortage
 from actors.domain.rules import Rules
@@ -49,12 +51,20 @@ def line_views(turn: Turn, reservation: Reservation, lines: Sequence[Sequence[An
     views = []
     stock = turn.books.stock
     reservation_id = reservation.id
+    remote = turn.remote[reservation_id][0] if reservation_id in turn.remote else {}
     for line_id, key, requested, granted in lines if lines is not None else reservation.lines:
         actor = stock.get(key)
         first = actor.claims.get(reservation_id) if actor is not None else None
         claim = first.line(line_id) if first is not None else None
         if claim is None:
-            views.append(LineView(line_id, key, requested, 0, 0, 0, 0, 0, 0, False))
+            row = remote.get((line_id, key))
+            if row is None:
+                views.append(LineView(line_id, key, requested, 0, 0, 0, 0, 0, 0, False))
+            else:
+                _, _, claimed, fulfilled, released, expired, picked, uncovered, imposed = row
+                shown = claimed if lines is None else granted
+                ended = (fulfilled, released, expired)
+                views.append(LineView(line_id, key, requested, shown, *ended, max(0, picked), uncovered, imposed > 0))
         else:
             views.append(
                 LineView(
@@ -86,7 +96,7 @@ def _final_views(final: list[LineView], lines: Sequence[Sequence[Any]] | None) -
     return views
 
 
-def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> list[tuple[int, int, int, int]]:
+def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> list[tuple[int, ...]]:
     """One position for every shard but the home that holds lines of the reservation, or gave back units of it just now (an
     amended line, a replaced hold).
     """
@@ -101,7 +111,11 @@ def other_positions(turn: Turn, reservation: Reservation, home: ShardState) -> l
         actor = turn.books.stock.get(line[1])
         if actor is not None and actor.shard is not home:
             shards[actor.shard.id] = actor.shard
-    return [turn.position(shard) for shard in shards.values()]
+    positions: list[tuple[int, ...]] = [turn.position(shard) for shard in shards.values()]
+    if reservation.id in turn.remote:
+        told = turn.remote[reservation.id][1]
+        positions += [position for shard_id, position in told.items() if shard_id not in shards]
+    return positions
 
 
 def refused_about(
@@ -183,7 +197,7 @@ def repeat(
 
     ``reservation``: what a verb is about; one read back from the entries table knows the ids spent on it itself.
     """
-    spender: Reservation | Entry | None = turn.spender(request_key(channel_id, request_id))
+    spender: Reservation | Entry | Operation | None = turn.spender(request_key(channel_id, request_id))
     if spender is None and reservation is not None and reservation.final_lines is not None:
         known = (reservation.request_id, *(spent.request_id for spent in reservation.spent or ()))
         spender = reservation if request_id in known else None
@@ -195,6 +209,8 @@ def repeat(
                 ErrorReason.REQUEST_ID_EXPIRED, "request_id is older than the dedupe window: look the order up"
             )
         return None
+    if isinstance(spender, Operation):  # under way: this one waits with the first
+        return pending(spender.id) if spender.command[1] == digest else _reused(request_id)
     if isinstance(spender, Entry):
         return _repeat_entry(turn, home, channel_id, digest, spender, is_reserve=is_reserve)
     if spender.request_id == request_id:

@@ -13,15 +13,18 @@ from actors.journal.verify_ledger import Ledger, violation_at
 from actors.journal.verify_report import VerifyReport
 from actors.journal.verify_stock import Event
 
+TELL_HOME = 87  # verb of the errand by which a shard tells a home of units that were shipped there
+
 
 class Sent:
     """To one other shard: numbers below ``next`` were sent, those below ``settled_below`` are answered."""
 
-    __slots__ = ("next", "settled_below")
+    __slots__ = ("next", "settled_below", "telling")
 
     def __init__(self, next_number: int = 1, settled_below: int = 1) -> None:
         self.next = next_number
         self.settled_below = settled_below
+        self.telling: dict[int, str] = {}  # number → reservation whose home is not known to have heard of a shipment
 
 
 class Taken:
@@ -44,13 +47,15 @@ class ErrandRules(ConsumerRules):
 
     def errand_sent(self, event: Event) -> None:
         """[to_shard, number, verb, body, purpose, cause]"""
-        _, to_shard, number, _, _, purpose, _ = event
+        _, to_shard, number, verb, body, purpose, _ = event
         sent = self.sent.setdefault(to_shard, Sent())
         if self.strict and number != sent.next:
             self._errand_fault(event, to_shard, f"number {number} follows number {sent.next - 1}", sent.next, number)
         if self.strict and not purpose:
             self._errand_fault(event, to_shard, f"number {number} is for nothing", "a purpose", "none")
         sent.next = number + 1
+        if verb == TELL_HOME:
+            sent.telling[number] = body[0]
 
     def errand_taken(self, event: Event) -> None:
         """[from_shard, number, settled_below, reply]"""
@@ -73,6 +78,7 @@ class ErrandRules(ConsumerRules):
             text = f"number {number} is answered after number {sent.settled_below - 1}; {sent.next - 1} were sent"
             self._errand_fault(event, to_shard, text, sent.settled_below, number)
         sent.settled_below = number + 1
+        sent.telling.pop(number, None)
 
     def sum_up_errands(self) -> None:
         """At the end of the shard: what is judged against other shards."""
@@ -114,7 +120,9 @@ def read_sent(fields: Any) -> Sent:
     _, next_number, errands = fields
     if any(errand[0] != next_number - len(errands) + at for at, errand in enumerate(errands)):
         raise ValueError("open errands whose numbers have a gap")
-    return Sent(next_number, next_number - len(errands))
+    sent = Sent(next_number, next_number - len(errands))
+    sent.telling = {errand[0]: errand[2][0] for errand in errands if errand[1] == TELL_HOME}
+    return sent
 
 
 def read_taken(fields: Any) -> Taken:

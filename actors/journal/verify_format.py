@@ -122,6 +122,15 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         (100, "ErrandSent", 6, "to_shard number verb body purpose cause"),
         (101, "ErrandTaken", 4, "from_shard number settled_below reply"),
         (102, "ErrandSettled", 2, "to_shard number"),
+        (
+            110,
+            "OperationBegun",
+            9,
+            "operation_id verb command reservation_id replaced_id until_ms legs kept cause",
+        ),
+        (111, "OperationEnded", 2, "operation_id outcome"),
+        (112, "LegAnswered", 3, "operation_id shard reply"),
+        (113, "OperationMoved", 4, "operation_id phase legs kept"),
         (70, "TransferDispatched", 5, "stock_key transfer_id transfer_line from_warehouse_id quantity"),
         (71, "TransferReceived", 6, "stock_key transfer_id transfer_line from_warehouse_id quantity final"),
         (72, "TransferAlarmed", 4, "stock_key transfer_id transfer_line exception_id"),
@@ -179,6 +188,7 @@ RULES = {
     "consumer": "a consumer is first seen once; its place in the feed belongs to one timeline and only moves on",
     "reconciliation": "a list is begun and ended once, and a difference did what it says: booked, or not sold any more",
     "errand": "what one shard asks of another is done once, in order, and answered once",
+    "operation": "an order over several shards is begun once, decided by its home alone, and ended once",
     "snapshot": "a snapshot is what the records up to it make",
 }
 

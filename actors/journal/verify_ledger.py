@@ -83,6 +83,7 @@ class Ledger:
         # (from shard, to shard) → next number, answered below; last taken, forgotten below; and where that stands
         self.errands_sent: dict[tuple[int, int], tuple[int, int, Where]] = {}
         self.errands_taken: dict[tuple[int, int], tuple[int, int, Where]] = {}
+        self.under_way: set[str] = set()  # reservations that not all of their shards have followed yet
         # second round: suspects by name
         self.balances: dict[tuple[str, LineOf, int, Any], Balance] = {}
         self.open_units: dict[str, OpenUnits] = {}
@@ -130,6 +131,7 @@ class Ledger:
         self.distrusted |= other.distrusted
         self.errands_sent |= other.errands_sent
         self.errands_taken |= other.errands_taken
+        self.under_way |= other.under_way
         self._spills += other._spills
 
     def uneven(self) -> Suspects:
@@ -154,7 +156,8 @@ class Ledger:
 
     def tell(self, report: VerifyReport) -> None:
         """Say of every suspect what is wrong with it; most were only in a bucket with one that is."""
-        told = [*self._ids_told(), *self._balances_told(), *self._opens_told(), *self.line_faults]
+        line_faults = [fault for fault in self.line_faults if fault.stock_key not in self.under_way]
+        told = [*self._ids_told(), *self._balances_told(), *self._opens_told(), *line_faults]
         # in an order that does not depend on the one the shards were walked in
         told.sort(key=lambda one: (one.time_ms, one.shard, one.record_number, one.sequence, one.stock_key, one.message))
         for violation in told:
@@ -179,7 +182,7 @@ class Ledger:
 
     def _balances_told(self) -> Iterator[Violation]:
         for (reservation_id, line, _, cause), balance in self.balances.items():
-            if not any(balance.units):
+            if not any(balance.units) or reservation_id in self.under_way:
                 continue
             left = ", ".join(f"{units:+} {name}" for name, units in zip(UNITS, balance.units, strict=True) if units)
             about = f"line {line[1]!r}: " if line != ALL_LINES else ""
@@ -199,7 +202,7 @@ class Ledger:
 
     def _opens_told(self) -> Iterator[Violation]:
         for reservation_id, units in self.open_units.items():
-            if units.by_claims == units.by_home:
+            if units.by_claims == units.by_home or reservation_id in self.under_way:
                 continue
             if units.home_at is not None:
                 where, key = units.home_at, reservation_id

@@ -96,6 +96,7 @@ class VerifyReport:
     reservations_live: int = 0
     reservations_expired: int = 0
     errands_open: int = 0  # between shards, not answered yet
+    operations_open: int = 0  # orders over several shards that are not decided and followed everywhere yet
     imposed_units: int = 0
     imposed_uncovered_units: int = 0
     shortages_opened: int = 0

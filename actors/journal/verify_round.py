@@ -205,6 +205,7 @@ def _sum_up(walk: ShardWalk) -> None:
     report.units_granted, report.units_fulfilled, report.units_released, report.units_expired = walk.units
     report.stock_keys = len(walk.stocks)
     walk.sum_up_errands()
+    walk.sum_up_operations()
     for key, stock in walk.stocks.items():
         for disposition, units in ((SELLABLE, stock.sellable), *stock.others.items()):
             report.on_hand[disposition] = report.on_hand.get(disposition, 0) + units

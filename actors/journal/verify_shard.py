@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.port import Record
-from actors.journal.verify_errands import ErrandRules
 from actors.journal.verify_format import EVENTS, OWNED, TAKEOVER, WAREHOUSE_EVENT, WITHOUT_ID
 from actors.journal.verify_home import EXCEPTION_OPEN, SHORTAGE
 from actors.journal.verify_ledger import Ledger, violation_at
+from actors.journal.verify_operations import OperationRules, is_over_time
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101)
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110)
 # of kinds whose entity's tag is not their tens
 TAGS = (
     {61: 7, 62: 7, 74: 6, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
@@ -28,11 +28,12 @@ TAGS = (
     | dict.fromkeys(range(90, 95), 10)
     | dict.fromkeys(range(95, 98), 11)
     | {100: 12, 101: 13, 102: 12}
+    | dict.fromkeys(range(110, 114), 14)
 )
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-class ShardWalk(ErrandRules):
+class ShardWalk(OperationRules):
     """One shard, record after record. ``placed``: from a snapshot, at which sequence each of its entities stands."""
 
     def __init__(self, shard: int, report: VerifyReport, ledger: Ledger, whole_from_ms: int = 0) -> None:
@@ -100,6 +101,10 @@ class ShardWalk(ErrandRules):
             100: self.errand_sent,
             101: self.errand_taken,
             102: self.errand_settled,
+            110: self.operation_begun,
+            111: self.operation_ended,
+            112: self.leg_answered,
+            113: self.operation_moved,
             **dict.fromkeys((14, 15, 68), self._read_only),
         }
 
@@ -153,7 +158,10 @@ class ShardWalk(ErrandRules):
             ):
                 self._judge_cause(cause, events)
             if self.balanced:
-                self.mark = hash((self.time_ms, self.cause))
+                # a shard's first errand is the last event of its group
+                is_spread = bool(self.sent or self.taken) or (len(events) > 1 and is_over_time(events[-1:]))
+                self.balance_ms = 0 if is_spread and is_over_time(events) else self.time_ms
+                self.mark = hash((self.balance_ms, self.cause))
             for event in events:
                 try:
                     rules[event[0]](event)

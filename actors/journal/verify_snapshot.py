@@ -20,13 +20,14 @@ from actors.journal.verify_errands import describe_sent, describe_taken, read_se
 from actors.journal.verify_feeds import Feed, Waiting
 from actors.journal.verify_home import EXCEPTION_OPEN
 from actors.journal.verify_ledger import violation_at
+from actors.journal.verify_operations import describe_operation, read_operation
 from actors.journal.verify_reconciliation import describe_finding, describe_run, read_finding, read_run
 from actors.journal.verify_report import Where
 from actors.journal.verify_shard import ShardWalk
 from actors.journal.verify_state import SELLABLE, Claim, Reservation, Stock, Transfer
 
 SHARD, STOCK, CLAIMS, RESERVATION, ENTRY, EXCEPTION, FEED, DEFERRED = range(8)
-CONSUMER, RECONCILIATION, FINDING, OUTBOUND, INBOUND = 9, 10, 11, 12, 13
+CONSUMER, RECONCILIATION, FINDING, OUTBOUND, INBOUND, OPERATION = 9, 10, 11, 12, 13, 14
 TRANSFERS_AT = 11  # of a stock key's fields; a snapshot of an older version has none
 
 Entity = tuple[int, Any, Any]  # tag, key, fields or None when it was gone
@@ -129,6 +130,8 @@ def _place(walk: ShardWalk, tag: int, key: Any, fields: Sequence[Any]) -> None:
         walk.sent[key] = read_sent(fields)
     elif tag == INBOUND:
         walk.taken[key] = read_taken(fields)
+    elif tag == OPERATION:
+        walk.enter(key, read_operation(fields))
 
 
 def _compare_one(walk: ShardWalk, tag: int, key: Any, fields: Any) -> None:
@@ -328,6 +331,7 @@ READERS: dict[int, Callable[[Any], Any]] = {
     FINDING: read_finding,
     OUTBOUND: read_sent,
     INBOUND: read_taken,
+    OPERATION: read_operation,
 }
 OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     SHARD: _own_shard,
@@ -343,6 +347,7 @@ OWN: dict[int, Callable[[ShardWalk, Any], Any]] = {
     FINDING: lambda walk, key: walk.findings.get(key),
     OUTBOUND: lambda walk, key: walk.sent.get(key),
     INBOUND: lambda walk, key: walk.taken.get(key),
+    OPERATION: lambda walk, key: walk.operations.get(key),
 }
 DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     SHARD: _of_shard,
@@ -357,5 +362,6 @@ DESCRIBED: dict[int, Callable[[Any], dict[str, Any]]] = {
     FINDING: describe_finding,
     OUTBOUND: describe_sent,
     INBOUND: describe_taken,
+    OPERATION: describe_operation,
     DEFERRED: lambda one: {"stream": one.feed_key, "place": one.place, "until": one.until_ms},
 }

@@ -19,7 +19,7 @@ from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_state import SELLABLE, SELLING_OPEN, Claim, Stock
 
 WHEN_COVERED, ALWAYS = 1, 2
-REPLACED, AMENDED = 7, 9
+REPLACED, AMENDED, ABORTED = 7, 9, 10
 RECEIPT, SHIPMENT, ADJUSTMENT, STOCK_COUNT, DISPOSITION_CHANGE = 1, 4, 5, 6, 7
 TRANSFER_DISPATCH, TRANSFER_RECEIPT, CUSTOMER_RETURN = 8, 9, 10
 INCOMING = (RECEIPT, TRANSFER_RECEIPT, CUSTOMER_RETURN)
@@ -52,6 +52,7 @@ class StockRules:
         self.stocks: dict[str, Stock] = {}
         self.cause: Any = ()
         self.mark = 0
+        self.balance_ms = 0  # the record's time, or 0 where shards follow one after another
         self.first_sequence = 1
         self.groups: Sequence[Any] = ()
         self.facts = self.claims_granted = 0
@@ -95,7 +96,7 @@ class StockRules:
     def suspect(self, event: Event, reservation_id: str, line: LineOf, units: Units, *, home: bool = False) -> None:
         """Second round: gather by name what the first round found uneven in that bucket."""
         where = self.where(event)
-        balance = self.ledger.balance(reservation_id, line, self.cause, self.time_ms)
+        balance = self.ledger.balance(reservation_id, line, self.cause, self.balance_ms)
         if home:
             balance.home_at = where
         else:
@@ -306,11 +307,21 @@ class StockRules:
             self.carry[key] = self.carry.get(key, 0) + quantity
             self.due = True
         self.units[RELEASED] += quantity
-        if self.balanced:
+        if self.balanced and reason == ABORTED:
+            self._ungrant(event, reservation_id, key, line_id, quantity)
+        elif self.balanced:
             mark = hash((self.mark, reservation_id))
             self.released_sums[mark & SUM_MASK] += mark * quantity
             if mark & SUM_MASK in self.suspects.balances:
                 self.suspect(event, reservation_id, ALL_LINES, (0, 0, quantity, 0))
+
+    def _ungrant(self, event: Event, reservation_id: str, key: str, line_id: str, quantity: int) -> None:
+        """What an order over several shards claimed before it came to nothing: no home says so, and none need."""
+        by_line = self.cause[0] == RESERVE
+        mark = hash((self.mark, reservation_id, key, line_id)) if by_line else hash((self.mark, reservation_id))
+        self.granted_sums[mark & SUM_MASK] -= mark * quantity
+        if mark & SUM_MASK in self.suspects.balances:
+            self.suspect(event, reservation_id, (key, line_id) if by_line else ALL_LINES, (-quantity, 0, 0, 0))
 
     def expired(self, event: Event) -> None:
         """[stock_key, reservation_id]"""

@@ -32,6 +32,7 @@ from actors.journal.port import EntryRow, JournalDamaged
 from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_errands import encode_inbound, encode_outbound
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
+from actors.shard.encoding_operations import encode_operation
 from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.stored_types import UNREADABLE, check_entity
 
@@ -52,6 +53,7 @@ class Tag(IntEnum):
     FINDING = 11
     OUTBOUND = 12  # key: the other shard
     INBOUND = 13
+    OPERATION = 14
 
 
 def pack(value: Any) -> bytes:
@@ -401,6 +403,8 @@ def encoded_entities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         yield int(Tag.OUTBOUND), encode_outbound(shard.outbound[other])
     for other in sorted(shard.inbound):
         yield int(Tag.INBOUND), encode_inbound(shard.inbound[other])
+    for key in sorted(shard.operations):
+        yield int(Tag.OPERATION), encode_operation(shard.operations[key])
 
 
 def canonical_state(books: Books, shard_id: int) -> bytes:

@@ -21,9 +21,10 @@ from actors.domain.consumers import entry_keys, next_look_ms
 from actors.domain.consumers import watch as watch_consumers
 from actors.domain.errand_registry import ANSWER_KEYS, ASKS, ERRAND_KEYS
 from actors.domain.errand_state import Errand
+from actors.domain.escrow import give_up_due
+from actors.domain.escrow_reserving import reserve_anywhere
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
-from actors.domain.fact_runs import book_run
 from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
 from actors.domain.feed_watch import watch as watch_feeds
 from actors.domain.feeds import decide_waiting, ingest, placed
@@ -218,9 +219,13 @@ class Engine:
         """
         self.now_ms = now_ms = max(now_ms, self.now_ms)
         known: Mapping[str, Any] = {**found, **self._leaving} if self._leaving else found
-        turn = Turn(self.books, now_ms, known, read_reservation_row, read_entry_row)
+        books = self.books
+        books.partial = len(books.shards) < self.shard_count
+        turn = Turn(books, now_ms, known, read_reservation_row, read_entry_row)
         turn.accept_claims = accept_claims
         expired = expire_due(turn, self.books.rules.expiries_per_turn_max)
+        if books.operations_due and books.operations_due[0][0] <= now_ms:
+            give_up_due(turn)
         decide_waiting(turn)
         if told:
             replies = []
@@ -228,7 +233,7 @@ class Engine:
                 turn.told = told.get(at, ())
                 replies.append(self._decide(turn, item, accept_claims))
         else:
-            replies = self._decide_all(turn, items, accept_claims)
+            replies = [self._decide(turn, item, accept_claims) for item in items]
         if self.books.consumers:
             watch_consumers(turn)
         watch_feeds(turn)
@@ -237,24 +242,6 @@ class Engine:
         for row in entries:
             self._leaving[row.key] = row
         return self._result(turn, replies, entries, expired)
-
-    def _decide_all(self, turn: Turn, items: Sequence[Item], accept_claims: bool) -> list[Reply]:  # noqa: FBT001  one caller
-        """One after the other; plain events that follow each other in one go."""
-        replies: list[Reply] = []
-        shards, shard_count = self.books.shards, self.shard_count
-        at, count = 0, len(items)
-        while at < count:
-            item = items[at]
-            if item[0] == INGEST:
-                shard = shards.get(item[1])
-                if shard is not None and feed_shard_of(item[5][0], shard_count) == shard.id:
-                    booked = book_run(turn, shard, items, at, replies)
-                    if booked:
-                        at += booked
-                        continue
-            replies.append(self._decide(turn, item, accept_claims))
-            at += 1
-        return replies
 
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
         verb, shard_id, _, _, cause, body = item
@@ -267,6 +254,8 @@ class Engine:
                     told = cause if cause else NOT_TOLD
                     turn.begin(make(Cause, (RESERVE, order[2], order[0], *told, "", "", 0, 0)))
                     turn.reads.add(shard_id)
+                    if self.books.partial:
+                        return reserve_anywhere(turn, shard, order, accept_claims=accept_claims)
                     return reserve(turn, shard, order, accept_claims=accept_claims)
             elif verb == INGEST and len(body) == INGEST_FIELDS:
                 shard = self.books.shards.get(shard_id)
@@ -309,10 +298,10 @@ class Engine:
         shards = self.books.shards
         for shard_id, groups in turn.groups.items():
             shard = shards[shard_id]
-            first = turn.first[shard_id]
-            count = shard.sequence - first + 1
+            count = sum(len(group[1]) for group in groups)
             shard.record_number += 1
             shard.time_ms = turn.now_ms
+            first = shard.sequence - count + 1
             payload = encode_groups(groups)
             changed = last_change(groups, shard.sequence)
             if changed:
@@ -391,6 +380,8 @@ class Engine:
             times.append(books.ended[0][0] + memory_ms)
         if books.entries_spent:
             times.append(books.entries_spent[0][0] + memory_ms)
+        if books.operations_due:
+            times.append(books.operations_due[0][0])
         if books.waiting_until:
             times.append(books.waiting_until[0][0])
         if books.consumers:

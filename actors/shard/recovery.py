@@ -32,6 +32,7 @@ from actors.shard.encoding import (
 from actors.shard.encoding_consumers import decode_consumer
 from actors.shard.encoding_errands import decode_inbound, decode_outbound
 from actors.shard.encoding_feeds import decode_deferred, decode_feed
+from actors.shard.encoding_operations import decode_operation
 from actors.shard.encoding_reconciliation import decode_finding, decode_reconciliation
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, check_event
@@ -39,7 +40,9 @@ from actors.shard.stored_types import TAG_OF_KIND, UNREADABLE, check_entity, che
 log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
-CREATING_KINDS = frozenset((10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101))  # that may make their entity
+CREATING_KINDS = frozenset(
+    (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110)
+)  # that may make their entity
 SHARED_KINDS = frozenset((20, 30))  # of millions that are kept
 
 Progress = Callable[[int, int, int], None]  # shards done, shards in all, events applied
@@ -197,6 +200,9 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
         shard.outbound[fields[0]] = decode_outbound(fields)
     elif tag == Tag.INBOUND:
         shard.inbound[fields[0]] = decode_inbound(fields)
+    elif tag == Tag.OPERATION:
+        operation = decode_operation(fields)
+        shard.operations[operation.id] = operation
     else:
         raise JournalDamaged(f"shard {shard.id}: a snapshot holds an entity of unknown tag {tag}")
 
@@ -277,6 +283,9 @@ def _apply_part(
     if not wanted:
         if kind == 30:  # noqa: PLR2004  ReservationOpened: the number it took stays taken
             shard.next_reservation_number = max(shard.next_reservation_number, event[1] + 1)
+        elif kind == 110:  # noqa: PLR2004  OperationBegun
+            number = int(event.reservation_id.rpartition("-")[2])
+            shard.next_reservation_number = max(shard.next_reservation_number, number + 1)
         elif kind == 50:  # noqa: PLR2004  ExceptionOpened
             shard.next_exception_number = max(shard.next_exception_number, event[1] + 1)
         shard.sequence = sequence

@@ -5,18 +5,18 @@ Bounded a turn, and in step with what the turn spent: however fast ids come, mem
 
 from __future__ import annotations
 
-from actors.domain.apply import forget_entry
 from actors.domain.commands import Cause
-from actors.domain.events import KIND_OF, ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
+from actors.domain.escrow import TELL_LINES, begin, is_spread, shards_of, tell
+from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
+from actors.domain.identity import retirement_key
 from actors.domain.lifecycle import CAUSE_RETIRE
 from actors.domain.picking import leave_net
 from actors.domain.state import Books, Reservation, StockActor
-from actors.domain.turn import Turn
+from actors.domain.turn import Turn, make
 from actors.domain.views import line_views
 from actors.journal.port import EntryRow
 from actors.shard.encoding import entry_row, reservation_rows
 
-ENTRY_RETIRED = KIND_OF[EntryRetired]
 RETIRED_PER_TURN_MAX = 500  # and twice as many entries as the turn had items
 DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
 
@@ -34,15 +34,16 @@ def retire(turn: Turn, decided: int) -> list[EntryRow]:
             break
         books.ended.popleft()
         rows += _retire_reservation(turn, reservation_id)
+    for reservation_id, picked in turn.retirable:
+        rows += _retire_asked(turn, reservation_id, picked=picked)
     _retire_entries(turn, before_ms, RETIRED_PER_TURN_MAX + 2 * decided, rows)
     _retire_healed(turn)
     return rows
 
 
 def _retire_entries(turn: Turn, before_ms: int, most: int, rows: list[EntryRow]) -> None:
-    books = turn.books
-    spent, shards = books.entries_spent, books.shards
-    in_memory_max = books.rules.ended_in_memory_max
+    spent, shards = turn.books.entries_spent, turn.books.shards
+    in_memory_max = turn.books.rules.ended_in_memory_max
     for _ in range(min(most, len(spent))):
         spent_ms, shard_id, key = spent[0]
         if spent_ms > before_ms and len(spent) <= in_memory_max:
@@ -52,10 +53,7 @@ def _retire_entries(turn: Turn, before_ms: int, most: int, rows: list[EntryRow])
         entry = shard.entries.get(key)
         if entry is not None and entry.time_ms == spent_ms:  # else it was spent anew since: its turn comes
             rows.append(entry_row(entry))
-            # ``emit(EntryRetired(key))``, written out: as many leave as events come
-            turn.events_of(shard).append((ENTRY_RETIRED, key))
-            shard.sequence += 1
-            forget_entry(books, shard, key)
+            turn.emit(shard, make(EntryRetired, (key,)))
 
 
 def _retire_healed(turn: Turn) -> None:
@@ -76,6 +74,9 @@ def _retire_reservation(turn: Turn, reservation_id: str) -> list[EntryRow]:
     reservation = books.reservations.get(reservation_id)
     if reservation is None:
         return []
+    if is_spread(books, _keys_with_claims(reservation)):
+        _ask_elsewhere(turn, reservation)
+        return []
     actors = _actors_with_claims(books, reservation)
     if any(claim.picked > 0 for actor in actors.values() for claim in actor.claims[reservation_id].chain()):
         # Its picked units are still off the shelf: they stay visible until they are shipped or put back.
@@ -90,9 +91,45 @@ def _retire_reservation(turn: Turn, reservation_id: str) -> list[EntryRow]:
     return rows
 
 
-def _actors_with_claims(books: Books, reservation: Reservation) -> dict[str, StockActor]:
-    """Every stock actor that has claims of it, also those whose entries an amend dropped or moved elsewhere."""
+def _keys_with_claims(reservation: Reservation) -> list[str]:
+    """Every stock key that may have claims of it, also those whose entries an amend dropped or moved elsewhere."""
     earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
-    keys = dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines)
+    return list(dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines))
+
+
+def _actors_with_claims(books: Books, reservation: Reservation) -> dict[str, StockActor]:
     stock = books.stock
+    keys = _keys_with_claims(reservation)
     return {key: stock[key] for key in keys if key in stock and reservation.id in stock[key].claims}
+
+
+def _ask_elsewhere(turn: Turn, reservation: Reservation) -> None:
+    """Some of its claims are on other hosts: how they ended belongs into its row."""
+    home = turn.books.home_of(reservation)
+    operation_id = retirement_key(reservation.id)
+    if operation_id in home.operations:
+        return
+    legs = {
+        shard_id: (TELL_LINES, ("picked", reservation.id, keys))
+        for shard_id, keys in shards_of(turn.books, home, _keys_with_claims(reservation)).items()
+    }
+    begin(turn, home, operation_id, CAUSE_RETIRE, (), reservation.id, legs)
+
+
+def _retire_asked(turn: Turn, reservation_id: str, *, picked: bool) -> list[EntryRow]:
+    """Every shard has told how it ended (``turn.remote``). Nobody waits for them to forget it, too."""
+    books = turn.books
+    reservation = books.reservations[reservation_id]
+    home = books.home_of(reservation)
+    own = {key: actor for key, actor in _actors_with_claims(books, reservation).items() if actor.shard is home}
+    if picked or any(claim.picked > 0 for actor in own.values() for claim in actor.claims[reservation_id].chain()):
+        books.ended.append((turn.now_ms - books.rules.dedupe_memory_ms + DEFERRED_RETIREMENT_MS, reservation_id))
+        return []
+    rows = reservation_rows(reservation, home.id, line_views(turn, reservation))
+    for actor in own.values():
+        leave_net(turn, actor, actor.claims[reservation_id])
+        turn.emit(home, ClaimsForgotten(actor.key, reservation_id))
+    for shard_id, keys in shards_of(books, home, _keys_with_claims(reservation)).items():
+        tell(turn, home, shard_id, TELL_LINES, ("forget", reservation_id, keys))
+    turn.emit(home, ReservationRetired(reservation_id))
+    return rows

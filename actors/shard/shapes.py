@@ -330,6 +330,7 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.SET_SELLING: (*_REQUEST, _key, _within(1, 2), _text),
     Verb.TAKE_ERRAND: (_shard, _number, _number, _number, _any_list, _whole_cause),
     Verb.ERRAND_ANSWERED: (_shard, _number, _any_list),
+    Verb.READ_LINES: (_identifier, _list_of(_key), _count, _list_of(_tuple_of(_key, _identifier, _identifier))),
     Verb.HEARTBEAT: (_identifier, _no_or_identifier, _no_or_identifier, _count),
     Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
     **RECONCILIATION_FIELDS,

@@ -30,6 +30,7 @@ from actors.shard.encoding import (
 from actors.shard.encoding_consumers import encode_consumer
 from actors.shard.encoding_errands import encode_inbound, encode_outbound
 from actors.shard.encoding_feeds import encode_deferred, encode_feed
+from actors.shard.encoding_operations import encode_operation
 from actors.shard.encoding_reconciliation import encode_finding, encode_reconciliation
 from actors.shard.engine import Engine
 
@@ -113,6 +114,7 @@ def _identities(shard: ShardState) -> Iterator[tuple[int, Any]]:
         (Tag.FINDING, list(shard.findings)),
         (Tag.OUTBOUND, list(shard.outbound)),
         (Tag.INBOUND, list(shard.inbound)),
+        (Tag.OPERATION, list(shard.operations)),
     )
     return chain(
         ((int(Tag.SHARD), ""),),
@@ -186,4 +188,5 @@ _FIELDS: dict[int, Callable[[ShardState, Any], Any]] = {
     Tag.FINDING: _finding,
     Tag.OUTBOUND: lambda shard, other: encode_outbound(shard.outbound[other]),
     Tag.INBOUND: lambda shard, other: encode_inbound(shard.inbound[other]),
+    Tag.OPERATION: lambda shard, key: encode_operation(shard.operations[key]),
 }

@@ -36,6 +36,7 @@ TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind 
     61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1, 74: 6,
 }  # fmt: skip
 TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11) | {100: 12, 101: 13, 102: 12}
+TAG_OF_KIND |= dict.fromkeys(range(110, 114), 14)
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
 ENTITY_TYPES: dict[int, Types] = {
@@ -52,6 +53,7 @@ ENTITY_TYPES: dict[int, Types] = {
     11: (str, int, int, int, int, int, bool, bool, str, list, list, int, int),
     12: (int, int, list),
     13: (int, int, int, list),
+    14: (str, int, list, str, str, int, list, list, int, int, list),
 }
 FIELDS_MIN = {1: 9, 5: 7}  # by tag, where an older version wrote fewer
 _CLAIM: Types = (str, int, int, int, int, int, int, int, int)

@@ -18,9 +18,6 @@ from gateway.translate.feeds import feed_filters, feed_status, fill_heartbeat, h
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
-INGEST_RESULTS = pb.IngestEventsResponse.RESULTS_FIELD_NUMBER
-STREAM_RESULTS = pb.StreamEventsResponse.RESULTS_FIELD_NUMBER
-
 
 class WarehouseEventService:
     """See ``protos/stockade/v1/warehouse_event_service.proto``."""
@@ -30,12 +27,13 @@ class WarehouseEventService:
         self._ingestion = Ingestion(desk)
         self._clock = asyncio.get_running_loop().time
 
-    async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> bytes:
+    async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> pb.IngestEventsResponse:
         self._desk.open()
         findings, size = Findings(), request.ByteSize()
         findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
         check(findings)
-        response, _ = await self._ingestion.ingest(request.events, size, rpc, INGEST_RESULTS)
+        response = pb.IngestEventsResponse()
+        await self._ingestion.ingest(request.events, size, rpc, response)
         return response
 
     async def StreamEvents(self, stream: Stream, rpc: Rpc) -> None:
@@ -44,10 +42,11 @@ class WarehouseEventService:
         rpc.principal.require_source(opening.source_id)
         await stream.write(pb.StreamEventsResponse(opened=await self._opened(opening, rpc)))
 
-        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> bytes:
+        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> pb.StreamEventsResponse:
+            response = pb.StreamEventsResponse()
             now_ms = int(self._clock() * 1000)
-            results, watermark = await self._ingestion.ingest(events, size, rpc.at(now_ms), STREAM_RESULTS, opening)
-            return results + pb.StreamEventsResponse(watermark=watermark).SerializeToString()
+            response.watermark = await self._ingestion.ingest(events, size, rpc.at(now_ms), response, opening)
+            return response
 
         await EventStream(stream, ingest, _check_message, self._desk.closing).run()
 

@@ -22,7 +22,7 @@ from stockade.v1 import reservation_service_pb2 as pb
 # Plain ints: an IntEnum in a set is compared through Python code.
 FILL_POLICIES = frozenset(map(int, FillPolicy))
 ADMISSIONS = frozenset(map(int, Admission))
-RELEASE_REASONS = frozenset(map(int, ReleaseReason)) - {int(ReleaseReason.AMENDED)}
+RELEASE_REASONS = frozenset(map(int, ReleaseReason)) - {int(ReleaseReason.AMENDED), int(ReleaseReason.ABORTED)}
 STATES = frozenset(map(int, ReservationState))
 
 _RESERVE = int(Verb.RESERVE)

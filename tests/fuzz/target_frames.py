@@ -142,6 +142,7 @@ GOOD_BODIES: dict[int, list[Any]] = {
     Verb.ATTACH_CONSUMER: ["erp"],
     Verb.TAKE_ERRAND: [HOME, 1, 1, 82, [], [1, "web", "r1", "", "", "", "", "", 0, 0]],
     Verb.ERRAND_ANSWERED: [HOME, 1, []],
+    Verb.READ_LINES: ["1-t-1-1", [KEY], 2, [[KEY, "ship", "0"]]],
     Verb.READ_CHANGES: [TIMELINE, [[HOME, -1]], 100, 0],
 }
 assert set(COMMANDS) < set(GOOD_BODIES)

@@ -169,6 +169,7 @@ INDICES: dict[str, Any] = {
     "request_ids": lambda books: {key: _spender(one) for key, one in books.request_ids.items()},
     "orders": lambda books: {order: sorted(ids) for order, ids in books.orders.items()},
     "deadlines": lambda books: {one[1:] for one in books.deadlines if _held(books, one[2])},
+    "operations_due": lambda books: {one for one in books.operations_due if one[2] in books.shards[one[1]].operations},
     "ended": lambda books: Counter(one for _, one in books.ended),
     "entries_spent": _entry_times,
     "exceptions_healed": lambda books: Counter(books.exceptions_healed),
@@ -205,6 +206,7 @@ OTHERWISE = {
     "imposed_uncovered_units",  # see assert_equal
     "resolution_times",  # since the process began
     "consumers_due_ms", "silence_look_ms",  # when to look next
+    "partial",  # set with every turn
     "feeds_moved",  # what is looked at in the next turn
 }  # fmt: skip
 

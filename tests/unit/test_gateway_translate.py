@@ -421,7 +421,8 @@ def test_the_enums_of_domain_and_contract_agree(ours: Any, theirs: Any) -> None:
 
 def test_a_release_reason_that_only_the_service_writes_cannot_be_sent() -> None:
     declared = {number for number in reservation_service_pb2.ReleaseReason.values() if number}
-    assert declared == {int(reason) for reason in outcomes.ReleaseReason} - {int(outcomes.ReleaseReason.AMENDED)}
+    own = {int(outcomes.ReleaseReason.AMENDED), int(outcomes.ReleaseReason.ABORTED)}
+    assert declared == {int(reason) for reason in outcomes.ReleaseReason} - own
 
 
 # --- page tokens -----------------------------------------------------------------------------------------------------
