@@ -217,12 +217,13 @@ class Link:
         return _told(error, self.options)
 
 
-def connect(options: LinkOptions) -> Link:
-    """A new connection, its server checked. Tries until the deadline while the server starts or cannot be reached.
+def connect(options: LinkOptions, within_ms: int | None = None) -> Link:
+    """A new connection, its server checked. Tries until the deadline (or ``within_ms``) while the server starts or cannot be
+    reached.
 
     ``LinkLost`` when it could not be had; ``JournalDamaged`` when the server does not keep what it acknowledges.
     """
-    until = time.monotonic() + options.deadline_ms / 1000
+    until = time.monotonic() + (options.deadline_ms if within_ms is None else within_ms) / 1000
     while True:
         try:
             return _connect_once(options, max(CONNECT_S_MIN, math.ceil(until - time.monotonic())))

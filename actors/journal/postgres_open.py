@@ -78,7 +78,7 @@ def open_postgres(
 def open_postgres_read_only(options: LinkOptions) -> PostgresJournal:
     """Open a journal to look at it, while hosts write; a standby will do. Every write raises ``JournalError``."""
     reader = LinkOptions(options.url, max(options.deadline_ms, READER_DEADLINE_MS), read_only=True)
-    link = connect(reader)
+    link = connect(reader, options.deadline_ms)  # patience with answers, not with a server that is not there
     try:
         journal = PostgresJournal(link)
         check_shards(journal)

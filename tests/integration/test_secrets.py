@@ -26,7 +26,7 @@ from tests.integration.webhook_world import until
 
 pytestmark = pytest.mark.timeout(120)
 SMALL = 'disk_floor_bytes = "1 MiB"\nballast_bytes = "1 MiB"\ngrpc_port = 0\nhttp_port = 0'
-IN_A_DATABASE = f'journal.url = "{DATABASE}"'
+IN_A_DATABASE = f'journal.url = "{DATABASE}"\njournal.deadline_ms = 200'
 
 
 def run(*words: str) -> Result:
