@@ -452,9 +452,14 @@ def _entry_spent(books: Books, shard: ShardState, event: EntrySpent, time_ms: in
 
 
 def _entry_retired(books: Books, shard: ShardState, event: EntryRetired, _time_ms: int) -> None:
-    entry = shard.entries.pop(event.entry_key)
-    if books.request_ids.get(event.entry_key) is entry:
-        del books.request_ids[event.entry_key]
+    forget_entry(books, shard, event.entry_key)
+
+
+def forget_entry(books: Books, shard: ShardState, key: str) -> None:
+    """What EntryRetired does."""
+    entry = shard.entries.pop(key)
+    if books.request_ids.get(key) is entry:
+        del books.request_ids[key]
 
 
 Apply = Callable[[Books, ShardState, Any, int], None]

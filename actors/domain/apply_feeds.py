@@ -62,12 +62,12 @@ def _feed_received(books: Books, shard: ShardState, event: FeedReceived, time_ms
         sequences = feed.sequences
         if sequences.add(sequence, time_ms):
             if key in books.waiting:
-                _note_moved(books, feed)
+                note_moved(books, feed)
         elif sequences.starts:
             watch_gap(books, shard, feed)
 
 
-def _note_moved(books: Books, feed: Feed) -> None:
+def note_moved(books: Books, feed: Feed) -> None:
     """The watermark moved: whether the first of those that wait may be decided now."""
     heap = books.waiting.get(feed.key)
     if heap and heap[0][0] <= feed.sequences.watermark:
@@ -118,7 +118,7 @@ def _feed_stale_set(books: Books, shard: ShardState, event: FeedStaleSet, _time_
 def _feed_gap_closed(books: Books, shard: ShardState, event: FeedGapClosed, _time_ms: int) -> None:
     feed = _feed(books, shard, event.feed_key)
     feed.sequences.close(event.up_to)
-    _note_moved(books, feed)
+    note_moved(books, feed)
 
 
 def _feed_gap_set(books: Books, shard: ShardState, event: FeedGapSet, _time_ms: int) -> None:
@@ -154,7 +154,7 @@ def rebuild_feeds(books: Books) -> None:
             books.feeds_of.setdefault(feed.key.partition("\x1f")[0], []).append(feed)
             if feed.sequences.missing_since_ms():
                 watch_gap(books, shard, feed)
-            _note_moved(books, feed)
+            note_moved(books, feed)
             for warehouse_id in feed.stale:
                 books.set_stale(feed.key.partition("\x1f")[0], warehouse_id, stale=True)
 

@@ -29,6 +29,7 @@ _sequence_of = itemgetter(1)
 # was registered, policy, on hand, picked adrift; claims granted, released, expired, fulfilled, picked.
 TOUCHING_KINDS = frozenset((10, 11, 12, 13, 20, 22, 23, 24, 25))
 OPENED_KIND, ENDED_KIND = 30, 35
+RECEIVED = 69  # of ``fact_runs``: a row of a run that was just booked; it stands for two events, neither a change
 FEED_STALE_KIND = 63  # feed_key, warehouse_id, stale, …
 RECONCILIATION_REQUESTED_KIND = 90  # reconciliation_id, warehouse_id, …
 CHANGE_KINDS = (
@@ -60,6 +61,8 @@ def changes_of(groups: Iterable[Sequence[Any]], first_sequence: int, time_ms: in
                 rows.append((WAREHOUSE, sequence, time_ms, event[2], bool(event[3])))
             elif kind == RECONCILIATION_REQUESTED_KIND:
                 rows.append((WAREHOUSE, sequence, time_ms, event[2], False, event[1]))
+            elif kind == RECEIVED:
+                sequence += 1
             sequence += 1
     rows += [(AVAILABILITY, last, time_ms, key) for key, last in touched.items()]
     if len(rows) > 1:
@@ -72,9 +75,10 @@ def last_change(groups: Sequence[Sequence[Any]], last_sequence: int) -> int:
     sequence = last_sequence
     for group in reversed(groups):
         for event in reversed(group[1]):
-            if event[0] in CHANGE_KINDS:
+            kind = event[0]
+            if kind in CHANGE_KINDS:
                 return sequence
-            sequence -= 1
+            sequence -= 2 if kind == RECEIVED else 1
     return 0
 
 

@@ -20,7 +20,7 @@ from actors.domain.operation_state import Operation
 from actors.domain.state import Books, Entry, Reservation, ShardState
 
 make: Callable[[type[Any], tuple[Any, ...]], Any] = tuple.__new__  # a NamedTuple without its own slow constructor
-Group = tuple[Cause, list[tuple[Any, ...]]]
+Group = tuple[Any, list[tuple[Any, ...]]]  # a cause or, of ``fact_runs``, a run's header
 NO_CAUSE = Cause(0, "", "")
 
 
@@ -36,6 +36,7 @@ class Turn:
         "errands",
         "expire_time_ms",
         "finished",
+        "first",
         "found",
         "groups",
         "now_ms",
@@ -65,6 +66,7 @@ class Turn:
         self.cause = NO_CAUSE
         self.oldest_uuid7 = uuid7_text_ceiling(now_ms - books.rules.dedupe_window_ms)
         self.groups: dict[int, list[Group]] = {}
+        self.first: dict[int, int] = {}  # shard → the sequence of its first event of the turn
         self.reads: set[int] = set()
         self.emitted = 0  # events of the command at hand
         self.accept_claims = True  # False: the journal's disk is nearly full
@@ -109,6 +111,7 @@ class Turn:
         groups = self.groups.get(shard_id)
         if groups is None:
             self.groups[shard_id] = [(self.cause, events)]
+            self.first[shard_id] = shard.sequence
         else:
             groups.append((self.cause, events))
 
@@ -130,8 +133,31 @@ class Turn:
         groups = self.groups.get(shard.id)
         if groups is None:
             self.groups[shard.id] = [(self.cause, pair)]
+            self.first[shard.id] = shard.sequence - 1
         else:
             groups.append((self.cause, pair))
+
+    def events_of(self, shard: ShardState) -> list[tuple[Any, ...]]:
+        """The kept events of the cause at hand, for who applies many of one kind itself: each (kind, *fields), in the order of
+        their sequences."""
+        events = self._current.get(shard.id)
+        if events is None:
+            events = []
+            self.add_group(shard, self.cause, events)
+            self._current[shard.id] = events
+        return events
+
+    def add_group(self, shard: ShardState, header: Any, rows: list[tuple[Any, ...]]) -> None:
+        """Keep a run's rows for the shard's record. What they stand for is applied by who adds them, from here on; what is
+        emitted later begins a group of its own."""
+        shard_id = shard.id
+        self._current.pop(shard_id, None)
+        groups = self.groups.get(shard_id)
+        if groups is None:
+            self.groups[shard_id] = [(header, rows)]
+            self.first[shard_id] = shard.sequence + 1
+        else:
+            groups.append((header, rows))
 
     def changed_beside(self, home: ShardState) -> list[int]:
         """The other shards that the command at hand has changed so far."""

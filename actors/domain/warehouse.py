@@ -64,7 +64,9 @@ def decide(turn: Turn, shard: ShardState, actor: StockActor | None, command: Ing
     if lifts_recalled_lot(actor, command):
         return rejected(RejectReason.LOT_RECALLED)
     command, reasons = through_gate(turn, actor, command)
-    if not _fits(actor, command):
+    if actor is not None and not fits_on_hand(
+        actor, command.details[0]
+    ):  # one fact's magnitude is within bounds by itself
         return rejected(RejectReason.QUANTITY_OUT_OF_RANGE)
     if command.fact == SHIPMENT and actor is not None:
         shipment = shipment_of(command)
@@ -112,10 +114,9 @@ def cannot_be_understood(turn: Turn, command: Ingest) -> RejectReason | None:
     return None
 
 
-def _fits(actor: StockActor | None, command: Ingest) -> bool:
-    if actor is None:
-        return True  # one fact's magnitude is within bounds by itself
-    quantity = abs(command.details[0])
+def fits_on_hand(actor: StockActor, quantity: int) -> bool:
+    """Whether on hand stays within its range, whichever way so many units move."""
+    quantity = abs(quantity)
     if abs(actor.sellable) + quantity > ON_HAND_MAX:
         return False
     return not actor.on_hand or all(abs(units) + quantity <= ON_HAND_MAX for units in actor.on_hand.values())

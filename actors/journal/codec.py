@@ -1,8 +1,8 @@
 """How what is journaled is spelled as bytes, and how its checksums are made. Golden bytes are kept by a test for ever.
 
 A payload is msgpack of groups ``[[cause, [[kind, *fields], …]], …]``; kinds are those of
-``actors.domain.events.EVENT_KINDS``. What is inside slices and entry rows belongs to ``actors.shard.encoding``: here
-they are plain bytes with a checksum.
+``actors.domain.events.EVENT_KINDS``. Plain warehouse events are spelled shorter, as runs: ``actors.journal.fact_runs``. What is
+inside slices and entry rows belongs to ``actors.shard.encoding``: here they are plain bytes with a checksum.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import google_crc32c
 import msgpack
+
+from actors.journal.fact_runs import without_runs
 
 FORMAT_VERSION = 1
 MINIMUM_READER_VERSION = 1
@@ -67,7 +69,7 @@ def _decode(payload: bytes, sequence: type) -> Any:
         raise ValueError(f"a record's payload is not a journal's msgpack: {error!r}") from error
     if not isinstance(groups, sequence):
         raise ValueError(f"a record's payload is {type(groups).__name__}, not groups of events")
-    return groups
+    return without_runs(groups, sequence)
 
 
 def record_checksum(record: Sequence[Any]) -> int:
@@ -83,7 +85,7 @@ def entry_checksum(entry: Sequence[Any]) -> int:
     key, shard, reservation_id, payload, end_time_ms = entry
     key_bytes, id_bytes = key.encode(), reservation_id.encode()
     head = _ENTRY.pack(ord("E"), FORMAT_VERSION, shard, end_time_ms, len(key_bytes), len(id_bytes))
-    checksum: int = google_crc32c.extend(google_crc32c.value(head + key_bytes + id_bytes), payload)
+    checksum: int = google_crc32c.value(head + key_bytes + id_bytes + payload)
     return checksum
 
 

@@ -25,6 +25,7 @@ from actors.domain.escrow import give_up_due
 from actors.domain.escrow_reserving import reserve_anywhere
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
+from actors.domain.fact_runs import book_run
 from actors.domain.feed_watch import next_look_ms as next_feed_look_ms
 from actors.domain.feed_watch import watch as watch_feeds
 from actors.domain.feeds import decide_waiting, ingest, placed
@@ -233,7 +234,7 @@ class Engine:
                 turn.told = told.get(at, ())
                 replies.append(self._decide(turn, item, accept_claims))
         else:
-            replies = [self._decide(turn, item, accept_claims) for item in items]
+            replies = self._decide_all(turn, items, accept_claims)
         if self.books.consumers:
             watch_consumers(turn)
         watch_feeds(turn)
@@ -242,6 +243,24 @@ class Engine:
         for row in entries:
             self._leaving[row.key] = row
         return self._result(turn, replies, entries, expired)
+
+    def _decide_all(self, turn: Turn, items: Sequence[Item], accept_claims: bool) -> list[Reply]:  # noqa: FBT001  one caller
+        """One after the other; plain events that follow each other in one go."""
+        replies: list[Reply] = []
+        shards, shard_count = self.books.shards, self.shard_count
+        at, count = 0, len(items)
+        while at < count:
+            item = items[at]
+            if item[0] == INGEST:
+                shard = shards.get(item[1])
+                if shard is not None and feed_shard_of(item[5][0], shard_count) == shard.id:
+                    booked = book_run(turn, shard, items, at, replies)
+                    if booked:
+                        at += booked
+                        continue
+            replies.append(self._decide(turn, item, accept_claims))
+            at += 1
+        return replies
 
     def _decide(self, turn: Turn, item: Item, accept_claims: bool) -> Reply:  # noqa: FBT001  the hot path, one caller
         verb, shard_id, _, _, cause, body = item
@@ -298,10 +317,10 @@ class Engine:
         shards = self.books.shards
         for shard_id, groups in turn.groups.items():
             shard = shards[shard_id]
-            count = sum(len(group[1]) for group in groups)
+            first = turn.first[shard_id]
+            count = shard.sequence - first + 1
             shard.record_number += 1
             shard.time_ms = turn.now_ms
-            first = shard.sequence - count + 1
             payload = encode_groups(groups)
             changed = last_change(groups, shard.sequence)
             if changed:

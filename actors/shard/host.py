@@ -307,15 +307,16 @@ class ShardHost:
             return
         shards = self._engine.books.shards
         events: WaitingRun | None = None  # those just before the item at hand
+        lane = (-1, 0)  # their shard and deadline
         for index, item in enumerate(items):
-            verb, shard_id, deadline_ms, weight = item[:4]
+            verb, shard_id, deadline_ms, weight, _, _ = item
             if verb == INGEST and weight == 1 and shard_id in shards and fits(item):
-                if events is not None and events.items[0][1:3] == [shard_id, deadline_ms]:
+                if events is not None and lane == (shard_id, deadline_ms):
                     events.items.append(item)
                 else:
                     if events is not None:
                         self._accept_events(events)
-                    events = WaitingRun([item], batch, index)
+                    events, lane = WaitingRun([item], batch, index), (shard_id, deadline_ms)
                 continue
             if events is not None:
                 self._accept_events(events)

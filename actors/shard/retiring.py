@@ -5,18 +5,20 @@ Bounded a turn, and in step with what the turn spent: however fast ids come, mem
 
 from __future__ import annotations
 
+from actors.domain.apply import forget_entry
 from actors.domain.commands import Cause
 from actors.domain.escrow import TELL_LINES, begin, is_spread, shards_of, tell
-from actors.domain.events import ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
+from actors.domain.events import KIND_OF, ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
 from actors.domain.identity import retirement_key
 from actors.domain.lifecycle import CAUSE_RETIRE
 from actors.domain.picking import leave_net
 from actors.domain.state import Books, Reservation, StockActor
-from actors.domain.turn import Turn, make
+from actors.domain.turn import Turn
 from actors.domain.views import line_views
 from actors.journal.port import EntryRow
 from actors.shard.encoding import entry_row, reservation_rows
 
+ENTRY_RETIRED = KIND_OF[EntryRetired]
 RETIRED_PER_TURN_MAX = 500  # and twice as many entries as the turn had items
 DEFERRED_RETIREMENT_MS = 60_000  # an ended reservation with units still picked is looked at again after this
 
@@ -42,8 +44,9 @@ def retire(turn: Turn, decided: int) -> list[EntryRow]:
 
 
 def _retire_entries(turn: Turn, before_ms: int, most: int, rows: list[EntryRow]) -> None:
-    spent, shards = turn.books.entries_spent, turn.books.shards
-    in_memory_max = turn.books.rules.ended_in_memory_max
+    books = turn.books
+    spent, shards = books.entries_spent, books.shards
+    in_memory_max = books.rules.ended_in_memory_max
     for _ in range(min(most, len(spent))):
         spent_ms, shard_id, key = spent[0]
         if spent_ms > before_ms and len(spent) <= in_memory_max:
@@ -53,7 +56,10 @@ def _retire_entries(turn: Turn, before_ms: int, most: int, rows: list[EntryRow])
         entry = shard.entries.get(key)
         if entry is not None and entry.time_ms == spent_ms:  # else it was spent anew since: its turn comes
             rows.append(entry_row(entry))
-            turn.emit(shard, make(EntryRetired, (key,)))
+            # ``emit(EntryRetired(key))``, written out: as many leave as events come
+            turn.events_of(shard).append((ENTRY_RETIRED, key))
+            shard.sequence += 1
+            forget_entry(books, shard, key)
 
 
 def _retire_healed(turn: Turn) -> None:

@@ -23,8 +23,9 @@ from gateway.errors import CallFailed
 from gateway.streams import Stream
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
-# Events and their bytes → a message with one result each, in their order.
-Ingest = Callable[[Sequence[pb.WarehouseEvent], int], Coroutine[Any, Any, pb.StreamEventsResponse]]
+# Events and their bytes → a StreamEventsResponse with one result each, in their order, serialized. Put one behind the other such
+# bytes are the message of both: repeated fields are added up, of others the last counts.
+Ingest = Callable[[Sequence[pb.WarehouseEvent], int], Coroutine[Any, Any, bytes]]
 Check = Callable[[pb.StreamEventsRequest], None]
 
 
@@ -105,7 +106,7 @@ class EventStream:
         response = await self._under_way[0].task
         self._end_batch()
         while self._under_way and self._under_way[0].task.done():
-            response.MergeFrom(self._under_way[0].task.result())
+            response += self._under_way[0].task.result()
             self._end_batch()
         self._answered.set()
         self._send()  # before writing, which may have to wait for the caller
@@ -122,7 +123,7 @@ class _Batch:
 
     __slots__ = ("events", "size", "task")
 
-    def __init__(self, task: asyncio.Task[pb.StreamEventsResponse], events: int, size: int) -> None:
+    def __init__(self, task: asyncio.Task[bytes], events: int, size: int) -> None:
         self.task = task
         self.events = events
         self.size = size

@@ -14,7 +14,8 @@ from actors.domain.answers import OK
 from gateway.errors import CallFailed, failure_of, status_of
 from gateway.rpc import Rpc
 from gateway.servicers.desk import FAILED, Desk, failed_check
-from gateway.translate.events import EventRequests, Results
+from gateway.translate.event_results import ResultBytes
+from gateway.translate.events import EventRequests
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
@@ -39,11 +40,11 @@ class Ingestion:
         events: Sequence[pb.WarehouseEvent],
         size: int,
         rpc: Rpc,
-        response: pb.IngestEventsResponse | pb.StreamEventsResponse,
+        field: int,
         opening: pb.StreamOpening | None = None,
-    ) -> int:
-        """Ask the shards; one result for each event, in their order, into ``response``. ``opening``: of the stream that they
-        come by. Returns the last watermark that a result told of.
+    ) -> tuple[bytes, int]:
+        """Ask the shards. Returns one result for each event, in their order, as the bytes of the field of that number, and the
+        last watermark that a result told of. ``opening``: of the stream that they come by.
         """
         received = Counter([event.source_id for event in events])
         for source_id, count in received.items():
@@ -52,7 +53,7 @@ class Ingestion:
         try:
             items, failed = self._items(events, rpc, opening)
             replies: Iterator[Any] = iter(await self._ask(items, rpc, size, goes_on=opening is not None))
-            return self._answer(items, replies, failed, response, ended)
+            return self._answer(items, replies, failed, field, ended)
         finally:
             for (source_id, outcome), count in ended.items():
                 received[source_id] -= count
@@ -108,37 +109,36 @@ class Ingestion:
         items: list[Item],
         replies: Iterator[Any],
         failed: dict[int, tuple[str, str, CallFailed]],
-        response: pb.IngestEventsResponse | pb.StreamEventsResponse,
+        field: int,
         ended: Counter[tuple[str, str]],
-    ) -> int:
-        timeline, fill, add = self._desk.hosts.timeline, Results().fill, response.results.add
+    ) -> tuple[bytes, int]:
+        results = ResultBytes(field, self._desk.hosts.timeline)
         newest: dict[tuple[str, str], int] = {}
         watermark = 0
         good = iter(items)
         for index in range(len(items) + len(failed)):
             if index in failed:
                 source_id, event_id, failure = failed[index]
-                outcome = _fail(add(), event_id, failure)
+                outcome = _fail(results, event_id, failure)
             else:
                 body, reply = next(good)[_BODY], next(replies)
                 source_id = body[_SOURCE]
                 if reply[0] == OK:
                     view = reply[2]
-                    outcome = fill(add(), timeline, view)
+                    outcome = results.add(view)
                     watermark = view[_WATERMARK] if len(view) > _WATERMARK else 0  # an older host says nothing
                     if outcome in HEARD:
                         feed = (source_id, body[_STOCK_KEY].split("\x1f")[1])
                         newest[feed] = max(newest.get(feed, 0), body[_OCCUR_TIME_MS])
                 else:
                     why = reply[1] if reply[0] == FAILED else failure_of(reply)
-                    outcome = _fail(add(), body[_EVENT_ID], why)
+                    outcome = _fail(results, body[_EVENT_ID], why)
             ended[source_id, outcome] += 1
         for (source_id, warehouse_id), occur_time_ms in newest.items():
             self._desk.metrics.heard(source_id, warehouse_id, occur_time_ms // 1000)
-        return watermark
+        return b"".join(results.parts), watermark
 
 
-def _fail(result: pb.IngestResult, event_id: str, failure: CallFailed) -> str:
-    result.event_id = event_id
-    result.error.CopyFrom(status_of(failure))
+def _fail(results: ResultBytes, event_id: str, failure: CallFailed) -> str:
+    results.add_message(pb.IngestResult(event_id=event_id, error=status_of(failure)))
     return "error"

@@ -18,6 +18,9 @@ from gateway.translate.feeds import feed_filters, feed_status, fill_heartbeat, h
 from gateway.validation import Findings
 from stockade.v1 import warehouse_event_service_pb2 as pb
 
+INGEST_RESULTS = pb.IngestEventsResponse.RESULTS_FIELD_NUMBER
+STREAM_RESULTS = pb.StreamEventsResponse.RESULTS_FIELD_NUMBER
+
 
 class WarehouseEventService:
     """See ``protos/stockade/v1/warehouse_event_service.proto``."""
@@ -27,13 +30,12 @@ class WarehouseEventService:
         self._ingestion = Ingestion(desk)
         self._clock = asyncio.get_running_loop().time
 
-    async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> pb.IngestEventsResponse:
+    async def IngestEvents(self, request: pb.IngestEventsRequest, rpc: Rpc) -> bytes:
         self._desk.open()
         findings, size = Findings(), request.ByteSize()
         findings.size("events", len(request.events), 1, EVENTS_PER_CALL_MAX, "events")
         check(findings)
-        response = pb.IngestEventsResponse()
-        await self._ingestion.ingest(request.events, size, rpc, response)
+        response, _ = await self._ingestion.ingest(request.events, size, rpc, INGEST_RESULTS)
         return response
 
     async def StreamEvents(self, stream: Stream, rpc: Rpc) -> None:
@@ -42,11 +44,10 @@ class WarehouseEventService:
         rpc.principal.require_source(opening.source_id)
         await stream.write(pb.StreamEventsResponse(opened=await self._opened(opening, rpc)))
 
-        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> pb.StreamEventsResponse:
-            response = pb.StreamEventsResponse()
+        async def ingest(events: Sequence[pb.WarehouseEvent], size: int) -> bytes:
             now_ms = int(self._clock() * 1000)
-            response.watermark = await self._ingestion.ingest(events, size, rpc.at(now_ms), response, opening)
-            return response
+            results, watermark = await self._ingestion.ingest(events, size, rpc.at(now_ms), STREAM_RESULTS, opening)
+            return results + pb.StreamEventsResponse(watermark=watermark).SerializeToString()
 
         await EventStream(stream, ingest, _check_message, self._desk.closing).run()
 
