@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     goals = commands.add_parser("goals", help="every performance goal, measured and judged: one table")
     goals.add_argument("--only", metavar="N,...", help="some of them")
     goals.add_argument("--quick", action="store_true", help="shorter runs: all of them in about twenty minutes")
+    goals.add_argument("--keys", type=int, default=1_000_000, help="and holds, of goals 12 to 14 (default 1,000,000)")
     goals.add_argument("--cpus", help="processors for everything (default the first two; '' for all)")
     goals.add_argument("--seed", type=int, default=1)
     goals.add_argument("--output", type=Path, help="JSON (default bench/results/goals-<time>.json); a report beside it")
@@ -183,7 +184,7 @@ def run_with_peers(options: argparse.Namespace) -> int:
 
 def goals(options: argparse.Namespace) -> int:
     """The table of goals."""
-    from bench.goals.running import chosen_goals, run_goals
+    from bench.goals.running import Conditions, chosen_goals, run_goals
     from bench.goals.showing import record_goals, show_goals, write_goals_html
     from bench.goals.table import load_table
 
@@ -194,7 +195,8 @@ def goals(options: argparse.Namespace) -> int:
         pin(options.cpus)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
         output = options.output or RESULTS / f"goals-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        table = run_goals(wanted, quick=options.quick, seed=options.seed, output=output, say=say)
+        conditions = Conditions(options.quick, options.seed, options.keys)
+        table = run_goals(wanted, conditions, output=output, say=say)
         write_goals_html(table, output.with_suffix(".html"))
         print(f"written to {output} and {output.with_suffix('.html').name}")
     show_goals(table)

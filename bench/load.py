@@ -76,8 +76,8 @@ class Generator:
             pause_s = await self._one(number, shot, sent_s, sent_s)
             if sold_out and outcome.first_refusal_s is not None:
                 self._end_s = min(self._end_s, outcome.first_refusal_s + seconds)
-            if pause_s:
-                await asyncio.sleep(pause_s)
+            if pause_s:  # but not beyond the end: the run is as long as its callers
+                await asyncio.sleep(max(0.0, min(pause_s, self._end_s - self.now_s())))
 
     async def open(self, shots: Iterator[Shot], due: Iterable[float]) -> Outcome:
         """Calls when they are due; then their answers are waited for."""

@@ -30,7 +30,12 @@ COUNTERS = {
     "commits": "stockade_commit_duration_seconds_count",
     "commit_seconds": "stockade_commit_duration_seconds_sum",
 }
-GAUGES = {"journal_bytes": "stockade_journal_bytes", "live_reservations": "stockade_live_reservations"}
+GAUGES = {
+    "journal_bytes": "stockade_journal_bytes",
+    "live_reservations": "stockade_live_reservations",
+    "recovery_seconds": "stockade_recovery_seconds",
+    "recovered_events": "stockade_recovered_events",
+}
 
 
 def parents() -> dict[int, int]:

@@ -51,7 +51,7 @@ class ScenarioRunner:
     """One scenario and everything it told the service."""
 
     def __init__(self, scenario: Scenario, data_dir: Path, target: str, say: Say, seed: int) -> None:
-        self._scenario = scenario
+        self.scenario = scenario
         self._data_dir = data_dir
         self._target = target
         self._say = say
@@ -62,11 +62,11 @@ class ScenarioRunner:
         self.sold_out = False
         self.notes: list[str] = []
 
-    def stock_up(self) -> None:
-        """Units for every stock key, as receipts."""
-        scenario, now_ms = self._scenario, time.time_ns() // 1_000_000
+    def stock_up(self, skip: int = 0) -> None:
+        """Units for every stock key but the first ``skip``, as receipts."""
+        scenario, now_ms = self.scenario, time.time_ns() // 1_000_000
         with Client(self._target, channel_id=CHANNEL) as client:
-            keys = skus(scenario.keys)
+            keys = skus(scenario.keys)[skip:]
             for start in range(0, len(keys), EVENTS_PER_CALL):
                 events = [
                     facts.receipt(
@@ -76,12 +76,17 @@ class ScenarioRunner:
                 ]
                 results = client.ingest(events, timeout_s=120.0)
                 assert all(result.outcome == "APPLIED" for result in results), "stock was not applied"
-        self.told.facts += scenario.keys
-        self.units_stocked += scenario.keys * scenario.units_per_key
+        self.told.facts += len(keys)
+        self.units_stocked += len(keys) * scenario.units_per_key
+
+    def run(self, scenario: Scenario, label: str, seconds: float, seed: int) -> Run:
+        """One counted run of that scenario against the service, whatever it was of before."""
+        self.scenario = scenario
+        return self._one_run(label, scenario.load.in_flight, scenario.load.rate_per_second, seconds, seed, counted=True)
 
     def measure(self, rivals: Sequence[Rival]) -> tuple[list[Run], dict[str, list[Run]]]:
         """Warm-up, then the repetitions of service and rivals in turn; the rivals' by name."""
-        load, runs = self._scenario.load, list[Run]()
+        load, runs = self.scenario.load, list[Run]()
         others: dict[str, list[Run]] = {rival.name: [] for rival in rivals}
         self.stock_up()
         in_flight, rate = load.in_flight, load.rate_per_second
@@ -98,7 +103,7 @@ class ScenarioRunner:
             in_flight = self._search()
         for repetition in range(load.repetitions):
             for phase, factor in enumerate(load.factors, 1):
-                if self._scenario.restock:
+                if self.scenario.restock:
                     self.stock_up()
                 label = f"phase {phase}: {factor:g} ×" if len(load.factors) > 1 else ""
                 seed = self._seed + repetition
@@ -108,13 +113,13 @@ class ScenarioRunner:
             for rival in rivals:
                 others[rival.name].append(rival.run(load.seconds, self._seed + repetition))
                 self._say(
-                    f"{self._scenario.name} {repetition + 1} {rival.name}: {self._figures(others[rival.name][-1])}"
+                    f"{self.scenario.name} {repetition + 1} {rival.name}: {self._figures(others[rival.name][-1])}"
                 )
         return runs, others
 
     def _figures(self, run: Run) -> str:
         latency = run.latency_ms
-        said = f"{run.per_second:,.0f} {self._scenario.unit}/s, p50 {latency.get('p50', 0)} ms, p99 {latency.get('p99', 0)} ms"
+        said = f"{run.per_second:,.0f} {self.scenario.unit}/s, p50 {latency.get('p50', 0)} ms, p99 {latency.get('p99', 0)} ms"
         return said + (f", {run.failed:,} failed: {run.errors}" if run.failed else "")
 
     def _report(self, run: Run, repetition: int) -> None:
@@ -123,17 +128,17 @@ class ScenarioRunner:
             said += f", first acknowledged {run.first_acknowledged_s} s after the kill"
         for why in run.invalid:
             said += f"; INVALID: {why}"
-        self._say(f"{self._scenario.name} {repetition + 1}{' ' + run.label if run.label else ''}: {said}")
+        self._say(f"{self.scenario.name} {repetition + 1}{' ' + run.label if run.label else ''}: {said}")
 
     def _search(self) -> int:
-        load = self._scenario.load
+        load = self.scenario.load
         best, best_rate, in_flight = load.in_flight, 0.0, load.in_flight
         while in_flight <= load.in_flight_max:
             run = self._one_run("search", in_flight, None, load.seconds, self._seed)
             self.notes.append(
-                f"{in_flight} in flight: {run.per_second:,.0f} {self._scenario.unit}/s, p99 {run.latency_ms.get('p99')} ms"
+                f"{in_flight} in flight: {run.per_second:,.0f} {self.scenario.unit}/s, p99 {run.latency_ms.get('p99')} ms"
             )
-            self._say(f"{self._scenario.name}: {self.notes[-1]}")
+            self._say(f"{self.scenario.name}: {self.notes[-1]}")
             if run.per_second <= best_rate * SEARCH_GAIN_MIN:
                 break
             best, best_rate, in_flight = in_flight, run.per_second, in_flight * 2
@@ -144,11 +149,11 @@ class ScenarioRunner:
         self, label: str, in_flight: int, rate: float | None, seconds: float, seed: int, *, counted: bool = False
     ) -> Run:
         """One run against the service; what it was told is added up, whether the run counts or not."""
-        load = self._scenario.load
+        load = self.scenario.load
         draw = random.Random(seed)
-        shots, live = shots_for(self._scenario, draw)
+        shots, live = shots_for(self.scenario, draw)
         if live is None:
-            shots = shots_ahead(self._scenario, draw, seconds, in_flight)
+            shots = shots_ahead(self.scenario, draw, seconds, in_flight)
         due = due_times(rate, seconds, load.arrivals, draw) if rate is not None else None
         before = scrape_node(self._data_dir)
         meter = Meter(self._data_dir)
@@ -191,7 +196,7 @@ class ScenarioRunner:
         async with connected(target, connections_for(in_flight)) as channels:
             generator = Generator(channels, live)
             run: Coroutine[Any, Any, Outcome]
-            if self._scenario.streamed:
+            if self.scenario.streamed:
                 run = StreamLoop(channels, generator.outcome).run(shots, streams=in_flight, seconds=seconds)
             elif due is not None:
                 run = generator.open(shots, due)
@@ -228,7 +233,7 @@ class ScenarioRunner:
             oversells=report.oversells,
             violations=report.violation_count,
             units_stocked=self.units_stocked,
-            sold_out=self.sold_out and self._scenario.load.until_sold_out,
+            sold_out=self.sold_out and self.scenario.load.until_sold_out,
         )
         proof.findings = proof_findings(proof, units_granted=report.units_granted)
         return proof

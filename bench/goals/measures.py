@@ -63,5 +63,10 @@ SCENARIO_MEASURES: dict[str, ScenarioMeasure] = {
     "half-peak": ScenarioMeasure("half-peak", changes={"seconds": 8.0}, quick={"seconds": 5.0}),
     "orders": ScenarioMeasure("orders"),
     "flash-sale": ScenarioMeasure("flash-sale"),
+    "recovery": ScenarioMeasure(
+        "recovery", changes={"keys": 100_000, "repetitions": 5}, quick={"seconds": 9.0, "repetitions": 3}
+    ),
+    "overload": ScenarioMeasure("overload", quick={"seconds": 3.0}),
+    "overload-batch": ScenarioMeasure("overload-batch", quick={"seconds": 3.0}),
     "availability": ScenarioMeasure("availability", beside="spread-batch"),
 }

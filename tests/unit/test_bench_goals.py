@@ -8,11 +8,11 @@ from bench.goals.catalog import GOALS, Found
 from bench.goals.measures import SCENARIO_MEASURES
 from bench.goals.running import MEASURES, chosen_goals, needed
 from bench.goals.showing import markdown, show_goals, write_goals_html
-from bench.goals.table import MISSED, REACHED, UNMEASURED, Goal, GoalTable, load_table, row, save_table
+from bench.goals.table import MISSED, REACHED, UNMEASURED, Figures, Goal, GoalTable, load_table, row, save_table
 from bench.peers.catalog import PEERS
-from bench.results import ResultError
+from bench.results import ResultError, ScenarioResult
 from bench.scenario import ScenarioError, chosen
-from tests.unit.bench_world import result, scenario_result
+from tests.unit.bench_world import result, run, scenario_result
 
 
 def at_least(wanted: float, *values: float) -> Goal:
@@ -48,6 +48,55 @@ def test_the_ratio_of_a_goal_is_that_of_neighbouring_runs():
     (shown,) = GOALS[1].judged(found).rows
 
     assert (shown.value, shown.low, shown.high, shown.count) == (0.8, 0.8, 0.9, 3)
+
+
+def test_the_slowest_of_all_kills_is_judged():
+    killed = scenario_result("recovery", [500.0, 500.0, 500.0])
+    for one, seconds in zip(killed.runs, (2.0, 2.5, 3.5), strict=True):
+        one.first_acknowledged_s = seconds
+
+    goal = GOALS[15].judged(Found(scenarios={"recovery": killed}))
+
+    assert (goal.rows[0].value, goal.state) == (3.5, MISSED)
+
+
+def phases(before: float, flood: float, after: float, errors: dict[str, int] | None = None) -> ScenarioResult:
+    made = scenario_result("overload", [])
+    for label, per_second in (("1 ×", before), ("10 ×", flood), ("again", after)):
+        made.runs.append(run(per_second, label=label, seconds=2.0))
+    made.runs[1].errors = errors or {}
+    return made
+
+
+def missed(one: ScenarioResult) -> list[str]:
+    goal = GOALS[16].judged(Found(scenarios={"overload": one}))
+    return [shown.what for shown in goal.rows if not shown.reached]
+
+
+def test_a_flood_that_is_served_or_told_so_reaches_the_goal():
+    assert missed(phases(1_000, 950, 1_000, {"OVERLOADED": 500})) == []
+
+
+def test_a_flood_that_costs_goodput_misses_it():
+    assert missed(phases(1_000, 850, 1_000)) == ["calls: goodput at ten times as much"]
+
+
+def test_calls_that_grpc_drops_miss_it():
+    assert missed(phases(1_000, 950, 1_000, {"CANCELLED": 1})) == [
+        "calls: calls that got neither an answer nor OVERLOADED"
+    ]
+
+
+def test_being_slow_after_a_flood_misses_it():
+    assert missed(phases(1_000, 950, 800)) == ["calls: right after it"]
+
+
+def test_growth_is_the_ratio_of_every_pair():
+    values = {"cpu_small": [10.0, 20.0], "cpu_big": [20.0, 20.0]}
+
+    (shown,) = GOALS[14].judged(Found(figures={"big": Figures(name="big", values=values)})).rows
+
+    assert (shown.low, shown.value, shown.high) == (1.0, 1.5, 2.0)
 
 
 def test_everything_a_goal_needs_can_be_run():
