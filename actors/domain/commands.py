@@ -64,6 +64,8 @@ class Verb(IntEnum):
     TAKE_ERRAND = 80  # from one host to another: see ``actors.domain.errands``
     ERRAND_ANSWERED = 81
     READ_LINES = 85  # the same: see ``actors.domain.escrow``
+    SEAL_SHARDS = 103  # between hosts, answered by the shell: let a shard go that moves, see ``actors.shard.moving``
+    UNSEAL_SHARDS = 104
 
 
 class Cause(NamedTuple):

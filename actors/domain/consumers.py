@@ -252,15 +252,18 @@ def _begin(turn: Turn) -> None:
     turn.begin(Cause(CAUSE_CONSUMER_WATCH, "", ""))
 
 
-def kept_for_ms(books: Books, now_ms: int, otherwise_ms: int) -> int:
+def kept_for_ms(books: Books, now_ms: int, otherwise_ms: int, *, whole: bool = True) -> int:
     """The time before which records may go: ``otherwise_ms``, or earlier where a consumer still needs them and its own limit
-    allows it."""
+    allows it. ``whole``: every shard is here; else a consumer whose place another host knows may be as late as it may."""
     before_ms = otherwise_ms
     for consumer in books.consumers.values():
         limits = books.rules.consumers.get(consumer.id)
         if limits is not None and _waits(books, consumer):
             needed_ms = (consumer.behind_since_ms or consumer.cursor_time_ms) - RETENTION_MARGIN_MS
             before_ms = min(before_ms, max(needed_ms, now_ms - limits.retention_ms))
+    for consumer_id, limits in books.rules.consumers.items():
+        if not whole and consumer_id not in books.consumers:
+            before_ms = min(before_ms, now_ms - limits.retention_ms)
     return before_ms
 
 

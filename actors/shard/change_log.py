@@ -95,6 +95,18 @@ class ChangeLog:
         self.recording = True
         self.rings = {shard: ShardRing(sequence) for shard, sequence in sequences.items()}
 
+    def attach(self, shard: int, sequence: int) -> None:
+        """A shard is here from now on; what is older is in the journal."""
+        if self.recording:
+            self.rings[shard] = ShardRing(sequence)
+
+    def detach(self, shard: int) -> None:
+        """A shard is not here any more."""
+        ring = self.rings.pop(shard, None)
+        if ring is not None and ring.chunks:
+            self.bytes -= sum(len(chunk.packed) for chunk in ring.chunks)
+            self._order = deque(other for other in self._order if other != shard)
+
     def end(self) -> None:
         """Keep nothing any more."""
         self.recording = False
@@ -121,9 +133,9 @@ class ChangeLog:
             return False
         any_change = False
         for shard_id, chunk, last in recorded:
-            ring = self.rings[shard_id]
-            if last <= ring.floor:
-                continue  # a turn from before recording began again
+            ring = self.rings.get(shard_id)
+            if ring is None or last <= ring.floor:
+                continue  # its shard has left, or it is a turn from before recording began again
             if chunk is not None:
                 ring.chunks.append(chunk)
                 self._order.append(shard_id)

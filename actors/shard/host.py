@@ -15,7 +15,9 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from actors.domain.answers import OK, ExplanationView, Reply, error, ok
@@ -23,8 +25,9 @@ from actors.domain.commands import Verb
 from actors.domain.consumers import kept_for_ms
 from actors.domain.outcomes import ErrorReason
 from actors.domain.rules import Rules
+from actors.domain.state import Books
 from actors.journal.codec import decode_groups
-from actors.journal.port import EntryRow, Fenced, Journal
+from actors.journal.port import EntryRow, Fenced, Journal, JournalError, ShardHead
 from actors.shard import frames
 from actors.shard.change_log import Recorded
 from actors.shard.clock import ShardClock
@@ -32,6 +35,7 @@ from actors.shard.directory import HostRoute
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.explaining import events_behind, newest_first
 from actors.shard.filter import EntryFilter
+from actors.shard.following import Arrival
 from actors.shard.host_changes import HostChanges, Prepare
 from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
 from actors.shard.host_housekeeping import HostHousekeeping
@@ -39,6 +43,7 @@ from actors.shard.host_links import Batch, HostLink, LinkOwner
 from actors.shard.host_snapshots import HostSnapshots
 from actors.shard.journal_thread import JournalThread
 from actors.shard.messages import ANY_SHARD
+from actors.shard.moving import HostMoves
 from actors.shard.recovery import Progress, recover
 from actors.shard.shapes import fits
 from actors.shard.statistics import HostStatistics
@@ -47,9 +52,11 @@ from actors.shard.turns import Queued, TurnQueue, Waiting, WaitingRun, items_of,
 log = logging.getLogger(__name__)
 
 INGEST = int(Verb.INGEST)
+MOVES = frozenset((int(Verb.SEAL_SHARDS), int(Verb.UNSEAL_SHARDS)))
 
 EndProcess = Callable[[int, str], None]
 Finish = Callable[[], Reply]
+Between = Callable[[], tuple[TurnResult, Any]]  # changes the books between two turns: what it leaves, and what it tells
 
 
 def wall_ms() -> int:
@@ -69,10 +76,15 @@ def end_this_process(code: int, reason: str) -> None:
     os._exit(code)
 
 
+def _tell(told: asyncio.Future[Any], value: Any) -> None:
+    if not told.done():
+        told.set_result(value)
+
+
 class AppliedTurn:
     """A turn that was applied and is not durable yet."""
 
-    __slots__ = ("check_heads", "number", "recorded", "result", "taken", "time_ms", "told")
+    __slots__ = ("check_heads", "done", "number", "recorded", "result", "taken", "time_ms", "told")
 
     def __init__(self, number: int, taken: list[Queued], result: TurnResult) -> None:
         self.number = number
@@ -82,6 +94,7 @@ class AppliedTurn:
         self.check_heads = result.read_heads
         self.recorded: list[Recorded] | None = None
         self.told: list[tuple[Batch, int, Finish]] = []  # answers of the shell's own that saw this turn
+        self.done: Callable[[], None] | None = None  # told when it is durable
 
 
 class ShardHost:
@@ -112,6 +125,9 @@ class ShardHost:
         self._own_process = own_process
         self._queue = TurnQueue(config)
         self._asking: list[tuple[Batch, int, Prepare]] = []  # to be answered by the shell with the next turn
+        self._between: deque[tuple[Between, asyncio.Future[Any]]] = deque()
+        self._unfinished: set[asyncio.Future[Any]] = set()  # who waits for what was done between turns
+        self.on_route_changed: Callable[[], None] = lambda: None
         self._filter = EntryFilter()
         self._links: dict[HostLink, None] = {}  # a dict, not a set: its order is the same in every run
         self._committing: AppliedTurn | None = None
@@ -130,6 +146,7 @@ class ShardHost:
         self._snapshots: HostSnapshots
         self._housekeeping: HostHousekeeping
         self._changes: HostChanges
+        self._moves: HostMoves
         self._snapshot_sequences: dict[int, int]
         self._journal: Journal
         self._thread: JournalThread
@@ -171,15 +188,19 @@ class ShardHost:
         await self._housekeeping.look_after_journal()
         self._housekeeping.arm()
         self._arm_wakeup(self._engine.now_ms)
+        return self.route
+
+    @property
+    def route(self) -> HostRoute:
+        """Where it is reached, and which shards it has now."""
         shards = self._engine.books.shards
-        self.route = HostRoute(
+        return HostRoute(
             self.config.host_id,
             f"{self.config.address}:{self.config.advertise_port or self.port}",
             os.getpid(),
             tuple(shards),
             tuple(shard.epoch for shard in shards.values()),
         )
-        return self.route
 
     def _make_rooms(self) -> None:
         """What works beside the turns, once there is a journal and an engine."""
@@ -204,12 +225,26 @@ class ShardHost:
             self.statistics,
             now_ms=self._now,
             wall_ms=wall_ms,
-            records_before_ms=lambda before_ms: kept_for_ms(self._engine.books, self._now(), before_ms),
+            records_before_ms=lambda before_ms: kept_for_ms(
+                self._engine.books, self._now(), before_ms, whole=self._engine.whole
+            ),
+            shards=lambda: None if self._engine.whole else list(self._engine.books.shards),
             quiet=lambda: self.quiet,
             ended=lambda: self.ended,
             own_process=self._own_process,
         )
         self._changes = HostChanges(self._engine, self._journal, self._thread, self._loop, self.config, self, self._now)
+        self._moves = HostMoves(
+            self._engine,
+            self._journal,
+            self._thread,
+            lambda: self._thread_factory(self._loop),
+            self._journal_factory,
+            self._loop,
+            self.config,
+            self._filter,
+            self,
+        )
 
     def _recover(self) -> int:
         """On the journal's thread."""
@@ -222,7 +257,9 @@ class ShardHost:
         self._journal_kind, self._durability = info.kind, info.durability
         self._engine = recovered.engine
         self._clock.not_before(self._engine.now_ms)
-        self._filter = EntryFilter(journal.entry_keys())
+        self._filter = EntryFilter(
+            journal.entry_keys(self.config.shards)
+        )  # those of other shards: not to be asked here
         self._snapshot_sequences = {}
         for shard_id in shards:
             newest = journal.snapshots(shard_id)[:1]
@@ -250,6 +287,7 @@ class ShardHost:
             except TimeoutError:
                 break
         self._server.close()
+        await self._moves.stop()
         self._changes.stop()
         if self._wakeup is not None:
             self._wakeup.cancel()
@@ -269,7 +307,9 @@ class ShardHost:
     @property
     def quiet(self) -> bool:
         """Whether nothing waits and nothing commits."""
-        return not (self._queue.lines or self._asking or self._committing or self._waiting or self._resolving)
+        return not (
+            self._queue.lines or self._asking or self._between or self._committing or self._waiting or self._resolving
+        )
 
     # --- links ------------------------------------------------------------------------------------------------------------
 
@@ -327,6 +367,9 @@ class ShardHost:
             if verb == Verb.READ_CHANGES:
                 self._changes.ask(batch, index, item)
                 continue
+            if verb in MOVES:
+                self._moves.ask(verb, item[5], partial(batch.answer, index))
+                continue
             if shard_id not in shards and shard_id != ANY_SHARD:
                 batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
                 continue
@@ -364,6 +407,9 @@ class ShardHost:
         """Take the next batch and step it, unless one is applied already and waits for the running commit."""
         self._turn_scheduled = False
         if self._waiting is not None or self._resolving or self.ended:
+            return
+        if self._between:
+            self._change_books()
             return
         self._resolve(self._queue.take(), {})
 
@@ -440,6 +486,9 @@ class ShardHost:
         if self._asking:
             self._prepare_answers(turn)
         self.statistics.count_turn(items, result, time.perf_counter() - started_s)
+        self._hand_over(turn)
+
+    def _hand_over(self, turn: AppliedTurn) -> None:
         if self._committing is None:
             self._commit(turn)
         else:
@@ -498,9 +547,11 @@ class ShardHost:
         self._changes.durable(turn.recorded, turn.time_ms)
         for batch, index, finish in turn.told:
             batch.answer(index, finish())
+        if turn.done is not None:
+            turn.done()
         self._snapshots.note(turn.result.records)
         wakeup_ms = self._engine.wakeup_ms()
-        if self._queue.lines or self._asking or (wakeup_ms is not None and wakeup_ms <= self._now()):
+        if self._queue.lines or self._asking or self._between or (wakeup_ms is not None and wakeup_ms <= self._now()):
             self._schedule_turn()
         elif self.quiet:
             self._idle.set()
@@ -515,7 +566,76 @@ class ShardHost:
             self.ended = True
             self.state = "failed"
             self._idle.set()
+            for waiting in list(self._unfinished):
+                if not waiting.done():
+                    waiting.set_exception(JournalError(f"the host ended: {reason}"))
             self._end_process(code, reason)
+
+    # --- shards that come and go --------------------------------------------------------------------------------------------
+
+    async def adopt(self, shards: Sequence[int] | Mapping[int, int]) -> dict[int, int]:
+        """See ``HostMoves.adopt``."""
+        return await self._moves.adopt(shards)
+
+    async def move_here(self, shard_id: int, owner_endpoint: str) -> int:
+        """See ``HostMoves.move_here``."""
+        return await self._moves.move_here(shard_id, owner_endpoint)
+
+    async def serve(self, arrival: Arrival) -> None:
+        """See ``moving.Shell``."""
+        await self._change_between_turns(lambda: (self._attach(arrival), None))
+        self.on_route_changed()
+
+    async def let_go(self, shard_id: int) -> tuple[Books, ShardHead]:
+        """See ``moving.Shell``."""
+        gone: tuple[Books, ShardHead] = await self._change_between_turns(lambda: self._detach(shard_id))
+        self.on_route_changed()
+        return gone
+
+    def _attach(self, arrival: Arrival) -> TurnResult:
+        result = self._engine.attach(arrival.part, arrival.head, self._now())
+        self._clock.not_before(self._engine.now_ms)
+        self._snapshots.attach(arrival.shard_id, arrival.snapshot_sequence)
+        self._changes.attach(arrival.shard_id, arrival.head.sequence)
+        return result
+
+    def _detach(self, shard_id: int) -> tuple[TurnResult, tuple[Books, ShardHead]]:
+        head = self._engine.head(shard_id)
+        part = self._engine.detach(shard_id)
+        elsewhere = error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here any more")
+        for waiting in one_by_one(self._queue.evict(shard_id)):
+            waiting.batch.answer(waiting.index, elsewhere)
+        self._snapshots.detach(shard_id)
+        self._changes.detach(shard_id)
+        return TurnResult([], [], [], [], None, 0), (part, head)
+
+    def _change_between_turns(self, change: Between) -> asyncio.Future[Any]:
+        """Let the books be changed when no turn is under way; what is told is told when all of it is durable."""
+        told: asyncio.Future[Any] = self._loop.create_future()
+        self._unfinished.add(told)
+        told.add_done_callback(self._unfinished.discard)
+        self._between.append((change, told))
+        self._schedule_turn()
+        return told
+
+    def _change_books(self) -> None:
+        change, told = self._between.popleft()
+        if told.cancelled():
+            self._schedule_turn()
+            return
+        try:
+            result, value = change()
+        except Exception as bug:
+            log.exception("an invariant broke")
+            self._end(EXIT_BUG, f"an invariant broke: {bug}")
+            return
+        self.applied_turns += 1
+        turn = AppliedTurn(self.applied_turns, [], result)
+        turn.time_ms = self._engine.now_ms
+        turn.recorded = self._changes.applied(result)
+        turn.done = partial(_tell, told, value)
+        self._hand_over(turn)
+        self._schedule_turn()
 
     # --- time -------------------------------------------------------------------------------------------------------------
 
@@ -582,7 +702,7 @@ class ShardHost:
             shard["queue_depth"] = self._queue.depth(shard["shard"])
         return engine_status | {
             "host_id": self.config.host_id,
-            "endpoint": self.route.endpoint if hasattr(self, "route") else "",
+            "endpoint": self.route.endpoint if hasattr(self, "port") else "",
             "pid": os.getpid(),
             "state": self.state,
             "accepts_claims": self._housekeeping.accept_claims,
@@ -594,5 +714,6 @@ class ShardHost:
             "durability": self._durability,
             "filter_bytes": self._filter.size_bytes,
             **self._changes.plain(),
+            **self._moves.plain(),
             **self.statistics.plain(),
         }

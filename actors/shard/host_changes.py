@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from actors.domain.answers import Reply, error, ok
@@ -54,7 +54,7 @@ class Shell(Protocol):
 class Poll:
     """One question for changes that is not answered yet."""
 
-    __slots__ = ("asked_now", "batch", "cursor", "index", "received_ms", "timer", "weight_max")
+    __slots__ = ("asked_now", "batch", "cursor", "index", "received_ms", "timer", "weight_max", "whole")
 
     def __init__(self, batch: Batch, index: int, cursor: dict[int, int], weight_max: int, received_ms: int) -> None:
         self.batch = batch
@@ -64,6 +64,14 @@ class Poll:
         self.received_ms = received_ms
         self.asked_now = {shard for shard, sequence in cursor.items() if sequence == FROM_NOW}  # told in any case
         self.timer: asyncio.TimerHandle | None = None
+        self.whole = True  # False: it asks for a shard that is not here, so the answer is not as fresh as it could be
+
+    def keep(self, shards: Container[int]) -> None:
+        """Go on without the shards that are not here any more."""
+        gone = [shard for shard in self.cursor if shard not in shards]
+        for shard in gone:
+            del self.cursor[shard]
+            self.whole = False
 
 
 class HostChanges:
@@ -119,6 +127,17 @@ class HostChanges:
             for poll in waiting:
                 self._answer_from_log(poll)
 
+    def attach(self, shard: int, sequence: int) -> None:
+        """A shard is here from now on: it may be read from where its journal stood."""
+        self.log.attach(shard, sequence)
+
+    def detach(self, shard: int) -> None:
+        """A shard is not here any more: who waits for it hears that at once, by an answer without it."""
+        self.log.detach(shard)
+        for poll in [poll for poll in self._waiting if shard in poll.cursor]:
+            del self._waiting[poll]
+            self._answer_from_log(poll)
+
     def stop(self) -> None:
         """The host stops: nobody waits any more, and nobody is answered."""
         for poll in self._waiting:
@@ -148,6 +167,7 @@ class HostChanges:
         shards = self._engine.books.shards
         cursor = {shard: sequence for shard, sequence in pairs if shard in shards}
         poll = Poll(batch, index, cursor, min(weight_max, self._config.change_weight_max), now_ms)
+        poll.whole = len(cursor) == len(pairs)
         self._serve(poll, wait_ms)
 
     def _begin(self) -> None:
@@ -160,6 +180,7 @@ class HostChanges:
             self._too_early.append((poll, wait_ms))
             return
         rings = self.log.rings
+        poll.keep(rings)
         for shard, sequence in poll.cursor.items():
             if sequence == FROM_NOW:
                 poll.cursor[shard] = rings[shard].upto
@@ -203,9 +224,10 @@ class HostChanges:
         self._settle(poll)
         rings = self.log.rings
         shards = self._engine.books.shards
+        poll.keep(rings)
         weight_left = poll.weight_max
         told = []
-        whole = True
+        whole = poll.whole
         self._answers += 1
         for shard, sequence in _rotated(poll.cursor, self._answers):  # none waits behind a busy one for ever
             ring = rings[shard]
@@ -259,7 +281,9 @@ class HostChanges:
             if piece.gone_before:
                 resync.append((piece.shard, piece.gone_before))
                 continue
-            shard = books.shards[piece.shard]
+            shard = books.shards.get(piece.shard)
+            if shard is None:
+                continue  # it left while the journal was read
             packed = [chunk_of(with_values(books, shard, rows)).packed for rows in piece.records]
             told.append((piece.shard, piece.upto, packed, shard.epoch))
         self._settle(poll)

@@ -29,6 +29,7 @@ class HostConfig:
     stock_key_share_divisor: int = 4  # one stock key may fill a quarter of its shard's queue
     status_waiting_max: int = 64  # each is some 10 KB; more than one a gateway never waits
     overloaded_retry_ms: int = 100
+    seal_ms_max: int = 2_000  # a shard that was let go and that nobody has taken over by then is taken back
     unavailable_retry_ms: int = 500
     snapshot_after_events: int = 50_000  # per shard: bounds its replay to about a second
     snapshot_entities_per_slice: int = 250  # about 1 ms of encoding

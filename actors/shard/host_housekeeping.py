@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.domain.rules import Rules
 from actors.journal.port import Journal, JournalError
@@ -26,6 +26,7 @@ GC_OBJECTS_MAX = 100_000  # about 10 ms of collecting
 
 class HostHousekeeping:
     """One host's rounds. ``records_before_ms``: the time before which records may go, given the one by retention alone.
+    ``shards``: whose records and entries are this host's to let go; None: all.
 
     ``quiet``: nothing waits and nothing commits; ``ended``: the host is over.
     """
@@ -43,6 +44,7 @@ class HostHousekeeping:
         now_ms: Callable[[], int],
         wall_ms: Callable[[], int],
         records_before_ms: Callable[[int], int],
+        shards: Callable[[], Sequence[int] | None],
         quiet: Callable[[], bool],
         ended: Callable[[], bool],
         own_process: bool,
@@ -58,6 +60,7 @@ class HostHousekeeping:
         self._now_ms = now_ms
         self._wall_ms = wall_ms
         self._records_before_ms = records_before_ms
+        self._shards = shards
         self._quiet = quiet
         self._ended = ended
         self._own_process = own_process
@@ -132,9 +135,10 @@ class HostHousekeeping:
         """Drop what retention allows, a few rows at a time: turns are committed in between."""
         records_before_ms = self._records_before_ms(now_ms - self._config.records_retention_ms)
         entries_before_ms = now_ms - self._rules.dedupe_window_ms
+        shards = self._shards()
         while not self._ended():
             dropped = await self._thread.call(
-                lambda: self._journal.compact(records_before_ms, entries_before_ms, COMPACT_ROWS_PER_JOB)
+                lambda: self._journal.compact(records_before_ms, entries_before_ms, COMPACT_ROWS_PER_JOB, shards)
             )
             if dropped.records_dropped + dropped.entries_dropped < COMPACT_ROWS_PER_JOB:
                 return

@@ -68,7 +68,10 @@ class HostSnapshots:
 
     def note(self, records: Sequence[Record]) -> None:
         """Records became durable: begin a snapshot where enough have gathered since the last."""
+        here = self._engine.books.shards
         for record in records:
+            if record.shard not in here:
+                continue  # it has left since
             last = record.first_sequence + record.event_count - 1
             since = last - self._sequences[record.shard]
             if since >= self._config.snapshot_after_events and since >= self._worth(record.shard):
@@ -78,7 +81,19 @@ class HostSnapshots:
             self._under_way = Snapshotter(
                 self._engine, self._due.popleft(), self._now_ms(), self._config.snapshot_entities_per_slice
             )
-            self._loop.call_soon(self._slice)
+            self._loop.call_soon(self._slice, self._under_way)
+
+    def attach(self, shard_id: int, sequence: int) -> None:
+        """A shard is here from now on. ``sequence``: the highest of its newest published snapshot, as far as is known."""
+        self._sequences[shard_id] = max(sequence, self._sequences.get(shard_id, 0))
+
+    def detach(self, shard_id: int) -> None:
+        """A shard is not here any more: its snapshot is its new owner's business."""
+        if shard_id in self._due:
+            self._due.remove(shard_id)
+        if self._under_way is not None and self._under_way.shard_id == shard_id:
+            self._under_way = None
+            self.note(())
 
     def _worth(self, shard_id: int) -> int:
         """Events after which a snapshot pays: as many as it would encode entities (a reservation comes with its claims), so
@@ -86,10 +101,9 @@ class HostSnapshots:
         shard = self._engine.books.shards[shard_id]
         return len(shard.stock) + 2 * len(shard.reservations) + len(shard.entries)
 
-    def _slice(self) -> None:
+    def _slice(self, snapshotter: Snapshotter) -> None:
         """One slice, then a pause for turns; the journal's thread writes it."""
-        snapshotter = self._under_way
-        if snapshotter is None or self._turns.ended:
+        if snapshotter is not self._under_way or self._turns.ended:
             return
         part = snapshotter.next_slice()
         if part is None:
@@ -100,15 +114,16 @@ class HostSnapshots:
         def written(_nothing: Any, failed: BaseException | None) -> None:
             if failed is not None:
                 log.warning("a snapshot was given up: %r", failed)
-                self._under_way = None
+                if self._under_way is snapshotter:
+                    self._under_way = None
                 return
-            self._loop.call_later(self._config.snapshot_pause_ms / 1000, self._slice)
+            self._loop.call_later(self._config.snapshot_pause_ms / 1000, self._slice, snapshotter)
 
         self._thread.submit(lambda: journal.write_slice(part, snapshotter.epoch), written)
 
     def _publish(self, snapshotter: Snapshotter, after_turn: int) -> None:
         """Publish once everything its slices saw is durable."""
-        if self._turns.ended:
+        if snapshotter is not self._under_way or self._turns.ended:
             return
         if self._turns.durable_turns < after_turn and not self._turns.quiet:
             self._loop.call_later(self._config.snapshot_pause_ms / 1000, self._publish, snapshotter, after_turn)
@@ -117,7 +132,8 @@ class HostSnapshots:
         snapshot = snapshotter.snapshot()
 
         def published(_nothing: Any, failed: BaseException | None) -> None:
-            self._under_way = None
+            if self._under_way is snapshotter:
+                self._under_way = None
             if failed is not None:
                 log.warning("a snapshot was not published: %r", failed)
             else:

@@ -79,6 +79,11 @@ class Snapshotter:
         )
 
     @property
+    def shard_id(self) -> int:
+        """Whose it is."""
+        return self._shard.id
+
+    @property
     def epoch(self) -> int:
         """That of the shard's owner: what the journal compares."""
         return self._shard.epoch

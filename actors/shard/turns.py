@@ -180,3 +180,21 @@ class TurnQueue:
             if queue:
                 order.append(shard)
         return taken
+
+    def evict(self, shard: int) -> list[Queued]:
+        """Take everything out that waits for a shard."""
+        taken: list[Queued] = []
+        for lane in (shard, shard + FEED_LANES):
+            queue = self._queues.pop(lane, None)
+            if queue:
+                self._order.remove(lane)
+                taken += queue
+            self.lines -= self._lines.pop(lane, 0)
+        for waiting in taken:
+            if isinstance(waiting, Waiting) and waiting.key:
+                left = self._key_lines[waiting.key] - waiting.item[3]
+                if left > 0:
+                    self._key_lines[waiting.key] = left
+                else:
+                    del self._key_lines[waiting.key]
+        return taken
