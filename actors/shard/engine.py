@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
-from actors.domain.attaching import attach as attach_shards
-from actors.domain.attaching import detach as detach_shard
 from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
 from actors.domain.consumers import entry_keys, next_look_ms
@@ -370,15 +368,6 @@ class Engine:
         where not every shard is here (``whole``)."""
         asks_of = ASKS.get(item[0])
         return asks_of(self.books, item[1], item[5]) if asks_of is not None else []
-
-    def attach(self, part: Books, head: ShardHead, now_ms: int) -> TurnResult:
-        """A shard that was loaded elsewhere is here from now on; its first record is to be durable before it is served."""
-        attach_shards(self.books, part)
-        return self.own({head.shard: head}, now_ms)
-
-    def detach(self, shard_id: int) -> Books:
-        """The shard is not here any more; its state as it is now, in books of its own without indices."""
-        return detach_shard(self.books, shard_id)
 
     def durable(self, result: TurnResult) -> None:
         """The turn's append returned: what it retired is in the table, memory lets go of it."""

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from actors.domain.answers import OK, ExplanationView, Reply, error, ok
+from actors.domain.attaching import attach, detach
 from actors.domain.commands import Verb
 from actors.domain.consumers import kept_for_ms
 from actors.domain.outcomes import ErrorReason
@@ -593,7 +594,8 @@ class ShardHost:
         return gone
 
     def _attach(self, arrival: Arrival) -> TurnResult:
-        result = self._engine.attach(arrival.part, arrival.head, self._now())
+        attach(self._engine.books, arrival.part)
+        result = self._engine.own({arrival.shard_id: arrival.head}, self._now())
         self._clock.not_before(self._engine.now_ms)
         self._snapshots.attach(arrival.shard_id, arrival.snapshot_sequence)
         self._changes.attach(arrival.shard_id, arrival.head.sequence)
@@ -601,7 +603,7 @@ class ShardHost:
 
     def _detach(self, shard_id: int) -> tuple[TurnResult, tuple[Books, ShardHead]]:
         head = self._engine.head(shard_id)
-        part = self._engine.detach(shard_id)
+        part = detach(self._engine.books, shard_id)
         elsewhere = error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here any more")
         for waiting in one_by_one(self._queue.evict(shard_id)):
             waiting.batch.answer(waiting.index, elsewhere)

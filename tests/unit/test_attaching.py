@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.domain.attaching import index_again
+from actors.domain.attaching import attach, detach, index_again
 from actors.domain.commands import Verb
 from actors.domain.consumer_state import ConsumerLimits
 from actors.domain.keys import stock_key
@@ -60,7 +60,7 @@ class Hosts(World):
             meanwhile()
             follower.catch_up()
             here = self.owner(shard)
-        self.engines[here].detach(shard)
+        detach(self.engines[here].books, shard)
         self.serve(follower, to, loaded=followed)
 
     def follower(self, shard: int) -> Following:
@@ -76,14 +76,15 @@ class Hosts(World):
         self.own(to, arrival.part, head)
 
     def own(self, to: int, part: Books, head: Any) -> None:
-        owned = self.engines[to].attach(part, head, self.now_ms)
+        attach(self.engines[to].books, part)
+        owned = self.engines[to].own({head.shard: head}, self.now_ms)
         self.journal.append(owned.records, owned.entries, owned.read_heads)
 
     def seal_and_think_better(self, shard: int) -> None:
         """It left, and comes back to the one that had it."""
         here = self.owner(shard)
         engine = self.engines[here]
-        state = engine.detach(shard)
+        state = detach(engine.books, shard)
         assert_equal(engine.books, self.fresh(list(engine.books.shards)))
         self.own(here, index_again(state), self.journal.take_over([shard])[shard])
 
