@@ -23,7 +23,7 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from actors.shard.directory import Directory, Routes
+from actors.shard.directory import Directory, Overseer, Routes
 from gateway.access import Access
 from gateway.changes.hub import ChangeHub
 from gateway.config import (
@@ -221,6 +221,7 @@ async def start_gateway(
         retried=lambda: links.core.retried_items,
     )
     desk = Desk(config, names, links, metrics)
+    desk.overseer = directory if isinstance(directory, Overseer) else None
 
     def told_of(routes: Routes) -> None:
         names.set_shard_count(routes.shard_count)

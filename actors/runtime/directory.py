@@ -134,7 +134,12 @@ class DirectoryActor:
 
     def __init__(self, plan: NodePlan) -> None:
         self._directory = InProcessDirectory(first_version=time.time_ns() // 1_000_000)
-        run_in_thread(plan, DIRECTORY, IDLE_ENTRY_POINT, None)
+        if plan.cluster is None:
+            run_in_thread(plan, DIRECTORY, IDLE_ENTRY_POINT, None)
+        else:  # reached by its port, not by calls to this actor
+            import ray
+
+            run_in_thread(plan, DIRECTORY, plan.entry_points.directory, ray.get_runtime_context().gcs_address)
 
     async def register(self, host: Sequence[Any], cluster_id: str, timeline: str, shard_count: int) -> None:
         await self._directory.register(HostRoute(*host), cluster_id, timeline, shard_count)

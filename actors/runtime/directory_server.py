@@ -17,7 +17,7 @@ import itertools
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.cluster_directory import ClusterDirectory, HostReport, HostWishes
@@ -66,9 +66,9 @@ class Messages:
 
 
 class DirectoryServer:
-    """A directory behind a port. ``port`` 0: any free one."""
+    """A directory behind a port. ``facts``: what a joining node must know of the head; plain data."""
 
-    def __init__(self, directory: ClusterDirectory, token: str) -> None:
+    def __init__(self, directory: ClusterDirectory, token: str, facts: Mapping[str, Any] | None = None) -> None:
         self.port = 0
         self._token = token
         self._writers: set[asyncio.StreamWriter] = set()
@@ -79,12 +79,13 @@ class DirectoryServer:
             "drain": lambda host_id, drain: directory.drain(host_id, drain=drain),
             "move_to": directory.move_to,
             "overview": lambda: answer(directory.overview()),
+            "facts": lambda: answer(dict(facts or {})),
         }
         self._server: asyncio.Server
 
     async def start(self, address: str, port: int) -> None:
-        """Listen. OSError when the port is taken."""
-        self._server = await asyncio.start_server(self._serve, address, port)
+        """Listen (0: at any free port), also at one that the supervisor holds bound. OSError when the port is taken."""
+        self._server = await asyncio.start_server(self._serve, address, port, reuse_port=True)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -186,6 +187,10 @@ class DirectoryLink:
     async def overview(self) -> dict[str, Any]:
         """See ``ClusterDirectory.overview``."""
         return dict(await self._ask("overview", [], ANSWER_WITHIN_S))
+
+    async def facts(self) -> dict[str, Any]:
+        """What the head says of itself: "ray", where its Ray is."""
+        return dict(await self._ask("facts", [], ANSWER_WITHIN_S))
 
     def close(self) -> None:
         """Hang up."""

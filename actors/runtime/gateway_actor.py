@@ -12,10 +12,11 @@ from typing import Any
 from actors.runtime import wiring
 from actors.runtime.actor_process import Start, run_in_thread
 from actors.runtime.directory_client import RemoteDirectory
+from actors.runtime.directory_server import DirectoryLink
 from actors.runtime.plan import NodePlan
 from actors.shard.directory import HostRoute, Routes
 
-__all__ = ["GatewayActor", "start_service"]
+__all__ = ["GatewayActor", "directory_of", "start_service"]
 
 SUPERVISOR_VERSION = 1  # below every version of the directory: its first answer is news
 
@@ -34,7 +35,7 @@ class GatewayActor:
 class GatewayService:
     """A running gateway and its own way to the directory."""
 
-    def __init__(self, gateway: Any, directory: RemoteDirectory) -> None:
+    def __init__(self, gateway: Any, directory: RemoteDirectory | DirectoryLink) -> None:
         self._gateway = gateway
         self._directory = directory
 
@@ -57,8 +58,16 @@ async def start_service(start: Start) -> GatewayService:
     """Open the gRPC port, shared with the node's other gateways. It serves as soon as it knows a host."""
     plan = start.plan
     config = wiring.gateway_config(plan.settings, plan.cluster_token, name=start.role, grpc_port=plan.grpc_port)
-    directory = RemoteDirectory(start.directory, known_routes(start.activation["host"]))
+    directory = directory_of(start)
     return GatewayService(await wiring.start_gateway(config, directory), directory)
+
+
+def directory_of(start: Start) -> RemoteDirectory | DirectoryLink:
+    """How this process reaches its directory: in a cluster by the head's port, else by a Ray call."""
+    place = start.plan.cluster
+    if place is not None:
+        return DirectoryLink(place.directory, start.plan.cluster_token, f"{start.role} of {place.node_id}")
+    return RemoteDirectory(start.directory, known_routes(start.activation["host"]))
 
 
 def known_routes(host: Mapping[str, Any] | None) -> Routes | None:

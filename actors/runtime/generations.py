@@ -44,7 +44,7 @@ class Generation:
 
 async def spawn_node(plan: NodePlan) -> Generation:
     """Start a node process; it reports by its link. Its output goes to ``logs/node.log``."""
-    environment = node_environment(plan.data_dir, dict(os.environ))
+    environment = node_environment(plan, dict(os.environ))
     with (plan.data_dir / "logs" / "node.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "actors.runtime.node",

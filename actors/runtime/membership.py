@@ -19,7 +19,7 @@ from actors.runtime.directory_server import DirectoryRefused, DirectoryUnreachab
 from actors.shard.directory import HostRoute
 from actors.shard.engine import Engine
 
-__all__ = ["Membership", "MovingHost"]
+__all__ = ["Beating", "Membership", "MovingHost"]
 
 PAUSE_S_MIN = 0.1  # between two heartbeats that had no answer
 LEAVE_WITHIN_S = 1.0

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, WEBHOOKS
+from actors.runtime.plan import DIRECTORY, GATEWAY, NODE, WEBHOOKS, NodeShape, is_host
 from actors.runtime.supervision_link import MemberState
 
 __all__ = ["Action", "Activate", "EndGeneration", "Member", "Stop", "is_complete", "next_actions"]
@@ -54,19 +54,22 @@ FAILED = MemberState.FAILED
 Action = Activate | Stop | EndGeneration
 
 
-def next_actions(members: Sequence[Member], generations: Collection[int], gateway_count: int) -> list[Action]:
+def next_actions(members: Sequence[Member], generations: Collection[int], shape: NodeShape) -> list[Action]:
     """What should be said now; empty when everything is as it should be or somebody must first answer.
 
     ``generations``: numbers of those that have not been ended, with or without members; the highest is the newest.
     """
     newest = max(generations)
     prepared = {member.role for member in members if member.generation == newest and member.state is not FAILED}
-    everybody_is_there = roles_of_a_node(gateway_count) <= prepared
-    actions: list[Action] = [*host_actions(hosts_among(members), newest, hand_over=everybody_is_there)]
-    actions += [Activate(member) for member in members if member.role == DIRECTORY and is_waiting(member)]
-    actions += gateway_actions(members, newest, gateway_count)
-    actions += webhooks_actions(members, newest, gateway_count)
-    if is_complete(members, newest, gateway_count):
+    everybody_is_there = shape.roles <= prepared
+    actions: list[Action] = []
+    for role in shape.hosts:
+        these = [member for member in members if member.role == role]
+        actions += host_actions(these, newest, hand_over=everybody_is_there)
+    actions += directory_actions([member for member in members if member.role == DIRECTORY], newest, shape)
+    actions += gateway_actions(members, newest, shape)
+    actions += webhooks_actions(members, newest, shape)
+    if is_complete(members, newest, shape):
         holding = {member.generation for member in members if holds(member)}
         actions += [
             EndGeneration(number) for number in sorted(generations) if number != newest and number not in holding
@@ -75,8 +78,8 @@ def next_actions(members: Sequence[Member], generations: Collection[int], gatewa
 
 
 def host_actions(hosts: Sequence[Member], newest: int, *, hand_over: bool) -> Iterable[Action]:
-    """At most one host holds the journal. An older one gives way once its successor is prepared, and all that takes
-    part: starting processes beside a host that replays would make its callers wait longer."""
+    """At most one host of a name holds the journal. An older one gives way once its successor is prepared, and all that
+    takes part: starting processes beside a host that replays would make its callers wait longer."""
     waiting = sorted((host for host in hosts if is_waiting(host)), key=lambda host: host.generation)
     holders = [host for host in hosts if holds(host)]
     if not holders:
@@ -87,7 +90,22 @@ def host_actions(hosts: Sequence[Member], newest: int, *, hand_over: bool) -> It
     return [Stop(host) for host in holders if host.generation < newest and not host.told_to_stop]
 
 
-def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
+def directory_actions(directories: Sequence[Member], newest: int, shape: NodeShape) -> Iterable[Action]:
+    """A cluster's directory has a port, so that two must not serve at once; the other sort is only Ray's."""
+    waiting = [directory for directory in directories if is_waiting(directory)]
+    gone = (FAILED, MemberState.STOPPED)
+    older = [
+        directory
+        for directory in directories
+        if directory.generation < newest and directory.activated and directory.state not in gone
+    ]
+    if not (shape.is_of_a_cluster and older):
+        yield from map(Activate, waiting)
+    elif waiting:
+        yield from (Stop(directory) for directory in older if not directory.told_to_stop)
+
+
+def gateway_actions(members: Sequence[Member], newest: int, shape: NodeShape) -> Iterable[Action]:
     """New gateways open when they have a host to ask, or when nobody else answers; old ones drain once all new ones
     serve.
     """
@@ -96,13 +114,13 @@ def gateway_actions(members: Sequence[Member], newest: int, gateway_count: int) 
     host_serves = any(host.generation == newest and host.state is MemberState.SERVING for host in hosts_among(members))
     if host_serves or not older:
         yield from (Activate(gateway) for gateway in gateways if is_waiting(gateway) and gateway.generation == newest)
-    if is_complete(members, newest, gateway_count):
+    if is_complete(members, newest, shape):
         yield from (Stop(gateway) for gateway in older if not gateway.told_to_stop)
 
 
-def webhooks_actions(members: Sequence[Member], newest: int, gateway_count: int) -> Iterable[Action]:
+def webhooks_actions(members: Sequence[Member], newest: int, shape: NodeShape) -> Iterable[Action]:
     """One process delivers, and begins when everything else serves: nobody waits for it."""
-    if not is_complete(members, newest, gateway_count):
+    if not is_complete(members, newest, shape):
         return
     deliverers = [member for member in members if member.role == WEBHOOKS]
     holders = [member for member in deliverers if holds(member) and member.state is not FAILED]
@@ -111,18 +129,14 @@ def webhooks_actions(members: Sequence[Member], newest: int, gateway_count: int)
         yield from (Activate(member) for member in deliverers if is_waiting(member) and member.generation == newest)
 
 
-def is_complete(members: Iterable[Member], generation: int, gateway_count: int) -> bool:
+def is_complete(members: Iterable[Member], generation: int, shape: NodeShape) -> bool:
     """Whether this generation serves with everything it should have."""
     serving = {m.role for m in members if m.generation == generation and m.state is MemberState.SERVING}
-    return roles_of_a_node(gateway_count) <= serving
-
-
-def roles_of_a_node(gateway_count: int) -> set[str]:
-    return {NODE, DIRECTORY, HOST, *(f"{GATEWAY}-{number}" for number in range(gateway_count))}
+    return shape.roles <= serving
 
 
 def hosts_among(members: Iterable[Member]) -> list[Member]:
-    return [member for member in members if member.role == HOST]
+    return [member for member in members if is_host(member.role)]
 
 
 def is_waiting(member: Member) -> bool:

@@ -20,8 +20,9 @@ from typing import Any
 import uvloop
 
 from actors.runtime.actor_process import EXIT_ORPHANED, EXIT_SERVICE_FAILED
+from actors.runtime.directory_server import DirectoryLink, DirectoryUnreachable
 from actors.runtime.local_ray import start_ray
-from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, WEBHOOKS, NodePlan
+from actors.runtime.plan import DIRECTORY, GATEWAY, NODE, WEBHOOKS, NodePlan, shape_of
 from actors.runtime.supervision_link import BEAT_INTERVAL_S, MemberState, ProcessLink
 
 __all__ = ["main"]
@@ -33,6 +34,7 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "max_task_retries": 0,
     "num_cpus": 0,
 }
+HEAD_LOOK_INTERVAL_S = 0.2
 DIRECTORY_CONCURRENCY_MAX = 1_000  # long polls: gateways and hosts of one cluster
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     thread = threading.Thread(target=keep_link, args=(loop, plan, started), name="stockade-link", daemon=True)
     thread.start()
     try:
-        processes = start_ray(plan)
+        processes = start_ray(plan, asyncio.run(find_head_ray(plan)))
         loop.call_soon_threadsafe(started.put_nowait, (MemberState.STARTING, {"ray": processes}))
         start_actors(plan)
         loop.call_soon_threadsafe(started.put_nowait, (MemberState.SERVING, {"ray": processes}))
@@ -55,23 +57,49 @@ def main() -> None:
     thread.join()
 
 
+async def find_head_ray(plan: NodePlan) -> str:
+    """Where the head's Ray is, as its directory says, however long that takes; "" for a node that joins none."""
+    if plan.cluster is None or plan.is_head or plan.settings.cluster.ray_address:
+        return ""
+    link = DirectoryLink(plan.cluster.directory, plan.cluster_token, f"node {plan.cluster.node_id}")
+    complained = False
+    while True:
+        try:
+            return str((await link.facts())["ray"])
+        except DirectoryUnreachable as error:
+            if not complained:
+                logging.warning("waiting for the head: %s", error)
+            complained = True
+            await asyncio.sleep(HEAD_LOOK_INTERVAL_S)
+
+
 def start_actors(plan: NodePlan) -> None:
-    """Create the node's detached, named actors. Returns at once; they report by their own links."""
+    """Create the node's detached, named actors, on this node. Returns at once; they report by their own links."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from actors.runtime.directory import DirectoryActor
     from actors.runtime.gateway_actor import GatewayActor
     from actors.runtime.shard_host import ShardHostActor
     from actors.runtime.webhooks_actor import WebhooksActor
 
-    def create(kind: type, name: str, *arguments: Any, **options: Any) -> Any:
-        return ray.remote(kind).options(name=name, **ACTOR_OPTIONS, **options).remote(plan, *arguments)
+    here = ray.get_runtime_context().get_node_id()
+    pinned = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)} if plan.cluster else {}
 
-    directory = create(DirectoryActor, DIRECTORY, max_concurrency=DIRECTORY_CONCURRENCY_MAX)
-    create(ShardHostActor, HOST, directory)
+    def create(kind: type, role: str, *arguments: Any, **options: Any) -> Any:
+        """One name of several nodes and generations must not meet itself in their common Ray."""
+        name = f"{role}.{plan.cluster.node_id}.{plan.serve_pid}.{plan.generation}" if plan.cluster else role
+        return ray.remote(kind).options(name=name, **ACTOR_OPTIONS, **pinned, **options).remote(plan, *arguments)
+
+    shape = shape_of(plan.settings)
+    directory = None
+    if shape.directory:
+        directory = create(DirectoryActor, DIRECTORY, max_concurrency=DIRECTORY_CONCURRENCY_MAX)
+    for role in shape.hosts:
+        create(ShardHostActor, role, role, directory)
     for number in range(plan.settings.gateways):
         create(GatewayActor, f"{GATEWAY}-{number}", f"{GATEWAY}-{number}", directory)
-    if plan.settings.webhooks:
+    if plan.settings.webhooks and plan.is_head:
         create(WebhooksActor, WEBHOOKS, directory)
 
 

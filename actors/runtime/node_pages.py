@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.runtime.operations import METRICS_CONTENT_TYPE, Answer, merge_metrics, scrape, text_answer
-from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE
+from actors.runtime.plan import DIRECTORY, GATEWAY, HOST, NODE, is_host
 from actors.runtime.processes import ProcessId
 from actors.runtime.supervision_link import MemberLink, MemberState
 
@@ -44,7 +44,8 @@ def ready_state(view: NodeView) -> dict[str, Any]:
         "gcs_pid": view.ray.get("gcs"),
         "raylet_pid": view.ray.get("raylet"),
         "directory_pid": pids.get(DIRECTORY),
-        "host_pid": pids.get(HOST),
+        "host_pid": next((pids[role] for role in sorted(pids) if is_host(role)), None),
+        "host_pids": [pids[role] for role in sorted(pids) if is_host(role)],
         "gateway_pids": [pids[role] for role in sorted(pids) if role.startswith(GATEWAY)],
         "restarts": dict(view.restarts),
         "processes": {

@@ -17,13 +17,14 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.runtime.announcements import Announcer
+from actors.runtime.cluster_place import CannotJoin, ClusterPlace, join_cluster
 from actors.runtime.disk_floor import DiskFloor
 from actors.runtime.generations import Generation, end_generation, put_ray_to_rest, spawn_node
 from actors.runtime.leftovers import LeftoversRemain, clear_leftovers
 from actors.runtime.mending import Activate, EndGeneration, Stop, is_complete, next_actions
 from actors.runtime.node_pages import NodeView, metrics_page, ready_page, ready_state
 from actors.runtime.operations import Answer, OperationsServer, text_answer
-from actors.runtime.plan import GATEWAY, HOST, NODE, WEBHOOKS, EntryPoints, NodePlan
+from actors.runtime.plan import GATEWAY, HOST, NODE, WEBHOOKS, EntryPoints, NodePlan, is_host, shape_of
 from actors.runtime.ports import PortInUse, ReservedPort, bind_problem
 from actors.runtime.processes import (
     become_subreaper,
@@ -54,6 +55,7 @@ COMPLETE_WITHIN_S = 90.0  # a generation, from its start; a long replay does not
 MEMBER_BACK_WITHIN_S = (
     20.0  # Ray restarts a dead actor in 0.6 s on an idle machine; later its generation counts as lost
 )
+MOVE_AWAY_MS_MAX = 20_000  # for all shards of a host, before it stops; what is left is adopted from the journal
 STOP_GRACE_S = 5.0  # beyond the drain a process was given
 GENERATIONS_TRIED_MAX = 5  # in a row without one that became complete
 FAILURES_IN_A_ROW_MAX = 20  # starts of one role's service, with growing pauses: about a minute and a half
@@ -87,7 +89,9 @@ class Supervisor:
         self._activate_not_before: dict[str, float] = {}
         self._missing_since: dict[str, float] = {}
         self._stop_deadlines: dict[int, float] = {}
-        self._frame_port = 0  # the host's, kept over its restarts so that gateways find the next one at once
+        self._frame_ports: dict[str, int] = {}  # of hosts, kept over restarts: gateways find the next one at once
+        self._shape = shape_of(settings)
+        self._cluster: ClusterPlace | None = None
         self._started_at = time.monotonic()
         self._has_served = False
         self._trouble_since: float | None = None
@@ -108,13 +112,16 @@ class Supervisor:
         try:
             async with contextlib.AsyncExitStack() as held:
                 self._prepare(held)
+                if self._shape.is_of_a_cluster:
+                    self._cluster = join_cluster(self._settings, self._data_dir, self._cluster_token)
+                    held.callback(self._cluster.close)
                 await clear_leftovers(self._data_dir, self._settings.leftover_patience_ms, self._announcer)
                 await self._open_ports(held)
                 held.push_async_callback(self._end_everything)
                 await self._start_generation()
                 await self._serve()
                 return await self._stop()
-        except (CannotServe, DataDirectoryUnusable, LeftoversRemain, PortInUse) as error:
+        except (CannotJoin, CannotServe, DataDirectoryUnusable, LeftoversRemain, PortInUse) as error:
             self._announcer.say("failed", f"cannot serve: {error}")
             return EXIT_UNAVAILABLE
 
@@ -166,13 +173,15 @@ class Supervisor:
             self._attention.clear()
 
     async def _stop(self) -> int:
-        """Webhooks and gateways first (they tell their callers), then the host (it makes everything durable), then Ray."""
+        """Webhooks and gateways first (they tell their callers), then the host (it makes everything durable), then Ray.
+        Hosts of a cluster first of all: they give their shards to others, and the gateways go on with those."""
         self._view.phase = "stopping"
         self._announcer.say("stopping", "stopping: no new calls, finishing those under way")
         self._tell_the_world()
-        for prefix in (WEBHOOKS, GATEWAY, HOST):
+        order = (WEBHOOKS, GATEWAY, HOST) if self._cluster is None else (HOST, WEBHOOKS, GATEWAY)
+        for prefix in order:
             await self._stop_members([member for member in self._members if member.role.startswith(prefix)])
-        hosts = [member for member in self._members if member.role == HOST and member.activated]
+        hosts = [member for member in self._members if is_host(member.role) and member.activated]
         await self._end_everything()
         if any(host.state is not MemberState.STOPPED for host in hosts):
             self._announcer.say(
@@ -183,13 +192,18 @@ class Supervisor:
         return EXIT_CLEAN
 
     async def _stop_members(self, members: list[MemberLink]) -> None:
+        drain_ms_max = max((self._drain_ms_max(member) for member in members), default=0)
         for member in members:
-            member.stop(self._settings.drain_ms_max)
-        deadline = time.monotonic() + self._settings.drain_ms_max / 1000 + STOP_GRACE_S
+            member.stop(drain_ms_max)
+        deadline = time.monotonic() + drain_ms_max / 1000 + STOP_GRACE_S
         while time.monotonic() < deadline:
             if all(member.state is MemberState.STOPPED or member not in self._members for member in members):
                 return
             await asyncio.sleep(0.02)
+
+    def _drain_ms_max(self, member: MemberLink) -> int:
+        moves_first = self._cluster is not None and is_host(member.role)
+        return max(self._settings.drain_ms_max, MOVE_AWAY_MS_MAX if moves_first else 0)
 
     async def _end_everything(self) -> None:
         self._view.phase = "stopping"
@@ -213,6 +227,7 @@ class Supervisor:
             cluster_token=self._cluster_token,
             grpc_port=self._grpc_port,
             entry_points=self._entry_points,
+            cluster=self._cluster.place if self._cluster is not None else None,
         )
         generation = self._generations[self._newest] = await spawn_node(plan)
         generation.watchers.append(self._in_background(self._watch_node(generation)))
@@ -236,7 +251,8 @@ class Supervisor:
         self._note_trouble(why, "its actors serve on while another Ray is started beside it")
         self._missing_since.clear()
         self._generations_failed = 0 if generation.complete else self._generations_failed + 1
-        if self._generations_failed >= GENERATIONS_TRIED_MAX:
+        serves_without = self._cluster is not None and self._has_served  # its head may be away for long
+        if self._generations_failed >= GENERATIONS_TRIED_MAX and not serves_without:
             self._fail(f"{why}; {self._generations_failed} starts in a row failed, see {self._data_dir}/logs/node.log")
         else:
             self._in_background(self._start_generation())
@@ -261,12 +277,14 @@ class Supervisor:
             self._service_failed(member)
         elif member.state is MemberState.SERVING:
             self._failures.pop(member.role, None)
-            if member.role == HOST:
-                self._frame_port = int(member.facts.get("frame_port", 0))
+            if is_host(member.role):
+                self._frame_ports[member.role] = int(member.facts.get("frame_port", 0))
         self._mend()
 
     def _member_left(self, member: MemberLink) -> None:
         self._members.remove(member)
+        if self._cluster is not None and is_host(member.role):
+            self._in_background(self._cluster.host_ended(member.role, member.pid))
         if self._view.phase == "stopping":
             return
         generation = self._generations.get(member.generation)
@@ -311,8 +329,8 @@ class Supervisor:
         self._announcer.say(
             "service_failed", f"{member.role}: {error}", role=member.role, kind=member.facts.get("kind")
         )
-        if member.role == HOST and member.facts.get("kind") == "OSError":
-            self._frame_port = 0  # perhaps somebody else has it by now
+        if is_host(member.role) and member.facts.get("kind") == "OSError":
+            self._frame_ports.pop(member.role, None)  # perhaps somebody else has it by now
         allowed = FAILURES_IN_A_ROW_MAX if self._has_served else FAILURES_AT_START_MAX
         if member.role == WEBHOOKS:
             return  # the rest serves without it
@@ -325,25 +343,25 @@ class Supervisor:
             return
         if self._newest not in self._generations:
             return  # it is just being started
-        for action in next_actions(self._members, self._generations, self._settings.gateways):
+        for action in next_actions(self._members, self._generations, self._shape):
             if isinstance(action, EndGeneration):
                 self._in_background(self._end_generation(action.number))
                 continue
             member = action.member
             assert isinstance(member, MemberLink)
             if isinstance(action, Stop):
-                member.stop(self._settings.drain_ms_max)
-                self._stop_deadlines[member.pid] = time.monotonic() + self._settings.drain_ms_max / 1000 + STOP_GRACE_S
+                member.stop(drain_ms_max := self._drain_ms_max(member))
+                self._stop_deadlines[member.pid] = time.monotonic() + drain_ms_max / 1000 + STOP_GRACE_S
             elif isinstance(action, Activate) and time.monotonic() >= self._activate_not_before.get(member.role, 0.0):
-                member.activate(frame_port=self._frame_port, host=self._host_facts())
+                member.activate(frame_port=self._frame_ports.get(member.role, 0), host=self._host_facts())
         self._note_progress()
 
     def _host_facts(self) -> dict[str, Any] | None:
         """What the host that serves says of itself; None while none does."""
-        return next((m.facts for m in self._members if m.role == HOST and m.state is MemberState.SERVING), None)
+        return next((m.facts for m in self._members if is_host(m.role) and m.state is MemberState.SERVING), None)
 
     def _note_progress(self) -> None:
-        if is_complete(self._members, self._newest, self._settings.gateways):
+        if is_complete(self._members, self._newest, self._shape):
             self._generations[self._newest].complete = True
             self._generations_failed = 0
             self._view.phase = "serving"
@@ -396,7 +414,7 @@ class Supervisor:
 
     def _is_late(self, generation: Generation, now: float) -> bool:
         """Whether it should be complete by now. A host that replays takes the time it takes."""
-        replaying = any(m.role == HOST and m.state is MemberState.STARTING for m in self._members)
+        replaying = any(is_host(m.role) and m.state is MemberState.STARTING for m in self._members)
         return not generation.complete and not replaying and now - generation.started_at > COMPLETE_WITHIN_S
 
     def _fail(self, why: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from actors.runtime import wiring
 from actors.runtime.actor_process import Start, run_in_thread
 from actors.runtime.directory_client import RemoteDirectory
-from actors.runtime.gateway_actor import known_routes
+from actors.runtime.directory_server import DirectoryLink
+from actors.runtime.gateway_actor import directory_of
 from actors.runtime.plan import WEBHOOKS, NodePlan
 
 __all__ = ["WebhooksActor", "start_service"]
@@ -32,7 +33,7 @@ class WebhooksActor:
 class WebhooksService:
     """Running webhooks and their own way to the directory."""
 
-    def __init__(self, webhooks: Any, directory: RemoteDirectory) -> None:
+    def __init__(self, webhooks: Any, directory: RemoteDirectory | DirectoryLink) -> None:
         self._webhooks = webhooks
         self._directory = directory
 
@@ -52,6 +53,6 @@ async def start_service(start: Start) -> WebhooksService:
     """Begin delivering what the consumers of this name had not acknowledged."""
     plan = start.plan
     config = wiring.gateway_config(plan.settings, plan.cluster_token, name=WEBHOOKS, grpc_port=0)
-    directory = RemoteDirectory(start.directory, known_routes(start.activation["host"]))
+    directory = directory_of(start)
     webhooks = await wiring.start_webhooks(config, wiring.webhook_configs(plan.settings), directory)
     return WebhooksService(webhooks, directory)

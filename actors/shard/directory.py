@@ -6,7 +6,7 @@ that is not in the journal's own table of shards, so it may die and come back em
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class HostRoute(NamedTuple):
@@ -34,4 +34,17 @@ class Directory(Protocol):
 
     async def routes(self, after_version: int) -> Routes:
         """The map as soon as its version is not ``after_version`` (0: at once), at the latest after some seconds."""
+        ...
+
+
+@runtime_checkable
+class Overseer(Protocol):
+    """What operators ask of the directory of several hosts."""
+
+    async def overview(self) -> dict[str, Any]:
+        """ "hosts": every host as it was last heard; "adopting", "move": what is under way."""
+        ...
+
+    async def drain(self, host_id: str, *, drain: bool = True) -> bool:
+        """Let a host give its shards away, or take some again. False: there is no such host."""
         ...

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli import changes_command, events_command, feeds_command, transfer_commands, webhooks_command
 from gateway.cli import client_commands as client
+from gateway.cli import cluster_commands as clustering
 from gateway.cli import exception_commands as excepting
 from gateway.cli import projection_command as projecting
 from gateway.cli import reconcile_command as reconciling
@@ -48,6 +49,8 @@ SERVICE, STOCK, RESERVATIONS, DATA = "The service", "Stock", "Reservations", "Th
 
 for name, panel, command in (
     ("serve", SERVICE, server.serve),
+    ("node", SERVICE, clustering.node),
+    ("drain", SERVICE, clustering.drain),
     ("status", SERVICE, server.status),
     ("config", SERVICE, server.show_config),
     ("doctor", SERVICE, server.doctor),

@@ -21,6 +21,7 @@ from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, 
 from gateway.cli.showing import table, when
 
 UNREACHABLE = "unreachable"  # a host's state in GetClusterStatus
+DEAD = "dead"
 
 
 def load(config: Path | None, **overrides: Any) -> Any:
@@ -77,12 +78,16 @@ def serve(
     gateways: Annotated[int | None, typer.Option("--gateways", help="gateway processes")] = None,
     log_format: Annotated[str | None, typer.Option("--log-format", help="text or json")] = None,
 ) -> None:
-    """Run the service on this machine until SIGTERM: shard host, directory and gateways under a Ray of its own."""
+    """Run the service on this machine until SIGTERM: shard host, directory and gateways under a Ray of its own. With a
+    journal in PostgreSQL it is the head that other nodes join (`stockade node`).
+    """
     from actors.runtime import wiring
 
     loaded = load(
         config, data_dir=data_dir, grpc_port=grpc_port, http_port=http_port, gateways=gateways, log_format=log_format
     )
+    if head := loaded.settings.cluster.head_address:
+        fail(f"this node is to join the head {head}: use `stockade node`, or unset cluster.head_address", Exit.USAGE)
     raise typer.Exit(wiring.serve_main(loaded.settings))
 
 
@@ -106,7 +111,7 @@ def status(
         )
     else:
         _show_status(found, shards=shards)
-    silent = [host.host_id for host in found.hosts if host.state == UNREACHABLE]
+    silent = [host.host_id for host in found.hosts if host.state in (UNREACHABLE, DEAD)]
     if silent or not found.hosts:
         fail(f"no answer from {', '.join(silent) or 'any shard host'}: the figures are without it", Exit.UNAVAILABLE)
 
@@ -131,24 +136,32 @@ def _show_status(found: Any, *, shards: bool) -> None:
         ("durability", found.journal.durability),
     ]
     table("", ("", ""), rows)
-    hosts = [
-        (
-            host.host_id,
-            host.state,
-            host.endpoint,
-            str(host.pid),
-            host.shards,
-            "" if host.accepts_claims or host.state == UNREACHABLE else "refuses new claims: disk",
-        )
-        for host in found.hosts
-    ]
-    table("hosts", ("host", "state", "endpoint", "pid", "shards", ""), hosts)
+    table(
+        "hosts",
+        ("host", "node", "state", "endpoint", "pid", "shards", "waiting", "clock", ""),
+        [_host_row(host) for host in found.hosts],
+    )
+    for one in found.shards_on_their_way:
+        source = one.from_host_id or "a host that died"
+        typer.echo(f"shard {one.shard} is on its way from {source} to {one.to_host_id}")
     if shards:
         each = [
-            (s.shard, s.epoch, s.record_number, s.sequence, s.stock_actors, s.reservations, s.queue_depth)
+            (s.shard, s.host_id, s.epoch, s.record_number, s.sequence, s.stock_actors, s.reservations, s.queue_depth)
             for s in found.shards
         ]
-        table("shards", ("shard", "epoch", "records", "sequence", "stock keys", "reservations", "waiting"), each)
+        table(
+            "shards", ("shard", "host", "epoch", "records", "sequence", "stock keys", "reservations", "waiting"), each
+        )
+
+
+def _host_row(host: Any) -> tuple[Any, ...]:
+    remark = "" if host.accepts_claims or host.state in (UNREACHABLE, DEAD) else "refuses new claims: disk"
+    if host.state == DEAD:
+        remark = f"silent for {host.silent_ms / 1000:.0f} s; its shards are others' now"
+    skew = f"{host.clock_skew_ms:+d} ms" if host.node_id else ""
+    return (
+        host.host_id, host.node_id, host.state, host.endpoint, str(host.pid), host.shards, host.queue_lines, skew, remark,
+    )  # fmt: skip
 
 
 class Form(StrEnum):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from actors.domain.answers import ERROR, OK, REFUSED
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, RefusalReason
+from actors.shard.directory import Overseer
 from actors.shard.messages import ANY_SHARD
 from gateway.changes.hub import ChangeHub
 from gateway.changes.view import AvailabilityView
@@ -63,6 +64,7 @@ class Desk:
             now=_now_ms,
         )
         self.view = AvailabilityView(self.changes, _now_ms)
+        self.overseer: Overseer | None = None  # the directory of several hosts, when there are several
         self.closing = asyncio.Event()  # set when the gateway stops: streams end, their callers go elsewhere
 
     def open(self) -> None:

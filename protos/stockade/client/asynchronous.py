@@ -353,6 +353,10 @@ class AsyncClient:
         """GetClusterStatus: the ``ClusterStatus`` message."""
         return await self.run(self.calls.cluster_status(), timeout_s=timeout_s)
 
+    async def drain_host(self, host_id: str, *, undo: bool = False, timeout_s: float | None = None) -> int:
+        """DrainHost: how many shards it has now."""
+        return await self.run(self.calls.drain_host(host_id, undo=undo), timeout_s=timeout_s)
+
 
 def _serialize(message: Any) -> bytes:
     packed: bytes = message.SerializeToString()

@@ -473,6 +473,15 @@ class Calls:
             lambda response, _: response.cluster_status,
         )
 
+    def drain_host(self, host_id: str, *, undo: bool = False) -> Call[int]:
+        """DrainHost: how many shards it has now."""
+        return Call(
+            ADMIN + "DrainHost",
+            admin_service_pb2.DrainHostRequest(host_id=host_id, undo=undo),
+            admin_service_pb2.DrainHostResponse,
+            lambda response, _: int(response.shards),
+        )
+
 
 def _policy(
     *,

@@ -20,6 +20,54 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class DrainHostRequest(_message.Message):
+    """Which host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """Its id, as GetClusterStatus tells it."""
+    undo: _builtins.bool
+    """Take it back: the host gets shards again."""
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        undo: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainHostRequest: _TypeAlias = DrainHostRequest  # noqa: Y015
+
+@_typing.final
+class DrainHostResponse(_message.Message):
+    """It was asked to; GetClusterStatus tells how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    shards: _builtins.int
+    """Shards that it has now."""
+    def __init__(
+        self,
+        *,
+        shards: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainHostResponse: _TypeAlias = DrainHostResponse  # noqa: Y015
+
+@_typing.final
 class GetClusterStatusRequest(_message.Message):
     """No fields."""
 
@@ -76,6 +124,7 @@ class ClusterStatus(_message.Message):
     OVERSELLS_FIELD_NUMBER: _builtins.int
     SHORTAGE_UNITS_FIELD_NUMBER: _builtins.int
     IMPOSED_UNCOVERED_UNITS_FIELD_NUMBER: _builtins.int
+    SHARDS_ON_THEIR_WAY_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Made with the journal, for ever."""
     timeline: _builtins.str
@@ -102,6 +151,10 @@ class ClusterStatus(_message.Message):
     def journal(self) -> Global___JournalStatus:
         """The journal."""
 
+    @_builtins.property
+    def shards_on_their_way(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardOnItsWay]:
+        """Shards that are just being moved or adopted; empty when all is at rest."""
+
     def __init__(
         self,
         *,
@@ -115,14 +168,45 @@ class ClusterStatus(_message.Message):
         oversells: _builtins.int = ...,
         shortage_units: _builtins.int = ...,
         imposed_uncovered_units: _builtins.int = ...,
+        shards_on_their_way: _abc.Iterable[Global___ShardOnItsWay] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["journal", b"journal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "hosts", b"hosts", "imposed_uncovered_units", b"imposed_uncovered_units", "journal", b"journal", "oversells", b"oversells", "shard_count", b"shard_count", "shards", b"shards", "shortage_units", b"shortage_units", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "hosts", b"hosts", "imposed_uncovered_units", b"imposed_uncovered_units", "journal", b"journal", "oversells", b"oversells", "shard_count", b"shard_count", "shards", b"shards", "shards_on_their_way", b"shards_on_their_way", "shortage_units", b"shortage_units", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
+class ShardOnItsWay(_message.Message):
+    """A shard that gets another host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    FROM_HOST_ID_FIELD_NUMBER: _builtins.int
+    TO_HOST_ID_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Its number."""
+    from_host_id: _builtins.str
+    """The host that gives it away; empty when its host has died."""
+    to_host_id: _builtins.str
+    """The host that gets it."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        from_host_id: _builtins.str = ...,
+        to_host_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_host_id", b"from_host_id", "shard", b"shard", "to_host_id", b"to_host_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShardOnItsWay: _TypeAlias = ShardOnItsWay  # noqa: Y015
 
 @_typing.final
 class HostStatus(_message.Message):
@@ -137,6 +221,11 @@ class HostStatus(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTS_CLAIMS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    SILENT_MS_FIELD_NUMBER: _builtins.int
+    CLOCK_SKEW_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_LINES_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Its id."""
     endpoint: _builtins.str
@@ -144,11 +233,21 @@ class HostStatus(_message.Message):
     pid: _builtins.int
     """Its process."""
     state: _builtins.str
-    """serving, recovering, draining or unreachable."""
+    """serving, recovering, draining, unreachable, or dead: silent for longer than a host may be."""
     shards: _builtins.int
     """How many shards it runs."""
     accepts_claims: _builtins.bool
     """Whether new claims are accepted: disk space is above the floor."""
+    node_id: _builtins.str
+    """The node it is on; empty on a node of its own."""
+    draining: _builtins.bool
+    """Whether it was asked to give its shards away."""
+    silent_ms: _builtins.int
+    """Since when the directory has not heard of it, in milliseconds."""
+    clock_skew_ms: _builtins.int
+    """Its clock less the directory's, in milliseconds."""
+    queue_lines: _builtins.int
+    """Lines waiting in its queues."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -163,10 +262,15 @@ class HostStatus(_message.Message):
         shards: _builtins.int = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         accepts_claims: _builtins.bool = ...,
+        node_id: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        silent_ms: _builtins.int = ...,
+        clock_skew_ms: _builtins.int = ...,
+        queue_lines: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_claims", b"accepts_claims", "endpoint", b"endpoint", "host_id", b"host_id", "pid", b"pid", "shards", b"shards", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_claims", b"accepts_claims", "clock_skew_ms", b"clock_skew_ms", "draining", b"draining", "endpoint", b"endpoint", "host_id", b"host_id", "node_id", b"node_id", "pid", b"pid", "queue_lines", b"queue_lines", "shards", b"shards", "silent_ms", b"silent_ms", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +289,7 @@ class ShardStatus(_message.Message):
     STOCK_ACTORS_FIELD_NUMBER: _builtins.int
     RESERVATIONS_FIELD_NUMBER: _builtins.int
     QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Its number, from 0."""
     epoch: _builtins.int
@@ -199,6 +304,8 @@ class ShardStatus(_message.Message):
     """Reservations in memory."""
     queue_depth: _builtins.int
     """Lines waiting."""
+    host_id: _builtins.str
+    """The host that runs it."""
     def __init__(
         self,
         *,
@@ -209,10 +316,11 @@ class ShardStatus(_message.Message):
         stock_actors: _builtins.int = ...,
         reservations: _builtins.int = ...,
         queue_depth: _builtins.int = ...,
+        host_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "queue_depth", b"queue_depth", "record_number", b"record_number", "reservations", b"reservations", "sequence", b"sequence", "shard", b"shard", "stock_actors", b"stock_actors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "host_id", b"host_id", "queue_depth", b"queue_depth", "record_number", b"record_number", "reservations", b"reservations", "sequence", b"sequence", "shard", b"shard", "stock_actors", b"stock_actors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class AdminServiceStub:
                 request_serializer=stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusRequest.SerializeToString,
                 response_deserializer=stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusResponse.FromString,
                 _registered_method=True)
+        self.DrainHost = channel.unary_unary(
+                '/stockade.v1.AdminService/DrainHost',
+                request_serializer=stockade_dot_v1_dot_admin__service__pb2.DrainHostRequest.SerializeToString,
+                response_deserializer=stockade_dot_v1_dot_admin__service__pb2.DrainHostResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -53,6 +58,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainHost(self, request, context):
+        """Let a host give its shards to the others, one after the other, under traffic; or take some again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetClusterStatus,
                     request_deserializer=stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusRequest.FromString,
                     response_serializer=stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusResponse.SerializeToString,
+            ),
+            'DrainHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainHost,
+                    request_deserializer=stockade_dot_v1_dot_admin__service__pb2.DrainHostRequest.FromString,
+                    response_serializer=stockade_dot_v1_dot_admin__service__pb2.DrainHostResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AdminService:
             '/stockade.v1.AdminService/GetClusterStatus',
             stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusRequest.SerializeToString,
             stockade_dot_v1_dot_admin__service__pb2.GetClusterStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockade.v1.AdminService/DrainHost',
+            stockade_dot_v1_dot_admin__service__pb2.DrainHostRequest.SerializeToString,
+            stockade_dot_v1_dot_admin__service__pb2.DrainHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

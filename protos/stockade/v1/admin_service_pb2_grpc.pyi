@@ -35,6 +35,8 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetClusterStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetClusterStatusRequest, _admin_service_pb2.GetClusterStatusResponse]
     """Hosts, shards, journal and counters."""
+    DrainHost: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainHostRequest, _admin_service_pb2.DrainHostResponse]
+    """Let a host give its shards to the others, one after the other, under traffic; or take some again."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -43,6 +45,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetClusterStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetClusterStatusRequest, _admin_service_pb2.GetClusterStatusResponse]  # type: ignore[assignment]
     """Hosts, shards, journal and counters."""
+    DrainHost: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainHostRequest, _admin_service_pb2.DrainHostResponse]  # type: ignore[assignment]
+    """Let a host give its shards to the others, one after the other, under traffic; or take some again."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For the people who run it."""
@@ -54,5 +58,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetClusterStatusResponse, _abc.Awaitable[_admin_service_pb2.GetClusterStatusResponse]]:
         """Hosts, shards, journal and counters."""
+
+    @_abc_1.abstractmethod
+    def DrainHost(
+        self,
+        request: _admin_service_pb2.DrainHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DrainHostResponse, _abc.Awaitable[_admin_service_pb2.DrainHostResponse]]:
+        """Let a host give its shards to the others, one after the other, under traffic; or take some again."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
