@@ -86,11 +86,17 @@ class PostgresServer:
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement on its own."""
+        with self.connected(database) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    @contextlib.contextmanager
+    def connected(self, database: str = "postgres") -> Iterator[Any]:
+        """A connection of psycopg's; every statement its own transaction."""
         import psycopg
 
         with psycopg.connect(self.url_of(database), autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+            yield connection
 
     def start(self) -> None:
         """Run it; it answers when this returns. The first time makes the data directory."""

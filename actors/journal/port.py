@@ -161,7 +161,8 @@ class Journal(Protocol):
     def take_over(self, shards: Sequence[int]) -> dict[int, ShardHead]:
         """Commit epoch + 1 for every shard, durably, and only then say where each one's records end.
 
-        The heads returned carry the new epoch. From here on any former owner's append raises ``Fenced``.
+        The heads returned carry the new epoch. From here on any former owner's append raises ``Fenced``. ``Fenced``
+        itself when somebody else took one of them over at the same time.
         """
         ...
 

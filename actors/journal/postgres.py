@@ -36,7 +36,7 @@ from actors.journal.port import (
 from actors.journal.postgres_arrays import int4s, int8s, turn_arrays
 from actors.journal.postgres_compaction import covered_numbers, drop_entries, drop_records, droppable, holding
 from actors.journal.postgres_link import FENCED, Link, LinkLost, LinkOptions, ServerRefused, connect
-from actors.journal.postgres_rows import RECORD, check_heads, checked, sound
+from actors.journal.postgres_rows import RECORD, checked, owned_heads, sound
 from actors.journal.postgres_schema import SCHEMA, read_header
 from actors.journal.witness import WitnessFile
 
@@ -91,7 +91,7 @@ class PostgresJournal:
         wanted = sorted(set(shards))
         for left in range(TAKE_OVER_TRIES - 1, -1, -1):
             try:
-                self._bump_epochs(wanted)
+                epochs = self._bump_epochs(wanted)
                 break
             except ServerRefused as refused:  # a former owner's append locks its rows in no order
                 if refused.sqlstate != DEADLOCK or not left:
@@ -100,24 +100,23 @@ class PostgresJournal:
                 raise
             except LinkLost as lost:
                 self._fail(lost, "the shards could not be taken over")
-        taken = self.heads(wanted)
-        self._ask(lambda link: check_heads(link, taken))
+        taken = self._ask(lambda link: owned_heads(link, epochs))
+        self._check_not_back(taken)
         self._known.update(taken)
         self._write_witness()
         return taken
 
-    def _bump_epochs(self, shards: list[int]) -> None:
-        """Committed, so durable, when this returns."""
+    def _bump_epochs(self, shards: list[int]) -> dict[int, int]:
+        """Committed, so durable, when this returns: the epochs that are ours."""
         link = self._live_link()
-        with link.transaction() as connection:
+        with link.transaction():
             rows = link.rows(
                 f"SELECT shard FROM {SCHEMA}.shards WHERE shard = ANY(%s) ORDER BY shard FOR UPDATE", (shards,)
             )
             if len(rows) != len(shards):
                 raise JournalError(f"not all of the shards {shards} are in {self._where}")
-            connection.execute(
-                f"UPDATE {SCHEMA}.shards SET epoch = epoch + 1 WHERE shard = ANY(%s)".encode(), (shards,)
-            )
+            bump = f"UPDATE {SCHEMA}.shards SET epoch = epoch + 1 WHERE shard = ANY(%s) RETURNING shard, epoch"
+            return dict(link.rows(bump, (shards,)))
 
     def append(self, records: Sequence[Record], entries: Sequence[EntryRow], read_heads: Sequence[ShardHead]) -> None:
         if len({record.shard for record in records}) != len(records):

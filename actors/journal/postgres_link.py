@@ -34,6 +34,7 @@ RETRY_PAUSE_S = 0.05
 IDLE_IN_TRANSACTION_MS = 60_000  # a host that stands still in a transaction must not hold its locks for ever
 BINARY = pq.Format.BINARY
 COMMIT_WARNING = "WARNING"
+FAREWELLS = ("FATAL", "PANIC")
 
 # SQLSTATEs that say something of their own; ``FENCED`` is raised by our functions in the database
 FENCED = "SK001"
@@ -91,6 +92,7 @@ class Link:
         self._pgconn = connection.pgconn
         self._prepared: set[bytes] = set()
         self._warnings: list[str] = []
+        self._told_to_go = False
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self.used_s = time.monotonic()
@@ -103,15 +105,14 @@ class Link:
 
     def is_alive(self) -> bool:
         """Whether nothing says that it ended; costs a microsecond, asks nobody."""
-        if self._pgconn.status != pq.ConnStatus.OK:
-            return False
-        if not self._poll.poll(0):
-            return True
+        pgconn = self._pgconn
         try:
-            self._pgconn.consume_input()  # its end, or a notice
+            while pgconn.status == pq.ConnStatus.OK and not self._told_to_go and self._poll.poll(0):
+                pgconn.consume_input()  # its end, the server's farewell before it, or a notice
+                pgconn.is_busy()  # reads what came
         except psycopg.Error:
             return False
-        return self._pgconn.status == pq.ConnStatus.OK
+        return pgconn.status == pq.ConnStatus.OK and not self._told_to_go
 
     def call(self, name: bytes, statement: bytes, parameters: Sequence[bytes]) -> bytes | None:
         """Run a prepared statement in a transaction of its own: one message out, one back. The first value, in binary.
@@ -209,6 +210,7 @@ class Link:
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         """A commit that was not replicated as it should be comes as a success with a warning: that is no success."""
+        self._told_to_go |= notice.severity_nonlocalized in FAREWELLS
         if notice.severity_nonlocalized == COMMIT_WARNING:
             detail = f" ({notice.message_detail})" if notice.message_detail else ""
             self._warnings.append(self._text(f"{notice.message_primary}{detail}"))

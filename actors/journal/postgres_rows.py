@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.journal.codec import record_checksum
-from actors.journal.port import JournalDamaged, Record, ShardHead
+from actors.journal.port import Fenced, JournalDamaged, Record, ShardHead
 from actors.journal.postgres_link import Link
 from actors.journal.postgres_schema import SCHEMA
 
@@ -30,15 +30,26 @@ def sound(checksum_of: Callable[[Sequence[Any]], int], columns: Sequence[Any], c
         return False
 
 
-def check_heads(link: Link, heads: dict[int, ShardHead]) -> None:
-    """Raise ``JournalDamaged`` unless each shard's last record is the one its head names."""
+def owned_heads(link: Link, epochs: dict[int, int]) -> dict[int, ShardHead]:
+    """Where shards end that were just taken over in these epochs, heads and last records of one moment.
+
+    ``JournalDamaged`` unless each one's last record is the one that its head names. ``Fenced`` when somebody else took one
+    over since: its epoch must not be taken for ours.
+    """
     rows = link.rows(
-        f"SELECT last.* FROM unnest(%s::integer[]) AS one (shard) CROSS JOIN LATERAL (SELECT {RECORD} FROM "
-        f"{SCHEMA}.records AS r WHERE r.shard = one.shard ORDER BY number DESC LIMIT 1) AS last",
-        (list(heads),),
+        f"SELECT head.shard, head.epoch, head.record_number, head.sequence, head.time_ms, last.* FROM {SCHEMA}.shards "
+        f"AS head LEFT JOIN LATERAL (SELECT {RECORD} FROM {SCHEMA}.records AS r WHERE r.shard = head.shard "
+        "ORDER BY number DESC LIMIT 1) AS last ON true WHERE head.shard = ANY(%s)",
+        (list(epochs),),
     )
+    heads = {row[0]: ShardHead(*row[:5]) for row in rows}
+    for shard, epoch in epochs.items():
+        if heads[shard].epoch != epoch:
+            raise Fenced(f"shard {shard} was taken over in epoch {epoch}, and again in {heads[shard].epoch}")
     for row in rows:
-        last = checked(row)
+        if row[5] is None:
+            continue  # none yet, or all of them dropped
+        last = checked(row[5:])
         head = heads[last.shard]
         sequence = last.first_sequence + last.event_count - 1
         if (last.number, sequence) != (head.record_number, head.sequence) or last.epoch > head.epoch:
@@ -46,3 +57,4 @@ def check_heads(link: Link, heads: dict[int, ShardHead]) -> None:
                 f"{link.options.shown_url}: shard {head.shard} ends with record {last.number}, sequence {sequence}, epoch "
                 f"{last.epoch}; its head says record {head.record_number}, sequence {head.sequence}, epoch {head.epoch}"
             )
+    return heads

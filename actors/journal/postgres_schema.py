@@ -68,8 +68,9 @@ CREATE TABLE {SCHEMA}.facts (name text COLLATE "C" PRIMARY KEY, value bytea NOT 
 """
 
 # The append: compare and advance every shard of the turn, then insert; any shard that is not where it should be raises,
-# and the statement, which is the transaction, leaves nothing. An UPDATE that waits for another transaction's row
-# compares again with what that one committed. Rows only read are locked too: nobody takes them over before our commit.
+# and the statement, which is the transaction, leaves nothing. All rows are locked first, in the order in which a takeover
+# locks them: they would wait for each other otherwise. Rows only read are locked too: nobody takes them over before our
+# commit. Each statement sees what was committed before it began, so what is compared is what the lock holds.
 _APPEND = f"""
 CREATE FUNCTION {SCHEMA}.append(
     shards integer[], numbers bigint[], epochs bigint[], first_sequences bigint[], event_counts bigint[],
@@ -81,6 +82,10 @@ CREATE FUNCTION {SCHEMA}.append(
 DECLARE
     touched bigint;
 BEGIN
+    IF cardinality(shards) > 1 OR cardinality(read_shards) > 0 THEN
+        PERFORM 1 FROM {SCHEMA}.shards AS head WHERE head.shard = ANY (shards || read_shards)
+        ORDER BY head.shard FOR UPDATE;
+    END IF;
     UPDATE {SCHEMA}.shards AS head
     SET record_number = one.number, sequence = one.first_sequence + one.event_count - 1, time_ms = one.time_ms
     FROM unnest(shards, numbers, epochs, first_sequences, event_counts, times_ms)
@@ -94,8 +99,7 @@ BEGIN
     IF cardinality(read_shards) > 0 THEN
         PERFORM 1 FROM {SCHEMA}.shards AS head
         JOIN unnest(read_shards, read_epochs, read_numbers) AS one (shard, epoch, number)
-            ON head.shard = one.shard AND head.epoch = one.epoch AND head.record_number = one.number
-        ORDER BY head.shard FOR SHARE OF head;
+            ON head.shard = one.shard AND head.epoch = one.epoch AND head.record_number = one.number;
         GET DIAGNOSTICS touched = ROW_COUNT;
         IF touched <> cardinality(read_shards) THEN
             RAISE EXCEPTION 'a shard is not where it was read' USING ERRCODE = '{FENCED}';
