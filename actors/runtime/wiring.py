@@ -190,9 +190,9 @@ def open_data_journal(
     """The journal of these settings, to write it; made when there is none. Blocks.
 
     In PostgreSQL any number of hosts may have it open; the data directory holds what this one has seen of it. A SQLite
-    file belongs to one process. A former holder of its lock gets ``leftover_patience_ms`` to end, then is killed and ``say`` is told: the
-    lock is the fence here. Without ``end_holder`` a held lock is JournalLocked at once. Raises ``JournalError`` and
-    says why.
+    file belongs to one process: a former holder of its lock gets ``leftover_patience_ms`` to end, then is killed and
+    ``say`` is told; the lock is the fence there. Without ``end_holder`` a held lock is JournalLocked at once. Raises
+    ``JournalError`` and says why.
     """
     now_ms = time.time_ns() // 1_000_000
     if settings.journal.is_shared:
