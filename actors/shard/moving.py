@@ -23,7 +23,7 @@ from actors.domain.attaching import index_again
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason
 from actors.domain.state import Books
-from actors.journal.port import Journal, JournalError, ShardHead
+from actors.journal.port import Fenced, Journal, JournalError, ShardHead
 from actors.shard import frames
 from actors.shard.engine import Engine
 from actors.shard.filter import EntryFilter
@@ -127,11 +127,23 @@ class HostMoves:
                 wanted = [shard for shard in wanted if shard in heads and heads[shard].epoch <= known[shard]]
             for shard in wanted:
                 self._forget_sealed(shard)
-            if wanted:
-                taken = await self._thread.call(lambda: self._journal.take_over(wanted))
-                for shard in wanted:  # one after the other: the first is served while the next is loaded
-                    await self._adopt_one(taken[shard])
+            taken = await self._take_over_all(wanted) if wanted else {}
+            for shard in taken:  # one after the other: the first is served while the next is loaded
+                await self._adopt_one(taken[shard])
             return {shard: here[shard].epoch for shard in shards if shard in here}
+
+    async def _take_over_all(self, shards: Sequence[int]) -> dict[int, ShardHead]:
+        """Bump their epochs; but for those that somebody else takes over at the very same time."""
+        try:
+            return await self._thread.call(lambda: self._journal.take_over(shards))
+        except Fenced as raced:
+            if len(shards) == 1:
+                log.warning("shard %d is another's: %s", shards[0], raced)
+                return {}
+        taken: dict[int, ShardHead] = {}
+        for shard in shards:
+            taken |= await self._take_over_all([shard])
+        return taken
 
     async def _adopt_one(self, head: ShardHead) -> None:
         def load(journal: Journal) -> Arrival:

@@ -10,11 +10,13 @@ import pytest
 from actors.domain.answers import OK, REFUSED
 from actors.domain.outcomes import ErrorReason, RefusalReason
 from actors.domain.rules import Rules
+from actors.journal.port import Fenced, ShardHead
 from actors.shard.host_config import EXIT_FENCED
 from actors.shard.moving import MoveFailed
 from actors.shard.placement import feed_shard_of, shard_of
 from tests.integration.host_world import (
     SHARDS,
+    HeldJournal,
     availability,
     key_of,
     receipt,
@@ -206,6 +208,24 @@ async def test_a_shard_taken_by_another_since_is_not_adopted_again():
         assert await second.host.adopt(known) == {}
         assert (await first.ask(availability(NEAR)))[0] == OK
         assert not first.ends
+
+
+async def test_a_shard_that_another_takes_over_at_the_very_same_time_is_left_to_it(monkeypatch):
+    async with cluster("a", "b") as here:
+        dead, heir = here[here.owners()[FEED]], here[other(here, FEED)]
+        lost = dead.shards
+        dead.ends.append((1, "killed"))
+        take_over = HeldJournal.take_over
+
+        def raced(journal: HeldJournal, shards: list[int]) -> dict[int, ShardHead]:
+            if FEED in shards:
+                raise Fenced(f"shard {FEED} was taken over by another host")
+            return take_over(journal, shards)
+
+        monkeypatch.setattr(HeldJournal, "take_over", raced)
+        got = await heir.host.adopt(lost)
+        assert sorted(got) == [shard for shard in lost if shard != FEED]
+        assert not heir.ends
 
 
 async def test_a_shard_that_nobody_takes_over_is_taken_back():
