@@ -20,6 +20,7 @@ from gateway.cli.endings import Exit, fail, print_json, told_plainly
 from gateway.cli.options import TARGET, Config, DataDir, Json, Target, Timeout, Token, connect
 from gateway.cli.showing import table, when
 
+CLOCK_SKEW_WARNED_MS = 250  # as hosts do themselves
 UNREACHABLE = "unreachable"  # a host's state in GetClusterStatus
 DEAD = "dead"
 
@@ -158,10 +159,19 @@ def _host_row(host: Any) -> tuple[Any, ...]:
     remark = "" if host.accepts_claims or host.state in (UNREACHABLE, DEAD) else "refuses new claims: disk"
     if host.state == DEAD:
         remark = f"silent for {host.silent_ms / 1000:.0f} s; its shards are others' now"
-    skew = f"{host.clock_skew_ms:+d} ms" if host.node_id else ""
+    against, skew_ms = worst_clock_skew(host)
+    skew = f"{skew_ms:+d} ms ({against})" if against else ""
+    if abs(skew_ms) > CLOCK_SKEW_WARNED_MS:
+        remark = f"{remark}; clocks differ: look at time synchronization".removeprefix("; ")
     return (
         host.host_id, host.node_id, host.state, host.endpoint, str(host.pid), host.shards, host.queue_lines, skew, remark,
     )  # fmt: skip
+
+
+def worst_clock_skew(host: Any) -> tuple[str, int]:
+    """The clock that a host's is farthest from, and by how much it is ahead of that; ("", 0): none was compared."""
+    known = {**({"directory": host.clock_skew_ms} if host.node_id else {}), **dict(host.clock_skews_ms)}
+    return max(known.items(), key=lambda one: abs(one[1]), default=("", 0))
 
 
 class Form(StrEnum):

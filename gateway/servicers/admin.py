@@ -122,6 +122,7 @@ def _add_host(status: pb.ClusterStatus, host_id: str, said: Mapping[str, Any], s
         silent_ms=seen.get("silent_ms", 0),
         clock_skew_ms=seen.get("clock_skew_ms", 0),
         queue_lines=said.get("queue_lines", 0),
+        clock_skews_ms=dict(said.get("clock_skews", ())),
     )
     for shard in shards:
         status.shards.add(

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstockade/v1/admin_service.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"1\n\x10\x44rainHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"#\n\x11\x44rainHostResponse\x12\x0e\n\x06shards\x18\x01 \x01(\r\"\x19\n\x17GetClusterStatusRequest\"N\n\x18GetClusterStatusResponse\x12\x32\n\x0e\x63luster_status\x18\x01 \x01(\x0b\x32\x1a.stockade.v1.ClusterStatus\"\xdf\x02\n\rClusterStatus\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08timeline\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12&\n\x05hosts\x18\x05 \x03(\x0b\x32\x17.stockade.v1.HostStatus\x12(\n\x06shards\x18\x06 \x03(\x0b\x32\x18.stockade.v1.ShardStatus\x12+\n\x07journal\x18\x07 \x01(\x0b\x32\x1a.stockade.v1.JournalStatus\x12\x11\n\toversells\x18\x08 \x01(\x03\x12\x16\n\x0eshortage_units\x18\t \x01(\x03\x12\x1f\n\x17imposed_uncovered_units\x18\n \x01(\x03\x12\x37\n\x13shards_on_their_way\x18\x0b \x03(\x0b\x32\x1a.stockade.v1.ShardOnItsWay\"H\n\rShardOnItsWay\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x14\n\x0c\x66rom_host_id\x18\x02 \x01(\t\x12\x12\n\nto_host_id\x18\x03 \x01(\t\"\x85\x02\n\nHostStatus\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x63\x63\x65pts_claims\x18\x07 \x01(\x08\x12\x0f\n\x07node_id\x18\x08 \x01(\t\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x11\n\tsilent_ms\x18\n \x01(\x03\x12\x15\n\rclock_skew_ms\x18\x0b \x01(\x03\x12\x13\n\x0bqueue_lines\x18\x0c \x01(\x04\"\xa6\x01\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rrecord_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0cstock_actors\x18\x05 \x01(\x04\x12\x14\n\x0creservations\x18\x06 \x01(\x04\x12\x13\n\x0bqueue_depth\x18\x07 \x01(\x04\x12\x0f\n\x07host_id\x18\x08 \x01(\t\"Y\n\rJournalStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\ndurability\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x32\xbb\x01\n\x0c\x41\x64minService\x12_\n\x10GetClusterStatus\x12$.stockade.v1.GetClusterStatusRequest\x1a%.stockade.v1.GetClusterStatusResponse\x12J\n\tDrainHost\x12\x1d.stockade.v1.DrainHostRequest\x1a\x1e.stockade.v1.DrainHostResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstockade/v1/admin_service.proto\x12\x0bstockade.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"1\n\x10\x44rainHostRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"#\n\x11\x44rainHostResponse\x12\x0e\n\x06shards\x18\x01 \x01(\r\"\x19\n\x17GetClusterStatusRequest\"N\n\x18GetClusterStatusResponse\x12\x32\n\x0e\x63luster_status\x18\x01 \x01(\x0b\x32\x1a.stockade.v1.ClusterStatus\"\xdf\x02\n\rClusterStatus\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08timeline\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0bshard_count\x18\x04 \x01(\r\x12&\n\x05hosts\x18\x05 \x03(\x0b\x32\x17.stockade.v1.HostStatus\x12(\n\x06shards\x18\x06 \x03(\x0b\x32\x18.stockade.v1.ShardStatus\x12+\n\x07journal\x18\x07 \x01(\x0b\x32\x1a.stockade.v1.JournalStatus\x12\x11\n\toversells\x18\x08 \x01(\x03\x12\x16\n\x0eshortage_units\x18\t \x01(\x03\x12\x1f\n\x17imposed_uncovered_units\x18\n \x01(\x03\x12\x37\n\x13shards_on_their_way\x18\x0b \x03(\x0b\x32\x1a.stockade.v1.ShardOnItsWay\"H\n\rShardOnItsWay\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x14\n\x0c\x66rom_host_id\x18\x02 \x01(\t\x12\x12\n\nto_host_id\x18\x03 \x01(\t\"\xfd\x02\n\nHostStatus\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x63\x63\x65pts_claims\x18\x07 \x01(\x08\x12\x0f\n\x07node_id\x18\x08 \x01(\t\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x11\n\tsilent_ms\x18\n \x01(\x03\x12\x15\n\rclock_skew_ms\x18\x0b \x01(\x03\x12\x13\n\x0bqueue_lines\x18\x0c \x01(\x04\x12\x41\n\x0e\x63lock_skews_ms\x18\r \x03(\x0b\x32).stockade.v1.HostStatus.ClockSkewsMsEntry\x1a\x33\n\x11\x43lockSkewsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa6\x01\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rrecord_number\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x14\n\x0cstock_actors\x18\x05 \x01(\x04\x12\x14\n\x0creservations\x18\x06 \x01(\x04\x12\x13\n\x0bqueue_depth\x18\x07 \x01(\x04\x12\x0f\n\x07host_id\x18\x08 \x01(\t\"Y\n\rJournalStatus\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\ndurability\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x32\xbb\x01\n\x0c\x41\x64minService\x12_\n\x10GetClusterStatus\x12$.stockade.v1.GetClusterStatusRequest\x1a%.stockade.v1.GetClusterStatusResponse\x12J\n\tDrainHost\x12\x1d.stockade.v1.DrainHostRequest\x1a\x1e.stockade.v1.DrainHostResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockade.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_HOSTSTATUS_CLOCKSKEWSMSENTRY']._loaded_options = None
+  _globals['_HOSTSTATUS_CLOCKSKEWSMSENTRY']._serialized_options = b'8\001'
   _globals['_DRAINHOSTREQUEST']._serialized_start=81
   _globals['_DRAINHOSTREQUEST']._serialized_end=130
   _globals['_DRAINHOSTRESPONSE']._serialized_start=132
@@ -45,11 +47,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARDONITSWAY']._serialized_start=630
   _globals['_SHARDONITSWAY']._serialized_end=702
   _globals['_HOSTSTATUS']._serialized_start=705
-  _globals['_HOSTSTATUS']._serialized_end=966
-  _globals['_SHARDSTATUS']._serialized_start=969
-  _globals['_SHARDSTATUS']._serialized_end=1135
-  _globals['_JOURNALSTATUS']._serialized_start=1137
-  _globals['_JOURNALSTATUS']._serialized_end=1226
-  _globals['_ADMINSERVICE']._serialized_start=1229
-  _globals['_ADMINSERVICE']._serialized_end=1416
+  _globals['_HOSTSTATUS']._serialized_end=1086
+  _globals['_HOSTSTATUS_CLOCKSKEWSMSENTRY']._serialized_start=1035
+  _globals['_HOSTSTATUS_CLOCKSKEWSMSENTRY']._serialized_end=1086
+  _globals['_SHARDSTATUS']._serialized_start=1089
+  _globals['_SHARDSTATUS']._serialized_end=1255
+  _globals['_JOURNALSTATUS']._serialized_start=1257
+  _globals['_JOURNALSTATUS']._serialized_end=1346
+  _globals['_ADMINSERVICE']._serialized_start=1349
+  _globals['_ADMINSERVICE']._serialized_end=1536
 # @@protoc_insertion_point(module_scope)

@@ -214,6 +214,26 @@ class HostStatus(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ClockSkewsMsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HOST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
@@ -226,6 +246,7 @@ class HostStatus(_message.Message):
     SILENT_MS_FIELD_NUMBER: _builtins.int
     CLOCK_SKEW_MS_FIELD_NUMBER: _builtins.int
     QUEUE_LINES_FIELD_NUMBER: _builtins.int
+    CLOCK_SKEWS_MS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Its id."""
     endpoint: _builtins.str
@@ -252,6 +273,10 @@ class HostStatus(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
 
+    @_builtins.property
+    def clock_skews_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Its clock less others' as it measured that itself, in milliseconds: of the journal's machine ("journal") and of other hosts."""
+
     def __init__(
         self,
         *,
@@ -267,10 +292,11 @@ class HostStatus(_message.Message):
         silent_ms: _builtins.int = ...,
         clock_skew_ms: _builtins.int = ...,
         queue_lines: _builtins.int = ...,
+        clock_skews_ms: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_claims", b"accepts_claims", "clock_skew_ms", b"clock_skew_ms", "draining", b"draining", "endpoint", b"endpoint", "host_id", b"host_id", "node_id", b"node_id", "pid", b"pid", "queue_lines", b"queue_lines", "shards", b"shards", "silent_ms", b"silent_ms", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_claims", b"accepts_claims", "clock_skew_ms", b"clock_skew_ms", "clock_skews_ms", b"clock_skews_ms", "draining", b"draining", "endpoint", b"endpoint", "host_id", b"host_id", "node_id", b"node_id", "pid", b"pid", "queue_lines", b"queue_lines", "shards", b"shards", "silent_ms", b"silent_ms", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
