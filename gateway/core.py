@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgpack
 
-from actors.domain.answers import ERROR
+from actors.domain.answers import ERROR, PENDING
 from actors.domain.outcomes import ErrorReason
 from actors.shard.directory import Routes
 from gateway.config import (
@@ -45,10 +46,12 @@ VERB, SHARD, DEADLINE, WEIGHT, CAUSE, BODY = range(6)
 NOT_DONE = "not_done"
 UNKNOWN = "unknown"
 
+_status_of = itemgetter(0)
+
 WHEEL_MS = 50  # deadlines are kept in buckets of this width: a call ends at most so much late
 MEASURED_FROM_BYTES = 400 * 1024  # calls above this are measured item by item when they are put into frames
 
-_TRY_AGAIN = frozenset({int(ErrorReason.WRONG_OWNER), int(ErrorReason.SHARD_UNAVAILABLE)})
+_TRY_AGAIN = frozenset({int(ErrorReason.WRONG_OWNER), int(ErrorReason.SHARD_UNAVAILABLE), int(ErrorReason.BUSY)})
 # A host that answers one of these to a second copy says nothing about what became of the first.
 _SETTLES_NOTHING = frozenset(
     int(reason)
@@ -136,6 +139,7 @@ class Link:
         "heard_at",
         "host_id",
         "host_time_offset",
+        "late",
         "next_frame_id",
         "pending",
         "pending_weight",
@@ -149,6 +153,7 @@ class Link:
         self.pending: deque[Part] = deque()
         self.pending_weight = 0
         self.frames: dict[int, Frame] = {}
+        self.late: dict[tuple[int, int], Part] = {}  # (frame id, place) → an item whose reply comes later
         self.next_frame_id = 1
         self.heard_at = now
         self.busy = False  # whether the last frame carried several calls
@@ -209,6 +214,11 @@ class Core:
             return
         self._ready.discard(host_id)
         parts: list[Part] = []
+        for part in link.late.values():
+            if not part.call.done:
+                part.call.sent.update(part.indices)
+                self.retried_items += 1
+                parts.append(part)
         for frame in link.frames.values():  # in the order sent: items of a shard keep theirs
             for part in frame.parts:
                 if not part.call.done:
@@ -305,9 +315,27 @@ class Core:
         for part in frame.parts:
             count = len(part.indices)
             part_replies = replies[at : at + count]
-            at += count
             if not part.call.done:
-                self._give(part, part_replies, now, again)
+                if PENDING in map(_status_of, part_replies):
+                    self._give_all_but_late(link, (frame_id, at), part, part_replies, now, again)
+                else:
+                    self._give(part, part_replies, now, again)
+            at += count
+        if again:
+            self._park_first(again)
+
+    def receive_late(self, host_id: str, frame_id: int, host_time_ms: int, place: int, reply: Any, now: int) -> None:
+        """A reply that was to come later. One that nobody waits for is ignored."""
+        link = self._links.get(host_id)
+        if link is None:
+            return
+        link.heard_at = now
+        link.host_time_offset = host_time_ms - now
+        part = link.late.pop((frame_id, place), None)
+        if part is None or part.call.done:
+            return
+        again: list[Part] = []
+        self._give(part, (reply,), now, again)
         if again:
             self._park_first(again)
 
@@ -491,6 +519,21 @@ class Core:
         return bool(link.frames) and now - link.heard_at > LINK_SILENCE_MS_MAX
 
     # --- inside: replies ----------------------------------------------------------------------------------------------
+
+    def _give_all_but_late(
+        self, link: Link, at: tuple[int, int], part: Part, replies: Sequence[Any], now: int, again: list[Part]
+    ) -> None:
+        """Items that go on over several hosts are answered one by one, later; the others now."""
+        items = part.call.items
+        here: list[tuple[int, Any]] = []
+        for place, (index, reply) in enumerate(zip(part.indices, replies, strict=False), at[1]):
+            if reply[0] == PENDING:
+                link.late[at[0], place] = Part(part.call, (index,), items[index][WEIGHT])
+            else:
+                here.append((index, reply))
+        weight = sum(items[index][WEIGHT] for index, _ in here)
+        rest = Part(part.call, [index for index, _ in here], weight)
+        self._give(rest, [reply for _, reply in here], now, again)
 
     def _give(self, part: Part, replies: Sequence[Any], now: int, again: list[Part]) -> None:
         call = part.call

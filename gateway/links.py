@@ -31,6 +31,7 @@ DIRECTORY_PAUSE_SECONDS = 0.2  # after a failed or fruitless question
 READ_BYTES_MAX = 256 * 1024
 
 _REPLY = int(FrameKind.REPLY)
+_LATE = int(FrameKind.LATE)
 _WELCOME = int(FrameKind.WELCOME)
 _GOODBYE = int(FrameKind.GOODBYE)
 
@@ -187,6 +188,9 @@ class HostLinks:
         if message[0] == _REPLY:
             frames.check_reply(message)
             self.core.receive(host_id, message[1], message[2], message[3], self.now())
+        elif message[0] == _LATE:
+            frames.check_late(message)
+            self.core.receive_late(host_id, message[1], message[2], message[3], message[4], self.now())
         elif message[0] == _GOODBYE:
             log.warning("shard host %s said goodbye: %s", host_id, message[1])
 

@@ -66,6 +66,7 @@ class Verb(IntEnum):
     READ_LINES = 85  # the same: see ``actors.domain.escrow``
     SEAL_SHARDS = 103  # between hosts, answered by the shell: let a shard go that moves, see ``actors.shard.moving``
     UNSEAL_SHARDS = 104
+    PEER_BEAT = 105  # answered by the shell of the other host: [host id, wall ms, [[shard, epoch, last change], …]]
 
 
 class Cause(NamedTuple):

@@ -25,6 +25,10 @@ class ShardClock:
         self._jumped = False
         self._unslewed = 0  # milliseconds that passed and gave no whole millisecond of slew yet
 
+    def wall_ms(self) -> int:
+        """What the wall says, whatever shard time is."""
+        return self._wall_ms()
+
     def not_before(self, time_ms: int) -> None:
         """What is journaled already is not before now."""
         self._now = max(self._now, time_ms)

@@ -135,9 +135,12 @@ class Courier:
         """Shards that something is to be sent to, once each."""
         return list(dict.fromkeys(to_shard for _, to_shard in self._due))
 
-    def next_ms(self) -> int | None:
-        """When a paused errand may be tried again; None: nothing is to be sent. In the past: something may go now."""
-        return min((self._channels[pair].not_before_ms for pair in self._due), default=None)
+    def next_ms(self, now_ms: int) -> int | None:
+        """When a paused errand may be tried again; None: none is paused."""
+        return min(
+            (paused_ms for pair in self._due if (paused_ms := self._channels[pair].not_before_ms) > now_ms),
+            default=None,
+        )
 
     # --- what came of it --------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import msgpack
 
-from actors.domain.answers import ERROR, ReplyStatus
+from actors.domain.answers import ERROR, PENDING, ReplyStatus
 from actors.shard.messages import FrameKind
 
 FRAME_BYTES_MAX = 1024 * 1024  # a turn's worth of items; larger batches are several frames
@@ -23,7 +23,7 @@ HELLO_BYTES_MAX = 4096  # before its hello a peer is a stranger, and gets no mor
 REPLY_BYTES_MAX = 16 * 1024 * 1024  # a list's page of long orders is one reply
 FRAME_VERSION = 1
 PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MAX = 2  # 2: replies may come later, see ``messages.FrameKind.LATE``
 
 _STATUSES = frozenset(map(int, ReplyStatus))
 _LENGTH = struct.Struct(">I")
@@ -84,6 +84,11 @@ def encode_reply(frame_id: int, host_time_ms: int, replies: Sequence[Any]) -> by
     return encode((int(FrameKind.REPLY), frame_id, host_time_ms, replies), REPLY_BYTES_MAX)
 
 
+def encode_late(frame_id: int, host_time_ms: int, index: int, reply: Any) -> bytes:
+    """One reply of a frame that was answered before, PENDING in this place."""
+    return encode((int(FrameKind.LATE), frame_id, host_time_ms, index, reply), REPLY_BYTES_MAX)
+
+
 def hello(*, cluster_id: str, timeline: str, token: str, peer_name: str) -> bytes:
     """The first frame that a gateway sends."""
     return encode((int(FrameKind.HELLO), PROTOCOL_MIN, PROTOCOL_MAX, cluster_id, timeline, token, peer_name))
@@ -128,12 +133,13 @@ def welcome(  # noqa: PLR0913  the parts of one message
     host_time_ms: int,
     shards: Sequence[int],
     epochs: Sequence[int],
+    protocol: int = PROTOCOL_MAX,
 ) -> bytes:
     """The answer to a hello."""
     return encode(
         Welcome(
             int(FrameKind.WELCOME),
-            PROTOCOL_MAX,
+            protocol,
             cluster_id,
             timeline,
             host_id,
@@ -176,6 +182,15 @@ def check_reply(message: Sequence[Any]) -> None:
             raise FrameError("a reply is [status, …]")
         if reply[0] == ERROR and not (len(reply) > 3 and type(reply[1]) is int and type(reply[3]) is int):  # noqa: PLR2004
             raise FrameError("an error is [ERROR, reason, detail, retry_after_ms]")
+
+
+def check_late(message: Sequence[Any]) -> None:
+    """Raises FrameError unless it is a whole late frame."""
+    if len(message) < 5 or type(message[3]) is not int:  # noqa: PLR2004
+        raise FrameError("a late frame is [LATE, frame_id, host_time_ms, index, reply]")
+    check_reply((*message[:3], [message[4]]))
+    if message[4][0] == PENDING:
+        raise FrameError("a late reply that is to come later")
 
 
 class FrameDecoder:

@@ -18,9 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from actors.domain.answers import OK, ExplanationView, Reply, error, ok
+from actors.domain.answers import OK, PENDING, ExplanationView, Reply, error, ok
 from actors.domain.attaching import attach, detach
 from actors.domain.commands import Verb
 from actors.domain.consumers import kept_for_ms
@@ -32,7 +33,8 @@ from actors.journal.port import EntryRow, Fenced, Journal, JournalError, ShardHe
 from actors.shard import frames
 from actors.shard.change_log import Recorded
 from actors.shard.clock import ShardClock
-from actors.shard.directory import HostRoute
+from actors.shard.deferred import DeferredReplies
+from actors.shard.directory import Directory, HostRoute
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.explaining import events_behind, newest_first
 from actors.shard.filter import EntryFilter
@@ -41,10 +43,12 @@ from actors.shard.host_changes import HostChanges, Prepare
 from actors.shard.host_config import EXIT_BUG, EXIT_FENCED, EXIT_JOURNAL, HostConfig
 from actors.shard.host_housekeeping import HostHousekeeping
 from actors.shard.host_links import Batch, HostLink, LinkOwner
+from actors.shard.host_peers import HostPeers
 from actors.shard.host_snapshots import HostSnapshots
 from actors.shard.journal_thread import JournalThread
 from actors.shard.messages import ANY_SHARD
 from actors.shard.moving import HostMoves
+from actors.shard.peer_links import PeerLinks
 from actors.shard.recovery import Progress, recover
 from actors.shard.shapes import fits
 from actors.shard.statistics import HostStatistics
@@ -54,6 +58,9 @@ log = logging.getLogger(__name__)
 
 INGEST = int(Verb.INGEST)
 MOVES = frozenset((int(Verb.SEAL_SHARDS), int(Verb.UNSEAL_SHARDS)))
+SHELL_VERBS = MOVES | set(map(int, (Verb.GET_HOST_STATUS, Verb.READ_CHANGES, Verb.PEER_BEAT, Verb.ERRAND_ANSWERED)))
+
+_status_of = itemgetter(0)
 
 EndProcess = Callable[[int, str], None]
 Finish = Callable[[], Reply]
@@ -112,8 +119,10 @@ class ShardHost:
         progress: Progress | None = None,
         thread_factory: Callable[[asyncio.AbstractEventLoop], JournalThread] = JournalThread,
         own_process: bool = True,
+        directory: Directory | None = None,
     ) -> None:
-        """``own_process``: the process is this host's alone, so the garbage collector is tuned for it."""
+        """``directory``: where the other hosts are found; None: there are none. ``own_process``: the process is this host's
+        alone, so the garbage collector is tuned for it."""
         self.config = config
         self.state = "starting"
         self.statistics = HostStatistics()
@@ -124,6 +133,7 @@ class ShardHost:
         self._progress = progress
         self._thread_factory = thread_factory
         self._own_process = own_process
+        self._directory = directory
         self._queue = TurnQueue(config)
         self._asking: list[tuple[Batch, int, Prepare]] = []  # to be answered by the shell with the next turn
         self._between: deque[tuple[Between, asyncio.Future[Any]]] = deque()
@@ -148,6 +158,8 @@ class ShardHost:
         self._housekeeping: HostHousekeeping
         self._changes: HostChanges
         self._moves: HostMoves
+        self.peers: HostPeers
+        self._deferred: DeferredReplies
         self._snapshot_sequences: dict[int, int]
         self._journal: Journal
         self._thread: JournalThread
@@ -189,6 +201,7 @@ class ShardHost:
         await self._housekeeping.look_after_journal()
         self._housekeeping.arm()
         self._arm_wakeup(self._engine.now_ms)
+        self.peers.start()
         return self.route
 
     @property
@@ -234,6 +247,8 @@ class ShardHost:
             ended=lambda: self.ended,
             own_process=self._own_process,
         )
+        self.peers = self._make_peers()
+        self._deferred = DeferredReplies(self._loop, self._now, self.config.deferred_replies_max)
         self._changes = HostChanges(self._engine, self._journal, self._thread, self._loop, self.config, self, self._now)
         self._moves = HostMoves(
             self._engine,
@@ -246,6 +261,21 @@ class ShardHost:
             self._filter,
             self,
         )
+
+    def _make_peers(self) -> HostPeers:
+        engine, config = self._engine, self.config
+        links = None
+        if self._directory is not None:
+            links = PeerLinks(
+                host_id=config.host_id,
+                cluster_id=engine.cluster_id,
+                timeline=engine.timeline,
+                token=config.token,
+                directory=self._directory,
+                loop=self._loop,
+                changed=lambda: self.peers.pump_soon(),
+            )
+        return HostPeers(engine, links, self._loop, config, self, now_ms=self._now, wall_ms=self._clock.wall_ms)
 
     def _recover(self) -> int:
         """On the journal's thread."""
@@ -290,6 +320,8 @@ class ShardHost:
         self._server.close()
         await self._moves.stop()
         self._changes.stop()
+        await self.peers.stop()
+        self._deferred.stop()
         if self._wakeup is not None:
             self._wakeup.cancel()
         for link in list(self._links):
@@ -328,7 +360,9 @@ class ShardHost:
 
     def _welcome(self, message: Sequence[Any]) -> bytes:
         engine = self._engine
-        frames.read_hello(message, cluster_id=engine.cluster_id, token=self.config.token, timeline=engine.timeline)
+        said = frames.read_hello(
+            message, cluster_id=engine.cluster_id, token=self.config.token, timeline=engine.timeline
+        )
         shards = engine.books.shards
         return frames.welcome(
             cluster_id=engine.cluster_id,
@@ -337,6 +371,7 @@ class ShardHost:
             host_time_ms=self._now(),
             shards=list(shards),
             epochs=[shard.epoch for shard in shards.values()],
+            protocol=min(frames.PROTOCOL_MAX, said.protocol_max),
         )
 
     def _accept(self, batch: Batch, items: Sequence[Sequence[Any]]) -> None:
@@ -347,6 +382,7 @@ class ShardHost:
                 batch.answer(index, stopping)
             return
         shards = self._engine.books.shards
+        whole = self._engine.whole
         events: WaitingRun | None = None  # those just before the item at hand
         lane = (-1, 0)  # their shard and deadline
         for index, item in enumerate(items):
@@ -362,20 +398,17 @@ class ShardHost:
             if events is not None:
                 self._accept_events(events)
                 events = None
-            if verb == Verb.GET_HOST_STATUS:
-                self._ask_status(batch, index)
-                continue
-            if verb == Verb.READ_CHANGES:
-                self._changes.ask(batch, index, item)
-                continue
-            if verb in MOVES:
-                self._moves.ask(verb, item[5], partial(batch.answer, index))
+            if verb in SHELL_VERBS:
+                self._answer_itself(verb, item, batch, index)
                 continue
             if shard_id not in shards and shard_id != ANY_SHARD:
                 batch.answer(index, error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
                 continue
             if not fits(item):
                 batch.answer(index, error(ErrorReason.INVALID_FIELD, "the item's body does not fit its verb"))
+                continue
+            if not whole and (asks := self._engine.asks(item)):
+                self.peers.set_aside(item, batch, index, asks)
                 continue
             if not self._queue.offer(Waiting(item, batch, index, stock_key_of(item))):
                 self.statistics.overloaded += 1
@@ -384,6 +417,19 @@ class ShardHost:
         if events is not None:
             self._accept_events(events)
         self._schedule_turn()
+
+    def _answer_itself(self, verb: int, item: Sequence[Any], batch: Batch, index: int) -> None:
+        """What is not for the engine."""
+        if verb == Verb.GET_HOST_STATUS:
+            self._ask_status(batch, index)
+        elif verb == Verb.READ_CHANGES:
+            self._changes.ask(batch, index, item)
+        elif verb in MOVES:
+            self._moves.ask(verb, item[5], partial(batch.answer, index))
+        elif verb == Verb.PEER_BEAT:
+            batch.answer(index, self.peers.beaten(item[5]))
+        else:
+            batch.answer(index, error(ErrorReason.INVALID_FIELD, "only this host itself says so"))
 
     def _accept_events(self, run: WaitingRun) -> None:
         """Queue events that follow each other as one, and answer those for which there is no room."""
@@ -396,6 +442,13 @@ class ShardHost:
                 ErrorReason.OVERLOADED, "too many events wait for their feed shard", self.config.overloaded_retry_ms
             )
             batch.answer_run(index + taken, [busy] * (count - taken))
+
+    def take_in(self, item: Sequence[Any], batch: Any, index: int) -> bool:
+        """Queue an item of this host's own; False when its queue is full."""
+        if not self._queue.offer(Waiting(item, batch, index, "")):
+            return False
+        self._schedule_turn()
+        return True
 
     # --- turns ------------------------------------------------------------------------------------------------------------
 
@@ -473,7 +526,13 @@ class ShardHost:
     def _step(self, taken: list[Queued], items: list[Sequence[Any]], found: dict[str, EntryRow | None]) -> None:
         started_s = time.perf_counter()
         try:
-            result = self._engine.step(items, found, self._now(), accept_claims=self._housekeeping.accept_claims)
+            result = self._engine.step(
+                items,
+                found,
+                self._now(),
+                accept_claims=self._housekeeping.accept_claims,
+                told=self.peers.told_to(items),
+            )
         except Exception as bug:
             log.exception("an invariant broke")
             self._end(EXIT_BUG, f"an invariant broke: {bug}")
@@ -536,13 +595,19 @@ class ShardHost:
         for one in turn.taken:
             if isinstance(one, WaitingRun):
                 count = len(one.items)
-                one.batch.answer_run(one.index, replies[position : position + count])
+                some = replies[position : position + count]
                 position += count
+                if PENDING in map(_status_of, some):
+                    self._deferred.answer(one_by_one([one]), some)
+                else:
+                    one.batch.answer_run(one.index, some)
                 continue
             reply = replies[position]
             position += 1
             if one.item[0] == Verb.EXPLAIN_AVAILABILITY and reply[0] == OK:
                 self._answer_explanation(one, reply)
+            elif reply[0] == PENDING:
+                self._deferred.answer([one], [reply])
             else:
                 one.batch.answer(one.index, reply)
         self._changes.durable(turn.recorded, turn.time_ms)
@@ -550,6 +615,10 @@ class ShardHost:
             batch.answer(index, finish())
         if turn.done is not None:
             turn.done()
+        if turn.result.finished:
+            self._deferred.finish(turn.result.finished)
+        if turn.result.errands:
+            self.peers.durable(turn.result.errands)
         self._snapshots.note(turn.result.records)
         wakeup_ms = self._engine.wakeup_ms()
         if self._queue.lines or self._asking or self._between or (wakeup_ms is not None and wakeup_ms <= self._now()):
@@ -599,6 +668,7 @@ class ShardHost:
         self._clock.not_before(self._engine.now_ms)
         self._snapshots.attach(arrival.shard_id, arrival.snapshot_sequence)
         self._changes.attach(arrival.shard_id, arrival.head.sequence)
+        self.peers.attached(arrival.shard_id)
         return result
 
     def _detach(self, shard_id: int) -> tuple[TurnResult, tuple[Books, ShardHead]]:
@@ -609,6 +679,8 @@ class ShardHost:
             waiting.batch.answer(waiting.index, elsewhere)
         self._snapshots.detach(shard_id)
         self._changes.detach(shard_id)
+        self.peers.detached(shard_id)
+        self._deferred.leave(shard_id)
         return TurnResult([], [], [], [], None, 0), (part, head)
 
     def _change_between_turns(self, change: Between) -> asyncio.Future[Any]:
@@ -715,6 +787,8 @@ class ShardHost:
             "journal_kind": self._journal_kind,
             "durability": self._durability,
             "filter_bytes": self._filter.size_bytes,
+            "deferred_replies": self._deferred.waiting,
+            **self.peers.plain(),
             **self._changes.plain(),
             **self._moves.plain(),
             **self.statistics.plain(),

@@ -31,6 +31,9 @@ class HostConfig:
     overloaded_retry_ms: int = 100
     seal_ms_max: int = 2_000  # a shard that was let go and that nobody has taken over by then is taken back
     unavailable_retry_ms: int = 500
+    peer_beat_ms: int = 500  # between hosts: how far each is, and its clock
+    deferred_replies_max: int = 20_000  # callers that wait for what goes on over several hosts
+    asks_max: int = 1_000  # items that wait for what other hosts must say first
     snapshot_after_events: int = 50_000  # per shard: bounds its replay to about a second
     snapshot_entities_per_slice: int = 250  # about 1 ms of encoding
     snapshot_pause_ms: float = 2.0  # between slices of about 1 ms: a third of a loop at most

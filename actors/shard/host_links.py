@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from actors.domain.answers import Reply, error
+from actors.domain.answers import PENDING, Reply, error
 from actors.domain.outcomes import ErrorReason
 from actors.shard import frames
 from actors.shard.host_config import HostConfig
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 REQUEST = int(FrameKind.REQUEST)
 ITEM_FIELDS = 6
+COMES_LATER: Reply = (PENDING, 0, "")
+LATE_FROM_PROTOCOL = 2
 HELLO_TIMEOUT_S = 5.0
 REPLY_OVERHEAD_BYTES = 128  # a frame's head, and the error in the place of a reply
 KEEPALIVE_S = 15  # a link whose gateway's machine is gone is dropped by the kernel after some of these
@@ -51,6 +53,25 @@ class Batch:
         self.left -= 1
         if not self.left:
             self.link.send_replies(self.frame_id, self.replies)
+
+    def defer(self, index: int) -> None:
+        """This reply comes later: the frame goes without it, if its peer knows of such."""
+        if self.link.speaks_late:
+            self.answer(index, COMES_LATER)
+
+    def answer_deferred(self, index: int, reply: Reply) -> None:
+        """The reply of a slot that was deferred."""
+        if not self.link.speaks_late:
+            self.answer(index, reply)
+        elif self.left:
+            self.replies[index] = reply
+        else:
+            self.link.send_late(self.frame_id, index, reply)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there to be answered."""
+        return self.link.closed
 
 
 class LinkOwner:
@@ -84,6 +105,7 @@ class HostLink(asyncio.Protocol):
         self._decoder = frames.FrameDecoder(frames.HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self.speaks_late = False
         self._unanswered = 0  # request frames
         self._paused = False
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -116,6 +138,7 @@ class HostLink(asyncio.Protocol):
         if not self._greeted:
             answer = self._owner.welcome(message)  # raises FrameError when the hello is not to be believed
             self._greeted = True
+            self.speaks_late = message[2] >= LATE_FROM_PROTOCOL
             self._decoder.bytes_max = frames.FRAME_BYTES_MAX
             if self._hello_timer is not None:
                 self._hello_timer.cancel()
@@ -161,6 +184,25 @@ class HostLink(asyncio.Protocol):
         if transport.get_write_buffer_size() > self._owner.config.late_link_bytes_max:
             log.warning("cutting a link off: its replies are not read")
             transport.abort()
+
+    def send_late(self, frame_id: int, index: int, reply: Reply) -> None:
+        """Send one reply that was deferred."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        try:
+            frame = frames.encode_late(frame_id, self._owner.now_ms(), index, reply)
+        except frames.FrameError:
+            frame = frames.encode_late(frame_id, self._owner.now_ms(), index, *_without_the_largest([reply]))
+        transport.write(frame)
+        if transport.get_write_buffer_size() > self._owner.config.late_link_bytes_max:
+            log.warning("cutting a link off: its replies are not read")
+            transport.abort()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is there to be answered."""
+        return self._transport is None or self._transport.is_closing()
 
     def close(self, reason: str) -> None:
         """Say goodbye and close."""

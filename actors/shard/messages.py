@@ -5,10 +5,11 @@ token) is ``actors.shard.frames``; what the commands mean is ``actors.domain``.
 
 Request frame   [REQUEST, frame_id, [item, …]]                      gateway → host
 Reply frame     [REPLY, frame_id, host_time_ms, [reply, …]]          host → gateway, replies in the order of the items
+Late frame      [LATE, frame_id, host_time_ms, index, reply]         host → gateway, instead of a reply that was PENDING
 What an OK reply's payload is, by verb, and the refusal: ``actors.domain.answers``.
 
 An item         [verb, shard, deadline_ms, weight, cause, body]      see ``Item``
-A reply         [OK, replayed, payload] | [REFUSED, replayed, refusal] | [ERROR, reason, detail, retry_after_ms]
+A reply         [OK, replayed, payload] | [REFUSED, replayed, refusal] | [ERROR, reason, detail, retry_after_ms] | [PENDING, 0, ""]
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class FrameKind(IntEnum):
     GOODBYE = 3  # [GOODBYE, reason]
     REQUEST = 4
     REPLY = 5
+    LATE = 6  # [LATE, frame_id, host_time_ms, index, reply], after a REPLY that said PENDING there (protocol 2)
 
 
 class Item(NamedTuple):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from actors.domain.answers import ERROR, OK, PENDING, REFUSED
 from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, IngestOutcome, RefusalReason
 from actors.shard.clock_skew import ClockSkew
@@ -18,6 +19,7 @@ SOURCES_COUNTED_MAX = 100  # sources are few; a flood of made-up ones must not g
 INGEST = int(Verb.INGEST)
 _VERB_NAMES = {int(verb): verb.name.lower() for verb in Verb}
 _REFUSALS = {int(reason): reason.name for reason in RefusalReason}
+_ENDS = {OK: "ok", PENDING: "pending"}
 _ERRORS = {int(reason): reason.name for reason in ErrorReason}
 _INGEST = {int(outcome): outcome.name.lower() for outcome in IngestOutcome}
 
@@ -59,7 +61,7 @@ class HostStatistics:
                 known = (item[5][0], reply[2][1])
                 fed[known] = fed.get(known, 0) + 1
             else:
-                reason = 0 if status == 0 else reply[2][0] if status == 1 else reply[1]
+                reason = reply[2][0] if status == REFUSED else reply[1] if status == ERROR else 0
                 replies[(verb, status, reason)] += 1
         for (source, outcome), count in fed.items():
             replies[(INGEST, 0, 0)] += count
@@ -79,10 +81,10 @@ class HostStatistics:
         self.commit_buckets[bisect_left(COMMIT_BUCKETS_S, seconds)] += 1
 
     def decisions(self) -> dict[tuple[str, str], int]:
-        """(verb, outcome) → how many; the outcome is ``ok``, a refusal's or an error's reason."""
+        """(verb, outcome) → how many; the outcome is ``ok``, ``pending``, a refusal's or an error's reason."""
         counts: dict[tuple[str, str], int] = {}
         for (verb, status, reason), count in self._replies.items():
-            outcome = "ok" if status == 0 else _REFUSALS[reason] if status == 1 else _ERRORS[reason]
+            outcome = _ENDS.get(status) or (_REFUSALS[reason] if status == REFUSED else _ERRORS[reason])
             key = (_VERB_NAMES.get(verb, "unknown"), outcome)
             counts[key] = counts.get(key, 0) + count
         return counts

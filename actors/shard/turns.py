@@ -16,6 +16,10 @@ from actors.shard.messages import Verb
 
 FED = frozenset((int(Verb.INGEST), int(Verb.HEARTBEAT)))
 FEED_LANES = 1 << 20  # above every shard's number
+ERRAND_LANES = 2 << 20  # of other shards: they must not stand behind a flood of callers
+_LANES = dict.fromkeys(FED, FEED_LANES) | dict.fromkeys(
+    (int(Verb.TAKE_ERRAND), int(Verb.ERRAND_ANSWERED)), ERRAND_LANES
+)
 LINES_PER_SHARD_AND_ROUND = 250  # how many lines one shard gives before the next one's turn
 
 
@@ -95,14 +99,15 @@ class TurnQueue:
 
     def depth(self, shard: int) -> int:
         """Lines waiting for a shard."""
-        return self._lines.get(shard, 0) + self._lines.get(shard + FEED_LANES, 0)
+        lines = self._lines
+        return lines.get(shard, 0) + lines.get(shard + FEED_LANES, 0) + lines.get(shard + ERRAND_LANES, 0)
 
     def offer(self, waiting: Waiting) -> bool:
         """Queue an item; False when its shard's queue, or its stock key's share of it, is full."""
         item = waiting.item
         shard, weight = item[1], item[3]
-        if item[0] in FED:
-            shard += FEED_LANES
+        if item[0] in _LANES:
+            shard += _LANES[item[0]]
         queued = self._lines.get(shard, 0)
         limit = self._config.queue_lines_per_shard_max
         if queued and queued + weight > limit:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
+from actors.domain.answers import PENDING
 from actors.domain.commands import Verb
 from actors.domain.keys import stock_key
 from actors.domain.outcomes import Admission, Disposition, Fact, FillPolicy
@@ -87,6 +88,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.answers: dict[int, list[Any]] = {}
+        self.late: dict[tuple[int, int], Any] = {}  # (frame id, place) → the reply that came later
         self.goodbye = ""
         self.welcome: frames.Welcome | None = None
         self._frame_ids = itertools.count(1)
@@ -123,6 +125,10 @@ class Gateway:
             self.welcome = frames.read_welcome(message)
         elif message[0] == FrameKind.GOODBYE:
             self.goodbye = message[1]
+        elif message[0] == FrameKind.LATE:
+            assert self.answers[message[1]][message[3]][0] == PENDING, "a late reply to what was answered"
+            assert (message[1], message[3]) not in self.late, "answered twice"
+            self.late[message[1], message[3]] = message[4]
         else:
             assert message[0] == FrameKind.REPLY
             assert message[1] not in self.answers, "a frame was answered twice"
@@ -138,6 +144,14 @@ class Gateway:
         """The replies of a frame, once they are there."""
         await self.until(lambda: frame_id in self.answers)
         return self.answers[frame_id]
+
+    async def end_of(self, frame_id: int, place: int = 0) -> Any:
+        """A reply, whether it comes with its frame or later."""
+        replies = await self.answer(frame_id)
+        if replies[place][0] != PENDING:
+            return replies[place]
+        await self.until(lambda: (frame_id, place) in self.late)
+        return self.late[frame_id, place]
 
     async def ask(self, *items: Item) -> list[Any]:
         """Send a frame and wait for its replies."""

@@ -61,7 +61,7 @@ async def test_a_welcome_says_who_answers_for_which_shards():
         (hello(token="guessed"), "token"),
         (hello(token=""), "token"),
         (hello(cluster_id="another"), "cluster"),
-        (frames.encode([1, 2, 3, CLUSTER, TIMELINE, TOKEN, "test"]), "protocols"),
+        (frames.encode([1, 3, 4, CLUSTER, TIMELINE, TOKEN, "test"]), "protocols"),
         (frames.encode_request(1, [status()]), "hello"),
         (frames.encode([1, 1]), "hello"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "cannot be"),

@@ -25,6 +25,7 @@ from actors.domain.state import ShardState
 from actors.domain.turn import Turn
 from actors.journal.codec import decode_groups
 from actors.journal.memory import MemoryJournal, memory_store
+from actors.shard import shapes
 from actors.shard.courier import Courier, Parcel
 from actors.shard.engine import Engine, TurnResult
 from actors.shard.frames import FrameDecoder, encode
@@ -73,9 +74,15 @@ def answered(turn: Turn, shard: ShardState, errand: Errand, reply: Sequence[Any]
         turn.finish(errand.purpose[1], ok((name,)))
 
 
+def _any(_value: Any) -> bool:
+    return True
+
+
 def teach(patch: pytest.MonkeyPatch) -> None:
     """Make the test's verbs known."""
     patch.setitem(COMMANDS, SEND, SendTest)
+    patch.setitem(shapes._FIELDS, SEND, (_any, _any, _any))
+    patch.setitem(shapes._REQUIRED, SEND, 3)
     patch.setitem(HANDLERS, SEND, begin)
     patch.setitem(ERRANDS, DO, do)
     patch.setitem(ANSWERS, "test", answered)

@@ -149,7 +149,7 @@ def test_a_hello_of_a_later_version_may_say_more():
         ([*said()[:5], 7, "peer"], "token"),
         ([*said()[:5], None, "peer"], "token"),
         (said(cluster_id="another"), "cluster"),
-        ([1, 2, 3, *said()[3:]], "protocols 1 to 1"),
+        ([1, 3, 4, *said()[3:]], "protocols 1 to 2"),
         ([1, "1", "1", *said()[3:]], "numbers"),
         ([4, *said()[1:]], "hello"),
         ([1, 1], "hello"),
