@@ -53,10 +53,7 @@ def numbered_events(draw: random.Random, keys: Sequence[str], first: int, count:
             (5, 2, 2, 1),
         )[0]
         event_id = str(uuid.UUID(int=draw.getrandbits(128)))
-        body = [
-            SOURCE, "", event_id, sequence, NOW_MS, draw.choice(keys), draw.randbytes(16), int(fact), details,
-            "", "", "", 0, [], 0,
-        ]  # fmt: skip
+        body = [SOURCE, "", event_id, sequence, NOW_MS, draw.choice(keys), draw.randbytes(16), int(fact), details]
         items.append([int(Verb.INGEST), feed_shard_of(SOURCE, SHARDS), 0, 1, [], body])
     return items
 

@@ -31,7 +31,8 @@ FACT_RUN = 140  # the first element of a header, where a cause has its verb
 MOVED = 12  # the first element of a row: an OnHandChanged of sellable units …
 RECEIVED = 69  # … or a FeedReceived, and behind it the EntrySpent of its id: two events
 
-INGEST, INGEST_FIELDS = int(Verb.INGEST), len(Ingest._fields)
+INGEST, FIELDS = int(Verb.INGEST), len(Ingest._fields)
+FIELDS_MIN = FIELDS - len(Ingest._field_defaults)  # of an event without papers: most are
 APPLIED = int(IngestOutcome.APPLIED)
 SELLABLE = int(Disposition.SELLABLE)
 MOVES = (int(Fact.RECEIPT), int(Fact.ADJUSTMENT))  # units come or go, no more
@@ -59,8 +60,6 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
 ) -> int:
     """Decide items from ``start`` on while they are plain events of one stream; how many. ``shard``: their feed shard."""
     _, shard_id, _, _, told, body = items[start]
-    if len(body) != INGEST_FIELDS:
-        return 0
     source_id, stream_id = body[0], body[1]
     feed_key, key_prefix = f"{source_id}\x1f{stream_id}", f"e\x1f{source_id}\x1f"
     feed = shard.feeds.get(feed_key)
@@ -77,12 +76,19 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
     count = 0
     for item in items if not start else islice(items, start, None):
         verb, shard_wanted, _, _, cause, body = item
-        if verb != INGEST or shard_wanted != shard_id or cause != told or len(body) != INGEST_FIELDS:
+        if verb != INGEST or shard_wanted != shard_id or cause != told:
             break
-        (
-            source, stream, event_id, sequence, occur_ms, stock_key, digest, fact, details,
-            document_id, document_line, lot_id, lot_ms, attributes, reject_reason,
-        ) = body  # fmt: skip
+        if len(body) == FIELDS_MIN:
+            source, stream, event_id, sequence, occur_ms, stock_key, digest, fact, details = body
+            document_id = document_line = lot_id = ""
+            lot_ms, attributes, reject_reason = 0, (), 0
+        elif len(body) == FIELDS:
+            (
+                source, stream, event_id, sequence, occur_ms, stock_key, digest, fact, details,
+                document_id, document_line, lot_id, lot_ms, attributes, reject_reason,
+            ) = body  # fmt: skip
+        else:
+            break
         key = key_prefix + event_id
         if source != source_id or stream != stream_id or reject_reason or key in request_ids or found.get(key):
             break

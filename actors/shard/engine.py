@@ -87,6 +87,7 @@ class Engine:
         self.books = Books(
             rules, lambda key: shard_of(key, shard_count), lambda source_id: feed_shard_of(source_id, shard_count)
         )
+        self.met_leaving = False  # whether the last look at what is unresolved met one of these:
         self._leaving: dict[str, EntryRow] = {}  # rows of what left memory in a turn that is not durable yet
 
     # --- what must be looked up before a step --------------------------------------------------------------------------
@@ -95,8 +96,10 @@ class Engine:
         """Keys of the entries table that these items may depend on and that are neither in memory nor in ``found``.
 
         The shell looks them up, puts absent ones into ``found`` as None, and asks again until there are none; then it
-        steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter.
+        steps in the same loop iteration: what leaves memory in between is in ``_leaving`` or in the filter. When none was
+        stored it need not ask again, unless ``met_leaving``: such a row may be in the table, and nowhere else, by then.
         """
+        self.met_leaving = False
         wanted: dict[str, None] = {}
         leaving, request_ids = self._leaving, self.books.request_ids
         for item in items:
@@ -111,11 +114,15 @@ class Engine:
             else:
                 keys = self._keys(item, found)
             for key in keys:
-                if key not in found and key not in leaving and key in may_be_stored:
+                if key in leaving:
+                    self.met_leaving = True
+                elif key not in found and key in may_be_stored:
                     wanted[key] = None
         for waiting in placed(self.books) if self.books.feeds_moved else ():
             for key in self._event_keys(waiting.body, found):
-                if key not in found and key not in self._leaving and key in may_be_stored:
+                if key in leaving:
+                    self.met_leaving = True
+                elif key not in found and key in may_be_stored:
                     wanted[key] = None
         return list(wanted)
 

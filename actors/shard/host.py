@@ -483,6 +483,7 @@ class ShardHost:
             self._step(taken, items, found)
             return
         self._resolving = True
+        met_leaving = self._engine.met_leaving
 
         def resolved(rows: Any, failed: BaseException | None) -> None:
             self._resolving = False
@@ -491,7 +492,11 @@ class ShardHost:
                 return
             found.update(dict.fromkeys(wanted))
             found.update(rows)
-            self._resolve(taken, found)
+            if rows or met_leaving:
+                self._resolve(taken, found)
+            else:  # as nearly always: the filter was wrong about all of them, so nothing else is asked for
+                live = self._drop_late(taken)
+                self._step(live, items_of(live), found)
 
         self._thread.submit(lambda: self._journal.find_entries(wanted), resolved)
 

@@ -29,7 +29,7 @@ US = UNIT_SEPARATOR
 _RESERVE = (str, bytes, str, list, int, bool, int, int, str, str, str, list)
 _INGEST = (str, str, str, int, int, str, bytes, int, list, str, str, str, int, list, int)
 RESERVE_FIELDS_MIN, INGEST_FIELDS_MIN = 8, 9
-INGEST_FIELDS = len(_INGEST)
+_INGEST_PLAIN = _INGEST[:INGEST_FIELDS_MIN]
 
 
 def fits(item: Sequence[Any]) -> bool:
@@ -73,18 +73,11 @@ def _reserve(body: Sequence[Any]) -> bool:
 
 
 def _ingest(body: Sequence[Any]) -> bool:
-    """As hot, in a warehouse's rush hour."""
-    count = len(body)
-    if count == INGEST_FIELDS:
-        if tuple(map(type, body)) != _INGEST:
-            return False
-        rest = body[INGEST_FIELDS_MIN:]
-        plain = rest == _NO_REST
-    elif count < INGEST_FIELDS_MIN or tuple(map(type, body)) != _INGEST[:count]:
+    """As hot, in a warehouse's rush hour, where most events have no paper and so no more fields than they need."""
+    types = tuple(map(type, body))
+    if types != _INGEST_PLAIN and (types != _INGEST[: len(types)] or len(types) < INGEST_FIELDS_MIN):
         return False
-    else:
-        rest = body[INGEST_FIELDS_MIN:]
-        plain = rest == _NO_REST[: len(rest)]
+    rest = body[INGEST_FIELDS_MIN:]
     source_id, stream_id, event_id, sequence, occur_ms, key, _, fact, details = body[:INGEST_FIELDS_MIN]
     if not (
         source_id
@@ -96,7 +89,7 @@ def _ingest(body: Sequence[Any]) -> bool:
         return False
     if key.count(US) != 2 or US in source_id or US in stream_id or US in event_id:  # noqa: PLR2004
         return False
-    if not plain and not all(check(value) for check, value in zip(_INGEST_REST, rest, strict=False)):
+    if rest and not all(check(value) for check, value in zip(_INGEST_REST, rest, strict=False)):
         return False
     check_details = _DETAILS.get(fact)  # an unknown fact is rejected on record, whatever its details are
     return check_details is None or check_details(details)
@@ -335,7 +328,6 @@ _FIELDS: dict[int, tuple[Check, ...]] = {
     Verb.GET_FEED_STATUS: (_no_or_identifier, _no_or_identifier, _no_or_identifier, _page_size, _text),
     **RECONCILIATION_FIELDS,
 }  # fmt: skip
-_NO_REST: list[Any] = ["", "", "", 0, [], 0]  # nothing given: what most events say
 _INGEST_REST = (_no_or_identifier, _no_or_identifier, _no_or_identifier, _time, _pairs, _within(0, 1_000))
 _REQUIRED = {verb: len(command._fields) - len(command._field_defaults) for verb, command in COMMANDS.items()}
 

@@ -55,17 +55,23 @@ class HostStatistics:
         self.expired += result.expired
         replies = self._replies
         fed: dict[tuple[str, int], int] = {}
+        source, outcome, alike = "", 0, 0  # of the events before the one at hand: most are like the one before
         for item, reply in zip(items, result.replies, strict=True):
             verb, status = item[0], reply[0]
             if verb == INGEST and status == 0:
-                known = (item[5][0], reply[2][1])
-                fed[known] = fed.get(known, 0) + 1
+                if reply[2][1] == outcome and item[5][0] == source:
+                    alike += 1
+                    continue
+                fed[source, outcome] = fed.get((source, outcome), 0) + alike
+                source, outcome, alike = item[5][0], reply[2][1], 1
             else:
                 reason = reply[2][0] if status == REFUSED else reply[1] if status == ERROR else 0
                 replies[(verb, status, reason)] += 1
+        fed[source, outcome] = fed.get((source, outcome), 0) + alike
         for (source, outcome), count in fed.items():
-            replies[(INGEST, 0, 0)] += count
-            self._count_events(source, _INGEST[outcome], count)
+            if count:
+                replies[(INGEST, 0, 0)] += count
+                self._count_events(source, _INGEST[outcome], count)
 
     def _count_events(self, source: str, outcome: str, count: int) -> None:
         key = (source, outcome)

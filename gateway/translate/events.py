@@ -28,6 +28,7 @@ _REJECTED = int(IngestOutcome.REJECTED)
 _UNKNOWN_FACT, _UNKNOWN_WAREHOUSE = int(RejectReason.UNKNOWN_FACT), int(RejectReason.UNKNOWN_WAREHOUSE)
 _SOURCE_NOT_ALLOWED = int(RejectReason.SOURCE_NOT_ALLOWED)
 _SELLABLE = int(Disposition.SELLABLE)
+_ANYBODY: dict[int, frozenset[str]] = {}  # of a warehouse of which any source may tell any fact
 
 
 class EventRequests:
@@ -81,10 +82,15 @@ class EventRequests:
         else:
             fact, read = FACTS[name]
             details = read(getattr(event, name), Path(name, findings))
-        body = [
-            source_id, stream_id, event_id, sequence, occur_time_ms, key, b"", fact, details, document_id, document_line,
-            lot_id, lot_expire_ms, attributes, self._reject_reason(warehouse_id, source_id, fact),
-        ]  # fmt: skip
+        body: list[Any] = [source_id, stream_id, event_id, sequence, occur_time_ms, key, b"", fact, details]
+        allowed_by_fact = self._allowed.get(warehouse_id)
+        reject_reason = (
+            0 if fact and allowed_by_fact == _ANYBODY else self._reject_reason(warehouse_id, source_id, fact)
+        )
+        if (
+            document_id or document_line or lot_id or lot_expire_ms or attributes or reject_reason
+        ):  # what is not said is not sent
+            body += (document_id, document_line, lot_id, lot_expire_ms, attributes, reject_reason)
         if not findings:
             body[6] = digests.EVENT.of(event, has_map=bool(attributes))
         return [_INGEST, shard, 0, 1, cause, body]
