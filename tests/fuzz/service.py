@@ -121,10 +121,12 @@ class Service:
         wrapper = Wrapper(CONFIG, Access(()), METRICS, Entrance(1_000, lambda: None))
         desk = Desk(CONFIG, self.names, self, METRICS)
         handlers = {}
+        self.answers: dict[str, type[Message]] = {}  # by method; an answer may be handed over as its bytes
         for file, name, make in SERVICES:
             servicer = make(desk)
             for method in file.DESCRIPTOR.services_by_name[name].methods:
                 request_class = GetMessageClass(method.input_type)
+                self.answers[method.name] = GetMessageClass(method.output_type)
                 handlers[method.name] = handler(wrapper, method, request_class, getattr(servicer, method.name))
         return handlers
 
@@ -132,16 +134,17 @@ class Service:
         """The context after the call, and the response as its bytes say it."""
         found = self.handlers[method]
         if found.request_streaming:
-            return self._talk(found, raw, metadata)
+            return self._talk(method, raw, metadata)
         context = Context(metadata)
         request = found.request_deserializer(raw)
         response = LOOP.run_until_complete(found.unary_unary(request, context))
         if response is None:
             return context, None
-        return context, type(response).FromString(found.response_serializer(response))
+        return context, self.answers[method].FromString(found.response_serializer(response))
 
-    def _talk(self, found: Any, raw: bytes, metadata: Sequence[tuple[str, str]]) -> tuple[Context, Message | None]:
+    def _talk(self, method: str, raw: bytes, metadata: Sequence[tuple[str, str]]) -> tuple[Context, Message | None]:
         """A caller's stream, whose messages ``raw`` holds; all that was answered, merged."""
+        found, answer = self.handlers[method], self.answers[method]
         parts = nasty.unpack(raw)
         said = parts if isinstance(parts, list) and all(isinstance(part, bytes) for part in parts) else [raw]
         context = Context(metadata, [found.request_deserializer(part) for part in said])
@@ -149,9 +152,9 @@ class Service:
         written = context.written if response is None else [response]
         if context.code is not grpc.StatusCode.OK or not written:
             return context, None
-        merged = type(written[0])()
+        merged = answer()
         for message in written:
-            merged.MergeFrom(type(message).FromString(found.response_serializer(message)))
+            merged.MergeFrom(answer.FromString(found.response_serializer(message)))
         return context, merged
 
     timeline = TIMELINE
