@@ -16,8 +16,7 @@ import msgpack
 
 from actors.journal.fact_runs import without_runs
 
-FORMAT_VERSION = 1
-MINIMUM_READER_VERSION = 1
+FORMAT_VERSION = 1  # of columns and checksums; which payloads a version can read: ``actors.journal.versions``
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024  # a turn has at most 4,000 lines; anything larger is damage
 ARRAY_LENGTH_MAX = 1 << 20  # events of a group; hostile bytes cannot ask for a longer list than this
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 from actors.journal.codec import (
     FORMAT_VERSION,
-    MINIMUM_READER_VERSION,
     entry_checksum,
     record_checksum,
     slice_checksum,
@@ -32,6 +31,7 @@ from actors.journal.port import (
     Snapshot,
     SnapshotSlice,
 )
+from actors.journal.versions import MINIMUM_READER_VERSION
 
 SNAPSHOTS_KEPT = 2
 

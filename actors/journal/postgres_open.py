@@ -13,7 +13,7 @@ from pathlib import Path
 from actors.journal.port import Header, JournalDamaged, JournalWentBack, ShardHead
 from actors.journal.postgres import PostgresJournal
 from actors.journal.postgres_link import Link, LinkOptions, ServerRefused, connect
-from actors.journal.postgres_schema import SCHEMA, applied, migrate, new_header, read_header
+from actors.journal.postgres_schema import SCHEMA, applied, migrate, new_header, raise_reader, read_header
 from actors.journal.sqlite_open import Wanted, check_wanted, random_id
 from actors.journal.witness import Witness, WitnessFile, compare
 
@@ -58,6 +58,7 @@ def open_postgres(
         server = server_identity(link)
         header = read_header(link)
         check_wanted(header, wanted, options.shown_url)
+        raise_reader(link)
         if known is not None and known.timeline in former_timelines(link):
             log.warning("%s began another timeline than %s, of which this host knew", options.shown_url, known.timeline)
             known = None

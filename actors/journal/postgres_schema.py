@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from actors.journal.codec import FORMAT_VERSION, MINIMUM_READER_VERSION
+from actors.journal.codec import FORMAT_VERSION
 from actors.journal.port import Header, JournalDamaged, JournalMismatch, JournalMissing
 from actors.journal.postgres_link import FENCED, Link
+from actors.journal.versions import MINIMUM_READER_VERSION, check_reader
 
 SCHEMA = "stockade_journal"
 LOCK_KEY = 0x53544B44  # "STKD": of the advisory lock under which the schema is changed
@@ -186,12 +187,16 @@ def read_header(link: Link) -> Header:
     if len(rows) != 1:
         raise JournalDamaged(f"{where} has {len(rows)} headers")
     header = Header(*rows[0])
-    if header.minimum_reader_version > FORMAT_VERSION:
-        raise JournalMismatch(
-            f"{where} needs a reader of format {header.minimum_reader_version}; this version reads up to "
-            f"{FORMAT_VERSION}: install the release that wrote it, or a later one"
-        )
+    check_reader(header, where)
     return header
+
+
+def raise_reader(link: Link) -> None:
+    """Before this version writes anything: from now on the journal needs a reader that understands it."""
+    link.rows(
+        f"UPDATE {SCHEMA}.header SET minimum_reader_version = %s WHERE minimum_reader_version < %s",
+        (MINIMUM_READER_VERSION, MINIMUM_READER_VERSION),
+    )
 
 
 def new_header(cluster_id: str, timeline: str, shard_count: int, placement_version: int, create_time_ms: int) -> Header:

@@ -90,6 +90,10 @@ class SqliteJournal:
     def header(self) -> Header:
         return self._header
 
+    def read_header_again(self) -> None:
+        """It was changed by whoever opens the journal."""
+        self._header = read_header(self._connection)
+
     # --- owning and appending -----------------------------------------------------------------------------------------
 
     def take_over(self, shards: Sequence[int]) -> dict[int, ShardHead]:

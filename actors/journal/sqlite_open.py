@@ -15,13 +15,21 @@ from typing import NamedTuple
 
 import apsw
 
-from actors.journal.codec import FORMAT_VERSION, MINIMUM_READER_VERSION
+from actors.journal.codec import FORMAT_VERSION
 from actors.journal.disk import BALLAST_BYTES, OPENING_BYTES, Ballast, free_bytes
 from actors.journal.lock import JournalLock
 from actors.journal.port import Header, JournalDamaged, JournalError, JournalMismatch
 from actors.journal.settling import settle
 from actors.journal.sqlite import SqliteJournal
-from actors.journal.sqlite_schema import DATABASE_FILE, connect_reader, connect_writer, create_file, translated
+from actors.journal.sqlite_schema import (
+    DATABASE_FILE,
+    connect_reader,
+    connect_writer,
+    create_file,
+    raise_reader,
+    translated,
+)
+from actors.journal.versions import MINIMUM_READER_VERSION
 from actors.journal.wal_tail import check_tail
 from actors.journal.witness import WitnessFile, compare
 
@@ -86,6 +94,8 @@ def open_journal(
         for head in heads:
             journal.check_head(head)
         ballast.restore()
+        raise_reader(connection)
+        journal.read_header_again()
     except BaseException:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is refused stays as it was found
         journal.detach()

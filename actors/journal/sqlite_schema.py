@@ -11,7 +11,8 @@ from typing import Any
 import apsw
 
 from actors.journal.codec import FORMAT_VERSION
-from actors.journal.port import Header, JournalDamaged, JournalError, JournalFull, JournalMismatch, JournalMissing
+from actors.journal.port import Header, JournalDamaged, JournalError, JournalFull, JournalMissing
+from actors.journal.versions import MINIMUM_READER_VERSION, check_reader
 
 DATABASE_FILE = "journal.sqlite3"
 APPLICATION_ID = 0x53544B44  # "STKD": `file` and we ourselves can tell a journal from any other SQLite file
@@ -178,12 +179,19 @@ def read_header(connection: apsw.Connection) -> Header:
     if [type(column) for column in columns] != [str, str, int, int, int, int, int]:
         raise JournalDamaged(f"the header of {where} is damaged: {columns}")
     header = Header(*columns)
-    if header.minimum_reader_version > FORMAT_VERSION:
-        raise JournalMismatch(
-            f"{where} needs a reader of format {header.minimum_reader_version}; this version reads up to "
-            f"{FORMAT_VERSION}: install the release that wrote it, or a later one"
-        )
+    check_reader(header, where)
     return header
+
+
+def raise_reader(connection: apsw.Connection) -> None:
+    """Before this version writes anything: from now on the file needs a reader that understands it. Durable on return."""
+    try:
+        connection.execute(
+            "UPDATE header SET minimum_reader_version = ? WHERE minimum_reader_version < ?",
+            (MINIMUM_READER_VERSION, MINIMUM_READER_VERSION),
+        )
+    except apsw.Error as error:
+        raise translated(error, f"the header of {connection.filename} could not be written") from error
 
 
 def translated(error: apsw.Error, what: str) -> JournalError:
