@@ -54,7 +54,7 @@ class Side:
         self.process.stdin.write(json.dumps(route).encode() + b"\n")
 
     async def stop(self) -> None:
-        if self.process.returncode is None:
+        if self.process.returncode is None and "refused" not in self.told:  # else it ends by itself
             self.process.terminate()
         assert await asyncio.wait_for(self.process.wait(), PATIENCE_S) in (0, side.REFUSED)
 
@@ -110,10 +110,11 @@ class Traffic:
         self.reservations: list[tuple[str, Reservation]] = []
         self._number = 0
         self.rounds = 0
+        self.enough = False
 
     async def go_on(self) -> None:
-        """For ever; an error that a caller would see ends it."""
-        while True:
+        """Until it shall end; an error that a caller would see ends it too."""
+        while not self.enough:
             await self.one_round()
             self.rounds += 1
 
@@ -182,9 +183,8 @@ async def test_both_versions_serve_together_and_nothing_is_lost(
         if first != "gateways first":
             await through(traffic, await running.start_gateway("this"))
             await traffic.until(20)
-        going.cancel()
-        assert not going.done() or going.cancelled(), "a caller saw an error"
-        await asyncio.gather(going, return_exceptions=True)
+        traffic.enough = True  # the round under way is finished: what was answered is counted
+        await asyncio.wait_for(going, PATIENCE_S)
         for client in traffic.clients:
             for sku in SKUS:
                 available = (await client.availability((sku, "main"))).available_quantity

@@ -70,9 +70,8 @@ async def gateway(settings: Any, token: str, port: int, lines: asyncio.Queue[str
     async def follow() -> None:
         while True:
             told = json.loads(await lines.get())
-            await directory.register(
-                HostRoute(*(tuple(one) if isinstance(one, list) else one for one in told["route"])), *told["cluster"]
-            )
+            fields: list[Any] = [tuple(one) if isinstance(one, list) else one for one in told["route"]]
+            await directory.register(HostRoute(*fields), *told["cluster"])
 
     following = asyncio.create_task(follow())
     own = await start_gateway(gateway_config(settings, token, name=f"gateway-{os.getpid()}", grpc_port=port), directory)

@@ -20,6 +20,7 @@ from actors.journal.port import EntryRow, Journal, JournalDamaged, JournalError,
 from actors.journal.sqlite import SqliteJournal
 from actors.journal.sqlite_open import Wanted, open_journal, open_read_only
 from actors.journal.sqlite_schema import DATABASE_FILE, pragma
+from actors.journal.versions import MINIMUM_READER_VERSION, READER_VERSION
 from actors.journal.witness import WITNESS_FILE, WitnessFile
 from tests.unit.faulty_vfs import FaultyVfs, RecordingVfs, after_power_cut
 from tests.unit.journal_places import NOW_MS, SHARD_COUNT, WANTED, Owner, contents, flipped, locked
@@ -120,9 +121,21 @@ def test_another_journal_than_asked_for_is_refused(opened: Opener, wanted: Wante
 
 def test_a_journal_of_a_later_format_is_refused(opened: Opener) -> None:
     opened().close()
-    _execute(opened.path, "UPDATE header SET minimum_reader_version = 2")
-    with pytest.raises(JournalMismatch, match="needs a reader of format 2"):
+    later = READER_VERSION + 1
+    _execute(opened.path, f"UPDATE header SET minimum_reader_version = {later}")
+    with pytest.raises(JournalMismatch, match=f"needs a reader of format {later}"):
         opened()
+
+
+def test_a_journal_of_an_earlier_version_asks_for_this_one_before_anything_is_written(opened: Opener) -> None:
+    opened().close()
+    _execute(opened.path, "UPDATE header SET minimum_reader_version = 1")
+    journal = opened()
+    assert journal.header.minimum_reader_version == MINIMUM_READER_VERSION
+    journal.close()
+    journal = opened()
+    assert journal.header.minimum_reader_version == MINIMUM_READER_VERSION
+    journal.close()
 
 
 def test_a_file_that_is_no_journal_is_refused(opened: Opener) -> None:
