@@ -43,6 +43,7 @@ from actors.domain.events import (
     StockPolicySet,
     VerbSpent,
 )
+from actors.domain.feed_events import EntrySettled
 from actors.domain.history import History
 from actors.domain.identity import order_key, request_key
 from actors.domain.keys import RESERVATION_ID_VERSION
@@ -486,6 +487,7 @@ APPLY: dict[type[Any], Apply] = {
     VerbSpent: _verb_spent,
     ReservationRetired: _reservation_retired,
     EntrySpent: _entry_spent,
+    EntrySettled: _entry_spent,
     EntryRetired: _entry_retired,
     **APPLY_EXCEPTIONS,
     **APPLY_FEEDS,

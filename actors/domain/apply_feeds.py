@@ -23,6 +23,7 @@ from actors.domain.state import Books, ShardState
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
 DEFERRED = int(IngestOutcome.DEFERRED)
+HANDED_ON = 5  # see ``warehouse``
 
 
 def _feed(books: Books, shard: ShardState, key: str) -> Feed:
@@ -38,7 +39,7 @@ def _count(part: FeedWarehouse, outcome: int) -> None:
         part.applied += 1
     elif outcome == DUPLICATE:
         part.duplicates += 1
-    elif outcome == DEFERRED:
+    elif outcome in (DEFERRED, HANDED_ON):
         part.waiting += 1
     else:
         part.rejected += 1

@@ -20,6 +20,7 @@ from actors.domain.exception_events import ExceptionHandled, ExceptionResolved, 
 from actors.domain.feed_events import (
     CountPlaced,
     DeferredEnded,
+    EntrySettled,
     EventDeferred,
     FactNoted,
     FeedGapClosed,
@@ -349,6 +350,7 @@ Event = (
     | FeedReceived
     | EventDeferred
     | DeferredEnded
+    | EntrySettled
     | FeedStaleSet
     | FeedGapClosed
     | FeedSettled
@@ -404,6 +406,7 @@ EVENT_KINDS: dict[int, type[Any]] = {
     66: FeedGapSet,
     67: FeedHeard,
     68: CountPlaced,
+    121: EntrySettled,
     **CONSUMER_KINDS,
     **RECONCILIATION_KINDS,
     **ERRAND_KINDS,

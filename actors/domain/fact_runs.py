@@ -20,6 +20,7 @@ from actors.domain.apply_feeds import note_moved
 from actors.domain.commands import Ingest, Verb
 from actors.domain.counting import is_after
 from actors.domain.feed_state import Feed
+from actors.domain.handed_on import shards_followed
 from actors.domain.history import WORDS, History, Place
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import Disposition, Fact, IngestOutcome
@@ -67,6 +68,7 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
         return 0
     books, now_ms, found = turn.books, turn.now_ms, turn.found
     stock, request_ids, entries, spent = books.stock, books.request_ids, shard.entries, books.entries_spent
+    followed = shards_followed(shard) if shard.outbound else ()
     epoch, oldest_ms = shard.epoch, now_ms - books.rules.dedupe_window_ms
     sequences = feed.sequences
     watermark, beyond_hole, following = sequences.watermark, bool(sequences.starts), sequences.received + 1
@@ -95,7 +97,12 @@ def book_run(  # noqa: PLR0912, PLR0915  one loop over what is hot, and a way ou
         if sequence != following if sequence else occur_ms < oldest_ms:
             break
         actor = stock.get(stock_key)
-        if actor is None or actor.gate is not None or actor.shortage_exception_id:
+        if (
+            actor is None
+            or (followed and actor.shard.id in followed)
+            or actor.gate is not None
+            or actor.shortage_exception_id
+        ):
             break
         if part is None or not stock_key.startswith(in_warehouse):
             in_warehouse = stock_key[: stock_key.rindex("\x1f") + 1]

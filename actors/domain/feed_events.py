@@ -60,6 +60,14 @@ class FeedSettled(NamedTuple):
     outcome: int
 
 
+class EntrySettled(NamedTuple):
+    """What was handed on to another host's shard was decided there: ``answer`` is what a repeat gets from now on."""
+
+    entry_key: str
+    digest: bytes
+    answer: Sequence[Any]
+
+
 class FeedGapSet(NamedTuple):
     """An exception is open about what is missing in this stream; empty: no more."""
 

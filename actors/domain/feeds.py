@@ -9,20 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop
+from typing import Any
 
 from actors.domain.alarms import raise_alarm
-from actors.domain.answers import OK, IngestView, Reply, error, ok
+from actors.domain.answers import OK, IngestView, Reply, error, ok, pending
 from actors.domain.commands import Cause, Ingest, Verb
+from actors.domain.errand_registry import ANSWERS
+from actors.domain.errand_state import Errand
+from actors.domain.errands import has_room
 from actors.domain.events import EntrySpent
-from actors.domain.feed_events import DeferredEnded, EventDeferred, FeedReceived, FeedSettled
+from actors.domain.feed_events import DeferredEnded, EntrySettled, EventDeferred, FeedReceived, FeedSettled
 from actors.domain.feed_state import Deferred, Feed
 from actors.domain.feed_watch import gap_moved, heard
+from actors.domain.handed_on import ANSWER as HANDED_ON_ANSWER
+from actors.domain.handed_on import PURPOSE as HANDED_ON_PURPOSE
+from actors.domain.handed_on import hand_on, is_elsewhere
 from actors.domain.identity import ANSWER_INGEST
 from actors.domain.outcomes import ErrorReason, ExceptionKind, Fact, IngestOutcome, RejectReason
 from actors.domain.sequences import Sequences
 from actors.domain.state import Books, Entry, ShardState
 from actors.domain.turn import Turn, make
-from actors.domain.warehouse import FACTS, Decided, as_of, cannot_be_understood, decide, rejected
+from actors.domain.warehouse import FACTS, HANDED_ON, Decided, as_of, cannot_be_understood, decide, rejected
 
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
@@ -83,18 +90,51 @@ def ingest(turn: Turn, shard: ShardState, command: Ingest) -> Reply:
         if reason is not None:
             return _answer(turn, shard, command, key, rejected(reason))
     actor = books.stock.get(stock_key)
-    if actor is not None:
-        there = actor.shard
-    else:
-        home = books.shards.get(books.shard_of(stock_key))
-        if home is None:
-            return error(ErrorReason.SHARD_UNAVAILABLE, "the stock key's shard is not here", OVERLOADED_RETRY_MS)
-        there = home
+    there = actor.shard if actor is not None else books.shards.get(books.shard_of(stock_key))
     if fact in MAY_WAIT:
         place = place_awaited(command)
         if place and place > (feed.sequences if feed is not None else NOTHING_RECEIVED).watermark_with(sequence):
             return _defer(turn, shard, feed, command, key, place)
+    if there is None or (shard.outbound and is_elsewhere(turn, shard, stock_key)):
+        return _hand_on(turn, shard, command, key)
     return _answer(turn, shard, command, key, decide(turn, there, actor, command))
+
+
+def _hand_on(turn: Turn, shard: ShardState, command: Ingest, key: str) -> Reply:
+    """Its stock key's shard is on another host: that is told, and whoever asks waits for what it says."""
+    if not has_room(shard, turn.books.shard_of(command.stock_key)):
+        return error(ErrorReason.OVERLOADED, "too many events are under way to another host", OVERLOADED_RETRY_MS)
+    feed_key, warehouse_id = f"{command.source_id}\x1f{command.stream_id}", warehouse_counted(command)
+    turn.emit(shard, FeedReceived(feed_key, command.source_sequence, warehouse_id, command.occur_time_ms, HANDED_ON))
+    turn.emit(shard, EntrySpent(key, command.digest, HANDED_ON_ANSWER))
+    reply = hand_on(turn, shard, command, key, warehouse_id)
+    heard(turn, shard, command.source_id, warehouse_id)
+    feed = shard.feeds[feed_key]
+    if feed.gap_exception_id:
+        gap_moved(turn, shard, feed)
+    return reply
+
+
+def fact_booked(turn: Turn, shard: ShardState, errand: Errand, reply: Sequence[Any]) -> None:
+    """The stock key's shard decided it: its feed counts it, a repeat gets this answer, and so does whoever waits."""
+    command = Ingest(*errand.body[0])
+    _, key, warehouse_id = errand.purpose
+    decided = Decided(*reply)
+    if decided.outcome == REJECTED and not decided.exception_id:
+        decided = decided._replace(exception_id=open_rejection(turn, shard, command, decided.reject_reason))
+    feed_key = f"{command.source_id}\x1f{command.stream_id}"
+    turn.emit(shard, FeedSettled(feed_key, warehouse_id, decided.outcome))
+    turn.emit(shard, EntrySettled(key, command.digest, entry_answer(*decided)))
+    outcome, place, short, opened, reason, booked, gate_reasons = decided
+    watermark = shard.feeds[feed_key].sequences.watermark
+    view = IngestView(
+        command.event_id, outcome, tuple(place) or turn.position(shard), short, opened, reason, booked, gate_reasons,
+        0, 0, watermark,
+    )  # fmt: skip
+    turn.finish(key, ok(view))
+
+
+ANSWERS[HANDED_ON_PURPOSE] = fact_booked
 
 
 def _id_again(  # noqa: PLR0913  what the hot path knows already
@@ -123,6 +163,8 @@ def place_awaited(command: Ingest) -> int:
 def _again(command: Ingest, feed: Feed | None, entry: Entry) -> Reply:
     """The first answer once more: nothing changes."""
     answer = entry.answer
+    if answer[1] == HANDED_ON:
+        return pending(entry.key)
     outcome, short, exception, reason = answer[1:5]
     place = tuple(answer[5:9]) if len(answer) > 5 and answer[5] >= 0 else _place_of(entry)  # noqa: PLR2004
     if outcome == APPLIED:
@@ -299,6 +341,11 @@ def _settle(turn: Turn, shard: ShardState, waiting: Deferred, *, in_time: bool) 
             command.source_id, command.stream_id, command.source_sequence, command.occur_time_ms,
         )
     )  # fmt: skip
+    if in_time and is_elsewhere(turn, shard, command.stock_key):
+        turn.emit(shard, DeferredEnded(waiting.event_key, HANDED_ON))
+        turn.emit(shard, EntrySpent(waiting.event_key, command.digest, HANDED_ON_ANSWER))
+        hand_on(turn, shard, command, waiting.event_key, warehouse_counted(command))
+        return
     if in_time:
         decided = _decide_late(turn, command)
     else:

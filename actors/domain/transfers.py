@@ -11,15 +11,20 @@ from typing import Any
 
 from actors.domain.alarms import raise_alarm
 from actors.domain.commands import Ingest
+from actors.domain.errand_registry import ANSWERS, ERRANDS
+from actors.domain.errand_state import Errand
+from actors.domain.errands import send
 from actors.domain.events import ExceptionChanged, ExceptionHealed, StockKeyRegistered
 from actors.domain.keys import split_stock_key, stock_key
 from actors.domain.outcomes import ExceptionKind
 from actors.domain.rules import ON_HAND_MAX
-from actors.domain.state import StockActor
+from actors.domain.state import ShardState, StockActor
 from actors.domain.stock_parts import Transfer
 from actors.domain.transfer_events import TransferAlarmed, TransferDispatched, TransferForgotten, TransferReceived
 from actors.domain.turn import Turn
 
+TELL_TRANSFER = 91
+ELSEWHERE = "its shard is not on this host"
 KEY_UNKNOWN = ExceptionKind.TRANSFER_KEY_UNKNOWN
 TRANSFERS_PER_KEY_MAX = 1_000  # lines of transfers to one stock key that are remembered at a time
 UNITS_PER_TRANSFER_MAX = 1_000 * ON_HAND_MAX  # a sum that every reader of the journal can hold
@@ -35,15 +40,49 @@ def dispatched(turn: Turn, origin: StockActor, command: Ingest) -> str:
     quantity, transfer_id, line, to_warehouse_id, _ = command.details
     parts = split_stock_key(origin.key)
     target, why = _target(turn, stock_key(to_warehouse_id, parts.sku))
+    if why == ELSEWHERE:
+        key = stock_key(to_warehouse_id, parts.sku)
+        body = [key, transfer_id, line, parts.warehouse_id, quantity]
+        send(turn, origin.shard, turn.books.shard_of(key), TELL_TRANSFER, body, ["transfer", origin.key, list(command)])
+        return ""
     if target is not None:
         why = _make_room(turn, target, transfer_id, line, quantity)
     if target is None or why:
-        message = f"transfer {transfer_id!r} of SKU {parts.sku!r} to {to_warehouse_id!r} cannot be followed: {why}"
-        return _not_followed(turn, origin, message, quantity, tuple(command))
+        return _dispatch_not_followed(turn, origin, command, why)
     event = TransferDispatched(target.key, transfer_id, line, parts.warehouse_id, quantity)
     turn.emit(target.shard, event)
     _watch(turn, target, transfer_id, line)
     return ""
+
+
+def _dispatch_not_followed(turn: Turn, origin: StockActor, command: Ingest, why: str) -> str:
+    quantity, transfer_id, _, to_warehouse_id, _ = command.details
+    sku = split_stock_key(origin.key).sku
+    message = f"transfer {transfer_id!r} of SKU {sku!r} to {to_warehouse_id!r} cannot be followed: {why}"
+    return _not_followed(turn, origin, message, quantity, tuple(command))
+
+
+def tell_transfer(turn: Turn, _shard: ShardState, _from_shard: int, body: Sequence[Any]) -> Sequence[Any]:
+    """TELL_TRANSFER: a dispatch of another host is noted at the stock key it goes to. The reply: [why not, or empty]."""
+    key, transfer_id, line, from_warehouse_id, quantity = body
+    target, why = _target(turn, key)
+    if target is not None:
+        why = _make_room(turn, target, transfer_id, line, quantity)
+    if target is not None and not why:
+        turn.emit(target.shard, TransferDispatched(target.key, transfer_id, line, from_warehouse_id, quantity))
+        _watch(turn, target, transfer_id, line)
+    return [why]
+
+
+def transfer_told(turn: Turn, shard: ShardState, errand: Errand, reply: Sequence[Any]) -> None:
+    """A dispatch that cannot be followed there is somebody's to look at, where it was told."""
+    origin = shard.stock.get(errand.purpose[1])
+    if reply[0] and origin is not None:
+        _dispatch_not_followed(turn, origin, Ingest(*errand.purpose[2]), reply[0])
+
+
+ERRANDS[TELL_TRANSFER] = tell_transfer
+ANSWERS["transfer"] = transfer_told
 
 
 def received(turn: Turn, actor: StockActor, command: Ingest) -> str:
@@ -70,7 +109,7 @@ def _target(turn: Turn, key: str) -> tuple[StockActor | None, str]:
         return None, "the catalog is closed and the stock key is not registered there"
     shard = books.shards.get(books.shard_of(key))
     if shard is None:
-        return None, "its shard is not on this host"
+        return None, ELSEWHERE
     turn.emit(shard, StockKeyRegistered(key))
     return shard.stock[key], ""
 
@@ -79,6 +118,8 @@ def may_go_to(turn: Turn, origin_key: str, to_warehouse_id: str) -> bool:
     """Whether a dispatch can be followed there now."""
     books, key = turn.books, stock_key(to_warehouse_id, split_stock_key(origin_key).sku)
     if key in books.stock:
+        return True
+    if books.shard_of(key) not in books.shards:  # its host says whether it can be
         return True
     declared = books.rules.warehouses
     return books.rules.catalog_open and (not declared or to_warehouse_id in declared)

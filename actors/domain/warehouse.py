@@ -33,6 +33,7 @@ from actors.domain.turn import Turn, make
 APPLIED = int(IngestOutcome.APPLIED)
 DUPLICATE = int(IngestOutcome.DUPLICATE)
 REJECTED = int(IngestOutcome.REJECTED)
+HANDED_ON = 5  # in a feed's journal only: another host's shard decides it, callers wait for what it says
 SELLABLE = int(Disposition.SELLABLE)
 NOT_NOTED = Place("", 0, -1)  # of a change that is no fact of the history
 SHIPMENT, STOCK_COUNT = int(Fact.SHIPMENT), int(Fact.STOCK_COUNT)

@@ -14,9 +14,9 @@ from actors.journal.verify_report import VerifyReport
 from actors.journal.verify_stock import Event
 from actors.journal.verify_transfers import TransferRules
 
-APPLIED, DUPLICATE, DEFERRED, REJECTED = 1, 2, 3, 4
+APPLIED, DUPLICATE, DEFERRED, REJECTED, HANDED_ON = 1, 2, 3, 4, 5
 DEFERRED_TOO_LONG = 12
-OUTCOMES = (APPLIED, DUPLICATE, DEFERRED, REJECTED)
+OUTCOMES = (APPLIED, DUPLICATE, DEFERRED, REJECTED, HANDED_ON)
 
 
 class Feed:
@@ -53,7 +53,7 @@ class Feed:
         counts = self.counts.get(warehouse_id)
         if counts is None:
             counts = self.counts[warehouse_id] = [0, 0, 0, 0]
-        counts[outcome - 1] += units
+        counts[(DEFERRED if outcome == HANDED_ON else outcome) - 1] += units
 
 
 class Waiting:
@@ -199,6 +199,15 @@ class FeedRules(TransferRules):
             self.entries.add(key)
             return  # its id was spent when it came
         super().entry_spent(event)
+
+    def entry_settled(self, event: Event) -> None:
+        """[entry_key, digest, answer]: what was handed on to another host was decided"""
+        _, key, _, answer = event
+        if self.strict and (key[0] != "e" or answer[1] not in (APPLIED, DUPLICATE, REJECTED)):
+            self.fault(
+                event, "feed", key, f"settled with outcome {answer[1]}", expected="one that was handed on, decided"
+            )
+        self.entries.add(key)
 
     def _judge_settled(self, event: Event, answer: Any, waiting: Waiting) -> None:
         if not self.strict:

@@ -119,6 +119,7 @@ EVENTS: dict[int, tuple[str, int, tuple[str, ...]]] = {
         ),
         (96, "FindingResolved", 3, "finding_key state booked"),
         (97, "FindingForgotten", 1, "finding_key"),
+        (121, "EntrySettled", 3, "entry_key digest answer"),
         (100, "ErrandSent", 6, "to_shard number verb body purpose cause"),
         (101, "ErrandTaken", 4, "from_shard number settled_below reply"),
         (102, "ErrandSettled", 2, "to_shard number"),

@@ -20,14 +20,14 @@ from actors.journal.verify_operations import OperationRules, is_over_time
 from actors.journal.verify_report import VerifyReport, Where
 from actors.journal.verify_stock import Event
 
-CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110)
+CREATING = (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110, 121)
 # of kinds whose entity's tag is not their tens
 TAGS = (
     {61: 7, 62: 7, 74: 6, 68: 1, 70: 1, 71: 1, 72: 1, 73: 1}
     | dict.fromkeys(range(80, 84), 9)
     | dict.fromkeys(range(90, 95), 10)
     | dict.fromkeys(range(95, 98), 11)
-    | {100: 12, 101: 13, 102: 12}
+    | {100: 12, 101: 13, 102: 12, 121: 4}
     | dict.fromkeys(range(110, 114), 14)
 )
 NOT_UNDERSTOOD = (TypeError, ValueError, KeyError, IndexError, AttributeError)
@@ -99,6 +99,7 @@ class ShardWalk(OperationRules):
             96: self.finding_resolved,
             97: self.finding_forgotten,
             100: self.errand_sent,
+            121: self.entry_settled,
             101: self.errand_taken,
             102: self.errand_settled,
             110: self.operation_begun,

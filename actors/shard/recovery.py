@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 RECORDS_PER_READ = 1_000
 CREATING_KINDS = frozenset(
-    (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110)
+    (10, 20, 30, 40, 50, 60, 61, 63, 67, 80, 90, 92, 95, 100, 101, 110, 121)
 )  # that may make their entity
 SHARED_KINDS = frozenset((20, 30))  # of millions that are kept
 

@@ -35,7 +35,7 @@ _LINE: Types = (str, str, int, int)
 TAG_OF_KIND: dict[int, int] = {kind: kind // 10 for kind in EVENT_KINDS if kind < 70} | {  # noqa: PLR2004
     61: 7, 62: 7, 68: 1, 80: 9, 81: 9, 82: 9, 83: 9, 70: 1, 71: 1, 72: 1, 73: 1, 74: 6,
 }  # fmt: skip
-TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11) | {100: 12, 101: 13, 102: 12}
+TAG_OF_KIND |= dict.fromkeys(range(90, 95), 10) | dict.fromkeys(range(95, 98), 11) | {100: 12, 101: 13, 102: 12, 121: 4}
 TAG_OF_KIND |= dict.fromkeys(range(110, 114), 14)
 
 # By tag (``encoding.Tag``): the types of what ``encoding.encode_…`` takes.
