@@ -40,6 +40,7 @@ from actors.domain.warehouse import Decided, cannot_be_understood, decide, rejec
 OPEN = int(ExceptionState.OPEN)
 REJECTED = int(IngestOutcome.REJECTED)
 RETRY, CORRECT, DISCARD, ACKNOWLEDGE = map(int, ResolveAction)
+APART_RETRY_MS = 1_000
 NOTHING_DECIDED = Decided(0, (), 0, "", 0)
 
 
@@ -69,7 +70,18 @@ def resolve_exception(turn: Turn, shard: ShardState, command: ResolveException) 
     problem = _not_allowed(turn, exception, command)
     if problem:
         return error(ErrorReason.INVALID_FIELD, problem)
+    if _is_decided_elsewhere(turn, exception, command):
+        detail = "the event's stock key or its feed is on another host: it cannot be decided again while they are apart"
+        return error(ErrorReason.SHARD_UNAVAILABLE, detail, APART_RETRY_MS)
     return _resolve(turn, shard, exception, command, key)
+
+
+def _is_decided_elsewhere(turn: Turn, exception: StockException, command: ResolveException) -> bool:
+    """Whether an event's two shards are not both here: then nothing may be begun."""
+    if command.action not in (RETRY, CORRECT) or exception.fields[0] not in EVENT_KINDS:
+        return False
+    event, books = Ingest(*(command.corrected or exception.payload)), turn.books
+    return books.feed_shard(event.source_id) is None or books.shard_of(event.stock_key) not in books.shards
 
 
 def _resolve(turn: Turn, shard: ShardState, exception: StockException, command: ResolveException, key: str) -> Reply:

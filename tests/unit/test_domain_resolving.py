@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.domain.apply import apply_event
+from actors.domain.attaching import detach
 from actors.domain.commands import Cause, Verb
 from actors.domain.events import ExceptionOpened
 from actors.domain.exception_events import FeedCorrected
@@ -408,3 +409,14 @@ class TestStored:
         check_event(50, fields)
         apply_event(Books(Rules(), lambda _: 0), shard, ExceptionOpened(*fields), 9)
         assert shard.exceptions["x-t-0-1"].payload == ()
+
+
+def test_an_event_is_not_decided_again_while_its_stock_key_is_on_another_host():
+    world = closed()
+    answer = world.receive("A", 5)
+    exception_id = answer.exception
+    assert exception_id
+    detach(world.engine.books, shard_of(stock_key("main", "A"), SHARDS))
+
+    assert resolve(world, exception_id, RETRY).error == "SHARD_UNAVAILABLE"
+    assert state(world, exception_id) == "OPEN"
