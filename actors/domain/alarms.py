@@ -33,7 +33,7 @@ def watch_shortage(turn: Turn, actor: StockActor) -> None:
 def concerned(actor: StockActor, short: int) -> list[str]:
     """The reservations a shortage concerns: newest claims first, until their open units make it up."""
     ids: list[str] = []
-    for reservation_id in reversed(actor.claims):
+    for reservation_id in reversed(list(actor.claims)):
         units = sum(claim.open for claim in actor.claims[reservation_id].chain())
         if not units:
             continue

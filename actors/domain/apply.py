@@ -149,14 +149,23 @@ def _claim_granted(books: Books, shard: ShardState, event: ClaimGranted, _time_m
     if shard.strict and quantity > carried and admission != ALWAYS and headroom(actor) < quantity:
         books.oversells += 1
         raise AssertionError(f"granted without cover: {key!r} {reservation_id} line {line_id!r}")
-    if reservation_id not in actor.claims:
+    kept = actor.kept_claims
+    first: Claim | None = None
+    if type(kept) is dict:  # not isinstance: every grant comes through here
+        if reservation_id in kept:
+            first = kept[reservation_id]
+    elif kept is not None and kept.reservation_id == reservation_id:  # type: ignore[union-attr]
+        first = kept  # type: ignore[assignment]
+    if first is None:
         claim = Claim(reservation_id, line_id, channel_id, order, shard.sequence)
-        actor.claims[reservation_id] = claim
+        if type(kept) is dict:
+            kept[reservation_id] = claim
+        else:
+            actor.put_claim(claim)
         claim.confirmed = confirmed
         if order:
             index_order(actor, claim)
     else:
-        first = actor.claims[reservation_id]
         if confirmed and not first.confirmed:  # it was confirmed while it had nothing here
             _confirm_claims(actor, first)
         if order != first.order_reference:
@@ -294,7 +303,7 @@ def _set_picked(actor: StockActor, claim: Claim, picked: int) -> None:
 
 def _claims_forgotten(_books: Books, shard: ShardState, event: ClaimsForgotten, _time_ms: int) -> None:
     actor = shard.stock[event.stock_key]
-    first = actor.claims.pop(event.reservation_id)
+    first = actor.pop_claim(event.reservation_id)
     for claim in first.chain():
         assert claim.open == 0 and claim.picked <= 0, "forgot a claim that is alive"  # noqa: PT018  one fact
         unindex_order(actor, claim)
@@ -502,8 +511,10 @@ APPLY: dict[type[Any], Apply] = {
 
 def rebuild_sums(actor: StockActor) -> None:
     """Make the sums and the order index of a stock actor anew from its claims (after a snapshot was loaded)."""
-    chains = sorted(actor.claims.values(), key=lambda claim: claim.sequence)
-    actor.claims = {first.reservation_id: first for first in chains}
+    chains = list(actor.claims.values())
+    if len(chains) > 1:
+        chains.sort(key=lambda claim: claim.sequence)
+        actor.kept_claims = {first.reservation_id: first for first in chains}
     actor.held = actor.confirmed = actor.picked = actor.picked_adrift = 0
     actor.orders = None
     for first in chains:

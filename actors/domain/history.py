@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from sys import intern
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 WORDS = 6  # occur time, sequence, on hand delta, picked delta, stream × 256 + disposition, promise
@@ -50,18 +52,25 @@ class Moved(NamedTuple):
     picked: dict[str, int]
 
 
+NO_PROMISES: Mapping[str, int] = MappingProxyType({"": 0})
+NO_NAMES: Sequence[str] = ("",)
+NO_MARKERS: Mapping[int, dict[str, Marker]] = MappingProxyType({})
+
+
 class History:
-    """``from_ms``: facts that occurred before it may be forgotten. ``markers``: by disposition, the newest count of each stream."""
+    """Most have one stream, no promises and no counts, and are small for it: what is not needed is one empty object for all.
+
+    ``from_ms``: facts that occurred before it may be forgotten. ``markers``: by disposition, the newest count of each stream."""
 
     __slots__ = ("facts", "from_ms", "markers", "names", "promises", "streams", "words_to_check")
 
     def __init__(self) -> None:
         self.facts = array("q")
-        self.streams: dict[str, int] = {}
-        self.promises: dict[str, int] = {"": 0}  # name → number; 0 is no promise
-        self.names = [""]  # number → name: a promise that gets another name keeps its number
+        self.streams: tuple[str, ...] = ()  # by number
+        self.promises = NO_PROMISES  # name → number; 0 is no promise
+        self.names = NO_NAMES  # number → name: a promise that gets another name keeps its number
         self.from_ms = 0
-        self.markers: dict[int, dict[str, Marker]] = {}
+        self.markers = NO_MARKERS
         self.words_to_check = (
             WORDS * FACTS_BEFORE_FORGETTING
         )  # so many: look for old ones; no state, only spares looking
@@ -80,9 +89,11 @@ class History:
         promise: str,
     ) -> None:
         """Remember one fact."""
-        stream = self.streams.get(stream_key)
-        if stream is None:
-            stream = self.streams[stream_key] = len(self.streams)
+        streams = self.streams
+        if streams and streams[0] == stream_key:
+            stream = 0
+        else:
+            stream = self._stream_of(stream_key)
         name = self._number_of(promise) if promise else 0
         self.facts.fromlist(  # half of what ``extend`` takes
             [occur_time_ms, sequence, on_hand_delta, picked_delta, stream << 8 | disposition, name]
@@ -92,7 +103,7 @@ class History:
         """The sums of what counts as after a count at ``place``: of its own stream what has a higher sequence, of everything
         else what occurred later."""
         facts = self.facts
-        same = self.streams.get(place.stream_key, -1)
+        same = self._known_stream(place.stream_key)
         sequence, occur_time_ms = place.sequence, place.occur_time_ms
         on_hand: dict[int, int] = {}
         picked: dict[int, int] = {}
@@ -115,7 +126,7 @@ class History:
     def facts_after(self, place: Place, disposition: int) -> list[tuple[int, int, int, int]]:
         """What ``moved_after`` sums up of one disposition, one by one: (occur time, sequence, on hand delta, picked delta)."""
         facts = self.facts
-        same = self.streams.get(place.stream_key, -1)
+        same = self._known_stream(place.stream_key)
         found = []
         for at in range(0, len(facts), WORDS):
             where = facts[at + 4]
@@ -139,7 +150,10 @@ class History:
 
     def place_count(self, disposition: int, marker: Marker) -> None:
         """Remember a count, unless its stream has a newer one."""
-        streams = self.markers.setdefault(disposition, {})
+        streams = self.markers.get(disposition)
+        if streams is None:
+            streams = {}
+            self.markers = {**self.markers, disposition: streams}
         known = streams.get(marker.place.stream_key)
         if known is None or marker.rank_in_stream() > known.rank_in_stream():
             streams[marker.place.stream_key] = marker
@@ -156,14 +170,14 @@ class History:
     def forget(self, before_ms: int) -> None:
         """Let go of facts that occurred before that, and of names that nothing refers to any more. Counts stay."""
         self.from_ms = max(self.from_ms, before_ms)
-        facts, streams, promises = self.facts, list(self.streams), self.names
+        facts, streams, promises = self.facts, self.streams, self.names
         kept = array("q")
-        self.streams, self.promises, self.names = {}, {"": 0}, [""]
+        self.streams, self.promises, self.names = (), NO_PROMISES, NO_NAMES
         for at in range(0, len(facts), WORDS):
             if facts[at] < before_ms:
                 continue
             where, name = facts[at + 4], facts[at + 5]
-            stream = self.streams.setdefault(streams[where >> 8], len(self.streams))
+            stream = self._stream_of(streams[where >> 8])
             promise = self._number_of(promises[name]) if name else 0
             kept.extend((*facts[at : at + 4], stream << 8 | where & 255, promise))
         self.facts = kept
@@ -176,20 +190,40 @@ class History:
             return
         known = self.promises.get(other)
         if known is None:
-            del self.promises[promise]
-            self.promises[other] = name
-            self.names[name] = other
+            promises, names = self._own_names()
+            del promises[promise]
+            promises[other] = name
+            names[name] = other
             return
         for at in range(5, len(self.facts), WORDS):
             if self.facts[at] == name:
                 self.facts[at] = known
 
+    def _known_stream(self, stream_key: str) -> int:
+        return self.streams.index(stream_key) if stream_key in self.streams else -1
+
+    def _stream_of(self, stream_key: str) -> int:
+        known = self._known_stream(stream_key)
+        if known < 0:
+            known = len(self.streams)
+            self.streams = (*self.streams, intern(stream_key))
+        return known
+
     def _number_of(self, promise: str) -> int:
         number = self.promises.get(promise)
         if number is None:
-            number = self.promises[promise] = len(self.names)
-            self.names.append(promise)
+            promises, names = self._own_names()
+            number = promises[promise] = len(names)
+            names.append(promise)
         return number
+
+    def _own_names(self) -> tuple[dict[str, int], list[str]]:
+        """Names that may be changed."""
+        promises, names = self.promises, self.names
+        if not isinstance(promises, dict) or not isinstance(names, list):
+            promises, names = dict(promises), list(names)
+            self.promises, self.names = promises, names
+        return promises, names
 
     def median_time_ms(self) -> int:
         """Half of the facts occurred before it."""
@@ -215,9 +249,10 @@ def decode_history(fields: Sequence[Any]) -> History | None:
         return None
     history = History()
     history.from_ms, streams, promises, facts, markers = fields
-    history.streams = {key: number for number, key in enumerate(streams)}
-    history.names = list(promises)
-    history.promises = {promise: number for number, promise in enumerate(promises)}
+    history.streams = tuple(map(intern, streams))
+    if len(promises) > 1:
+        history.names = promises
+        history.promises = {promise: number for number, promise in enumerate(promises)}
     words = array("q")
     words.frombytes(facts)
     history.facts = _little_endian(words)

@@ -7,7 +7,8 @@ objects are few, slotted and free of cycles: the cyclic garbage collector is off
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from actors.domain.claims import Claim, Reservation, Spent
@@ -24,6 +25,7 @@ from actors.domain.stock_parts import SaleGate, Transfer
 
 __all__ = ["OPEN", "SELLABLE", "Books", "Claim", "Entry", "Reservation", "ShardState", "Spent", "StockActor"]
 
+NO_CLAIMS: Mapping[str, Claim] = MappingProxyType({})
 SELLABLE = int(Disposition.SELLABLE)
 OPEN = int(SellingState.OPEN)
 
@@ -34,11 +36,11 @@ class StockActor:
     __slots__ = (
         "adrift",
         "base_unit",
-        "claims",
         "confirmed",
         "gate",
         "held",
         "history",
+        "kept_claims",
         "key",
         "max_quantity_per_order",
         "on_hand",
@@ -68,13 +70,41 @@ class StockActor:
         self.confirmed = 0
         self.picked = 0
         self.picked_adrift = 0
-        self.claims: dict[str, Claim] = {}  # by reservation id, in the order granted
+        self.kept_claims: dict[str, Claim] | Claim | None = None  # one claim alone needs no dictionary; see ``claims``
         self.adrift: dict[str, int] | None = None  # promise text → net of units picked for no known claim
         self.history: History | None = None
         self.orders: dict[str, list[str]] | None = None  # channel US order reference → reservation ids
         self.shortage_exception_id = ""
         self.gate: SaleGate | None = None  # None: the defaults
         self.transfers: dict[str, Transfer] | None = None  # transfer US line → what is under way to here
+
+    @property
+    def claims(self) -> Mapping[str, Claim]:
+        """The first claim of each reservation by its id, in the order granted. To look at: changed by the two below."""
+        kept = self.kept_claims
+        if kept is None:
+            return NO_CLAIMS
+        return kept if isinstance(kept, dict) else MappingProxyType({kept.reservation_id: kept})
+
+    def put_claim(self, first: Claim) -> None:
+        """A reservation's first claim here."""
+        kept = self.kept_claims
+        if isinstance(kept, dict):
+            kept[first.reservation_id] = first
+        elif kept is None:
+            self.kept_claims = first
+        else:
+            self.kept_claims = {kept.reservation_id: kept, first.reservation_id: first}
+
+    def pop_claim(self, reservation_id: str) -> Claim:
+        """That reservation's first claim, which is not here any more. Raises KeyError."""
+        first = self.claims[reservation_id]
+        kept = self.kept_claims
+        if isinstance(kept, dict):
+            del kept[reservation_id]
+        if not isinstance(kept, dict) or not kept:
+            self.kept_claims = None
+        return first
 
     def on_hand_of(self, disposition: int) -> int:
         """Units on hand in that disposition; may be negative for a while."""

@@ -174,6 +174,9 @@ class ShardHost:
         self._thread = self._thread_factory(loop)
         self.state = "recovering"
         started_s = time.monotonic()
+        if self._own_process:
+            gc.collect()
+            gc.disable()  # recovery makes millions of objects and no cycles: the collector would walk them again and again
         try:
             events = await self._thread.call(self._recover)
         except BaseException:
@@ -183,9 +186,7 @@ class ShardHost:
         self.statistics.recovery_seconds = time.monotonic() - started_s
         self.statistics.recovered_events = events
         if self._own_process:
-            gc.collect()
             gc.freeze()  # what was recovered is never garbage in bulk: the collector need not walk it
-            gc.disable()
         self._make_rooms()
         owner = LinkOwner(
             self.config,

@@ -171,7 +171,7 @@ def _place(books: Books, shard: ShardState, tag: int, fields: Any) -> None:
         shard.stock[actor.key] = books.stock[actor.key] = actor
     elif tag == Tag.CLAIMS:
         first = decode_claims(fields)
-        shard.stock[fields[0]].claims[first.reservation_id] = first
+        shard.stock[fields[0]].put_claim(first)
     elif tag == Tag.RESERVATION:
         reservation = decode_reservation(fields)
         shard.reservations[reservation.id] = books.reservations[reservation.id] = reservation
