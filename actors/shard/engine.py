@@ -251,6 +251,8 @@ class Engine:
 
     def _decide_all(self, turn: Turn, items: Sequence[Item], accept_claims: bool) -> list[Reply]:  # noqa: FBT001  one caller
         """One after the other; plain events that follow each other in one go."""
+        if INGEST not in [item[0] for item in items]:
+            return [self._decide(turn, item, accept_claims) for item in items]
         replies: list[Reply] = []
         shards, shard_count = self.books.shards, self.shard_count
         at, count = 0, len(items)

@@ -60,10 +60,7 @@ def items_of(taken: Iterable[Queued]) -> list[Sequence[Any]]:
     """The items of what was taken, in order."""
     items: list[Sequence[Any]] = []
     for waiting in taken:
-        if isinstance(waiting, WaitingRun):
-            items += waiting.items
-        else:
-            items.append(waiting.item)
+        items += waiting.items if type(waiting) is WaitingRun else (waiting.item,)  # type: ignore[union-attr]
     return items
 
 
@@ -160,7 +157,7 @@ class TurnQueue:
             spent = 0
             while queue and (spent < share or not taken):
                 waiting = queue[0]
-                if isinstance(waiting, WaitingRun):
+                if type(waiting) is WaitingRun:
                     most = max(1, share - spent)
                     if len(waiting.items) > most:
                         waiting = waiting.split(most)
@@ -169,16 +166,16 @@ class TurnQueue:
                     spent += len(waiting.items)
                     taken.append(waiting)
                     continue
-                queue.popleft()
-                weight = waiting.item[3]
+                alone: Any = queue.popleft()
+                weight, key = alone.item[3], alone.key
                 spent += weight
-                taken.append(waiting)
-                if waiting.key:
-                    left = self._key_lines[waiting.key] - weight
+                taken.append(alone)
+                if key:
+                    left = self._key_lines[key] - weight
                     if left > 0:
-                        self._key_lines[waiting.key] = left
+                        self._key_lines[key] = left
                     else:
-                        del self._key_lines[waiting.key]
+                        del self._key_lines[key]
             room -= spent
             self.lines -= spent
             self._lines[shard] -= spent
