@@ -1,3 +1,4 @@
+# mypy: disable-error-code="union-attr"
 """The queues of a host: bounded by lines, fair between shards, in order within one."""
 
 from __future__ import annotations
