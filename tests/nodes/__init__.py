@@ -1,5 +1,5 @@
 """Several nodes of real processes on one machine, with every link between them led through a proxy of ours, and the faults
-of a cluster done to them under load: ``python -m tests.nodes``, and in small ``tests/integration/test_nodes.py``.
+of a cluster done to them under load: ``python -m tests.nodes``. No test of CI runs it yet.
 
 The processes run the same parts as a real node's (host, gateway, directory) under a starter of their own instead of Ray.
 """
