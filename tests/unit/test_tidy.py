@@ -106,6 +106,13 @@ def test_every_package_is_a_package():
     assert [folder for folder in sorted(folders) if not (ROOT / folder / "__init__.py").is_file()] == []
 
 
+def test_no_two_test_files_have_one_name():
+    """The folders of tests are no packages: pytest cannot collect two files of one name in one run."""
+    names = sorted(Path(path).name for path in MODULES if Path(path).name.startswith("test_"))
+
+    assert [name for name, after in zip(names, names[1:], strict=False) if name == after] == []
+
+
 @pytest.mark.parametrize("package", ["actors", "gateway", "protos/stockade"])
 def test_every_distribution_tells_type_checkers_that_it_is_typed(package):
     assert (ROOT / package / "py.typed").is_file()
