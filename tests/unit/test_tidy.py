@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_no_two_test_files_have_one_name():
     """The folders of tests are no packages: pytest cannot collect two files of one name in one run."""
     names = sorted(Path(path).name for path in MODULES if Path(path).name.startswith("test_"))
 
-    assert [name for name, after in zip(names, names[1:], strict=False) if name == after] == []
+    assert [name for name, after in pairwise(names) if name == after] == []
 
 
 @pytest.mark.parametrize("package", ["actors", "gateway", "protos/stockade"])
