@@ -73,13 +73,10 @@ class Strikes:
 
     async def kill_host(self) -> dict[str, Any]:
         """``kill -9`` of one host process; it is started again by itself and gets its share back."""
-        victim = await self._busiest()
-        self.nodes.members[victim].kill()
-        return {"victim": victim}
+        return await self._kill(await self._busiest())
 
     async def kill_gateway(self) -> dict[str, Any]:
-        self.nodes.members["gateway-1"].kill()
-        return {"victim": "gateway-1"}
+        return await self._kill("gateway-1")
 
     async def kill_node(self) -> dict[str, Any]:
         """A machine that is gone, and comes back after a while: nobody reports it dead."""
@@ -142,6 +139,14 @@ class Strikes:
                 await nodes.directory.move_to(shard, target)
                 await asyncio.sleep(LOOK_INTERVAL_S)
         return {"moved": len(begun)}
+
+    async def _kill(self, victim: str) -> dict[str, Any]:
+        """Until it is started again."""
+        member = self.nodes.members[victim]
+        starts = member.starts
+        member.kill()
+        await until(HEALED_WITHIN_S, lambda: member.starts > starts and member.port is not None)
+        return {"victim": victim}
 
     async def _lose(self, names: list[str]) -> dict[str, Any]:
         members = [self.nodes.members[name] for name in names]
