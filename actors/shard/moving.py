@@ -108,6 +108,7 @@ class HostMoves:
         self._loader: JournalThread | None = None
         self._reader: Journal | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._leaving = asyncio.Lock()
         self._sealed: dict[int, Sealed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -271,11 +272,12 @@ class HostMoves:
             self._begin(self._unseal(body[0], answer))
 
     async def _seal(self, shard_id: int, by: str, answer: Callable[[Reply], None]) -> None:
-        sealed = self._sealed.get(shard_id)
-        if sealed is None and shard_id in self._engine.books.shards:
-            part, head = await self._shell.let_go(shard_id)
-            sealed = self._sealed[shard_id] = Sealed(by, part, head)
-            self.left += 1
+        async with self._leaving:  # who asks again while the journal is slow must not make it leave twice
+            sealed = self._sealed.get(shard_id)
+            if sealed is None and shard_id in self._engine.books.shards:
+                part, head = await self._shell.let_go(shard_id)
+                sealed = self._sealed[shard_id] = Sealed(by, part, head)
+                self.left += 1
         if sealed is None or sealed.by != by:
             answer(error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not here"))
             return

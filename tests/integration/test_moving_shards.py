@@ -8,10 +8,12 @@ import itertools
 import pytest
 
 from actors.domain.answers import OK, REFUSED
+from actors.domain.commands import Verb
 from actors.domain.outcomes import ErrorReason, RefusalReason
 from actors.domain.rules import Rules
 from actors.journal.port import Fenced, ShardHead
 from actors.shard.host_config import EXIT_FENCED
+from actors.shard.messages import ANY_SHARD
 from actors.shard.moving import MoveFailed
 from actors.shard.placement import feed_shard_of, shard_of
 from tests.integration.host_world import (
@@ -298,3 +300,25 @@ async def test_stock_of_other_shards_is_not_disturbed_by_a_move():
         after = dict(zip(owner.host.route.shards, owner.host.route.epochs, strict=True))
         assert after == {shard: before[shard] for shard in stays}
         assert shard_of(key_of(NEAR), SHARDS) == FEED
+
+
+async def test_who_asks_again_while_the_journal_is_slow_does_not_end_the_owner():
+    """Two turns wait for the journal, so that the shard cannot leave yet when it is asked for again."""
+    async with cluster("a", "b") as here:
+        await receive(here)
+        owner = here[here.owners()[FEED]]
+        owner.hold.hold()
+        begun = owner.hold.begun
+        owner.gateway.send(reserve(NEAR, request_id="decided"))
+        await until(lambda: owner.hold.begun > begun)
+        owner.gateway.send(reserve(NEAR, request_id="applied"))
+        await owner.gateway.settled()
+        seal = [int(Verb.SEAL_SHARDS), ANY_SHARD, 0, 1, [], [FEED, other(here, FEED)]]
+        asked = [owner.gateway.send(list(seal)) for _ in range(3)]
+        await owner.gateway.settled()
+        owner.hold.let_go()
+        replies = [(await owner.gateway.answer(one))[0] for one in asked]
+        assert owner.ends == []
+        assert [reply[0] for reply in replies] == [OK, OK, OK]
+        assert replies[0] == replies[1] == replies[2]
+        await until(lambda: FEED in owner.shards)  # nobody took it over
