@@ -35,7 +35,7 @@ _ASK_AGAIN = frozenset(
 )
 
 Ask = tuple[int, int, Sequence[Any]]  # shard, verb, body
-Told = Callable[[list[Reply] | None], None]  # the answers in order; None: not in time
+Told = Callable[[list[Any] | None], None]  # payloads in order; None: not in time, or no answer
 
 
 class Shell(Protocol):
@@ -120,7 +120,7 @@ class HostPeers:
         self.asked = 0
         self._asking = 0  # items set aside
         # by id of an item in the queue: that item, so that nobody else gets its id, and what its asks were answered
-        self._told: dict[int, tuple[Sequence[Any], Sequence[Reply]]] = {}
+        self._told: dict[int, tuple[Sequence[Any], Sequence[Any]]] = {}
         self._engine = engine
         self._loop = loop
         self._config = config
@@ -243,7 +243,7 @@ class HostPeers:
             batch.answer(index, error(ErrorReason.OVERLOADED, "too many wait for other hosts", retry_ms))
             return
 
-        def told(answers: list[Reply] | None) -> None:
+        def told(answers: list[Any] | None) -> None:
             self._asking -= 1
             if answers is None:
                 retry_ms = self._config.unavailable_retry_ms
@@ -262,7 +262,7 @@ class HostPeers:
         deadline_ms = item[2] or self._now_ms() + ASKS_WAIT_MS_MAX
         self._send_asks(_Asking(len(asks), deadline_ms, told), dict(enumerate(asks)))
 
-    def told_to(self, items: Sequence[Any]) -> dict[int, Sequence[Reply]] | None:
+    def told_to(self, items: Sequence[Any]) -> dict[int, Sequence[Any]] | None:
         """By place among the items of a turn, what other hosts answered to their asks."""
         if not self._told:
             return None
@@ -297,7 +297,7 @@ class HostPeers:
             if again:
                 self._ask_again(asking, again)
             elif not asking.missing:
-                asking.told([reply for reply in asking.answers if reply is not None])
+                asking.told(_payloads(asking.answers))
 
         return replied
 
@@ -357,7 +357,7 @@ class HostPeers:
         }
 
 
-def _nobody(_answers: list[Reply] | None) -> None:
+def _nobody(_answers: list[Any] | None) -> None:
     """Whoever asked was answered already."""
 
 
@@ -366,3 +366,9 @@ def _triples(value: Any) -> bool:
         isinstance(one, list) and len(one) == 3 and all(type(part) is int for part in one)  # noqa: PLR2004
         for one in value
     )
+
+
+def _payloads(answers: Sequence[Reply | None]) -> list[Any] | None:
+    """What the answers say, in the order of the questions; None when one of them is no answer."""
+    payloads = [reply[2] for reply in answers if reply is not None and reply[0] == OK]
+    return payloads if len(payloads) == len(answers) else None
