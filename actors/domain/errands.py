@@ -25,8 +25,8 @@ from actors.domain.turn import Turn
 
 OPEN_PER_PAIR_MAX = 10_000  # some MiB, and a second or two of delivering; more is load that must be refused
 
-# (turn, shard, from shard, body) → the reply, plain; (turn, shard, the errand, its reply)
-ErrandHandler = Callable[[Turn, ShardState, int, Sequence[Any]], Sequence[Any]]
+# (turn, shard, from shard, body) → the reply, plain (None: not yet, come again); (turn, shard, the errand, its reply)
+ErrandHandler = Callable[[Turn, ShardState, int, Sequence[Any]], Sequence[Any] | None]
 AnswerHandler = Callable[[Turn, ShardState, Errand, Sequence[Any]], None]
 
 
@@ -64,7 +64,10 @@ def take(turn: Turn, shard: ShardState, command: TakeErrand, handlers: Mapping[i
     if handler is None:  # of a newer version: it stays with its sender until this host is renewed
         return error(ErrorReason.INTERNAL, f"errand {verb} is not known here")
     turn.begin(Cause(*cause[: len(Cause._fields)]))
-    reply = plain(handler(turn, shard, from_shard, body))
+    told = handler(turn, shard, from_shard, body)
+    if told is None:  # it must wait for something that this shard decides within seconds
+        return error(ErrorReason.SHARD_UNAVAILABLE, "not yet")
+    reply = plain(told)
     turn.emit(shard, ErrandTaken(from_shard, number, settled_below, reply))
     return ok((number, reply))
 

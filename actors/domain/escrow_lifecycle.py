@@ -253,7 +253,8 @@ def note_replies(turn: Turn, operation: Operation, replies: Replies) -> None:
 def _confirmed(turn: Turn, home: ShardState, operation: Operation, replies: Replies) -> None:
     reservation = home.reservations[operation.reservation_id]
     note_replies(turn, operation, replies)
-    _spend(turn, home, operation, reservation)
+    end_if_over(turn, home, reservation, ReservationState.RELEASED)
+    spend(turn, home, operation, reservation)
 
 
 def _released(turn: Turn, home: ShardState, operation: Operation, replies: Replies) -> None:
@@ -265,8 +266,8 @@ def _released(turn: Turn, home: ShardState, operation: Operation, replies: Repli
     is_whole = not Release(*operation.command).lines
     if is_whole and _waits(turn, home, operation, reservation, replies):
         return
-    _end_if_over(turn, home, reservation, ReservationState.RELEASED)
-    _spend(turn, home, operation, reservation)
+    end_if_over(turn, home, reservation, ReservationState.RELEASED)
+    spend(turn, home, operation, reservation)
 
 
 def _expired(turn: Turn, home: ShardState, operation: Operation, replies: Replies) -> None:
@@ -276,7 +277,7 @@ def _expired(turn: Turn, home: ShardState, operation: Operation, replies: Replie
         turn.emit(home, ReservationUnitsEnded(reservation.id, 0, 0, expired, reservation.channel_id))
     if _waits(turn, home, operation, reservation, replies):
         return
-    _end_if_over(turn, home, reservation, ReservationState.EXPIRED)
+    end_if_over(turn, home, reservation, ReservationState.EXPIRED)
     end(turn, home, operation, Outcome.DONE)
 
 
@@ -290,13 +291,15 @@ def _waits(turn: Turn, home: ShardState, operation: Operation, reservation: Rese
     return True
 
 
-def _end_if_over(turn: Turn, home: ShardState, reservation: Reservation, otherwise: ReservationState) -> None:
+def end_if_over(turn: Turn, home: ShardState, reservation: Reservation, otherwise: ReservationState) -> None:
+    """No unit is open any more."""
     if reservation.open_units == 0 and reservation.state in LIVE:
         state = final_state(reservation, otherwise)
         turn.emit(home, ReservationEnded(reservation.id, state, reservation.channel_id))
 
 
-def _spend(turn: Turn, home: ShardState, operation: Operation, reservation: Reservation) -> None:
+def spend(turn: Turn, home: ShardState, operation: Operation, reservation: Reservation) -> None:
+    """The verb is done: its id is spent, and whoever waits is answered."""
     request_id, digest = operation.command[:2]
     end(turn, home, operation, Outcome.DONE)
     turn.emit(home, VerbSpent(reservation.id, request_id, digest, operation.verb))

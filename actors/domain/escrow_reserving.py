@@ -31,7 +31,7 @@ from actors.domain.escrow import (
     tell,
 )
 from actors.domain.escrow_legs import Tried, is_whole, rows_of, take_over, undo_lines
-from actors.domain.escrow_lifecycle import shown_again
+from actors.domain.escrow_lifecycle import end_if_over, shown_again
 from actors.domain.escrow_views import note_rows
 from actors.domain.events import ReservationEnded, ReservationOpened, ReservationUnitsEnded
 from actors.domain.identity import request_key
@@ -168,6 +168,9 @@ def _undo(turn: Turn, home: ShardState, operation: Operation, outcome: Outcome, 
     own = list(dict.fromkeys(key for key in keys if turn.books.shard_of(key) == home.id))
     end(turn, home, operation, outcome)
     undo_lines(turn, home, home.id, [operation.reservation_id, own])
+    old = home.reservations.get(operation.replaced_id)
+    if old is not None:  # shipped whole while it was to be replaced
+        end_if_over(turn, home, old, ReservationState.RELEASED)
     if reply is not None:
         turn.finish(operation.id, reply)
 

@@ -6,7 +6,7 @@ the same quantity it is a duplicate, with another quantity it is not booked and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from actors.domain.alarms import raise_alarm, watch_shortage
 from actors.domain.answers import Reply, error, ok
 from actors.domain.commands import Fulfill
 from actors.domain.counting import note_fact
+from actors.domain.errands import send
+from actors.domain.escrow import ORDER, TELL_HOME, go_on
 from actors.domain.events import (
     ClaimFulfilled,
     ClaimReleased,
@@ -25,7 +27,7 @@ from actors.domain.events import (
 )
 from actors.domain.history import Place
 from actors.domain.identity import ANSWER_SHIPMENT, shipment_key
-from actors.domain.keys import split_stock_key
+from actors.domain.keys import parse_reservation_id, split_stock_key
 from actors.domain.lifecycle import ENDED_REFUSALS, claims_of, ended_refusal, expire_if_due, final_state, not_found
 from actors.domain.outcomes import (
     Disposition,
@@ -39,7 +41,7 @@ from actors.domain.outcomes import (
 )
 from actors.domain.picking import claim_pile, move_to_claim, pick_adrift, pile_of, promised_claims
 from actors.domain.rules import ON_HAND_MAX
-from actors.domain.state import Claim, ShardState, StockActor
+from actors.domain.state import Claim, Reservation, ShardState, StockActor
 from actors.domain.turn import Turn
 from actors.domain.views import refused_about, repeat, reservation_view
 
@@ -76,15 +78,25 @@ def booked_before(turn: Turn, actor: StockActor, shipment: Shipment) -> int | No
     return None if entry is None else int(entry.answer[1])
 
 
-def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipment: Shipment, place: Place) -> str:
+def book_shipment(  # noqa: PLR0913  the parts of a shipment
+    turn: Turn,
+    actor: StockActor,
+    promise: Sequence[Any],
+    shipment: Shipment,
+    place: Place,
+    told: dict[str, list[int]] | None = None,
+) -> str:
     """Book what left: it is applied even when it is inconvenient. The id of the exception it opened, or empty.
 
-    The caller has checked the identity and the door.
+    The caller has checked the identity and the door. ``told``: what homes are to be told, where the caller does that:
+    reservation id → [fulfilled, released].
     """
     shard = actor.shard
     claims = promised_claims(actor, promise)
     left = shipment.quantity
-    told: dict[str, list[int]] = {}  # reservation id → [fulfilled, released]
+    tells_homes = told is None
+    told = {} if told is None else told
+    before = sum(counts[0] for counts in told.values())
     picks: dict[str, int] = {}
     pile = pile_of(turn, promise)  # picked under it before a claim was known, or without a promise at all
     for position, claim in enumerate(claims):
@@ -98,7 +110,7 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
             picks[claim_pile(claim.reservation_id)] = picks.get(claim_pile(claim.reservation_id), 0) - gone
             told.setdefault(claim.reservation_id, [0, 0])[0] += units
             left -= gone
-    fulfilled = sum(counts[0] for counts in told.values())
+    fulfilled = sum(counts[0] for counts in told.values()) - before
     pick_adrift(turn, actor, pile, -left, picks)
     turn.emit(
         shard,
@@ -129,8 +141,9 @@ def book_shipment(turn: Turn, actor: StockActor, promise: Sequence[Any], shipmen
     opened = ""
     if promise and fulfilled < shipment.quantity:
         opened = _alarm(turn, actor, claims, shipment, fulfilled)
-    for reservation_id, (units, released) in told.items():
-        _tell_home(turn, reservation_id, units, released)
+    if tells_homes:
+        for reservation_id, (units, released) in told.items():
+            _tell_home(turn, shard, reservation_id, units, released)
     watch_shortage(turn, actor)
     return opened
 
@@ -144,20 +157,28 @@ def _alarm(turn: Turn, actor: StockActor, claims: list[Claim], shipment: Shipmen
     return raise_alarm(turn, actor.shard, kind, actor.key, message, excess, ids)
 
 
-def _tell_home(turn: Turn, reservation_id: str, fulfilled: int, released: int) -> None:
-    """The home follows: what is left of the reservation is what its stock actors say."""
-    reservation = turn.books.reservations.get(reservation_id)
-    if reservation is None or not fulfilled + released:
+def _tell_home(turn: Turn, shard: ShardState, reservation_id: str, fulfilled: int, released: int) -> None:
+    """The home follows: what is left of the reservation is what its stock actors say. One that is on another host, or that
+    has not decided the order yet, is told by an errand."""
+    if not fulfilled + released:
         return
-    home = turn.books.home_of(reservation)
-    turn.emit(home, ReservationUnitsEnded(reservation_id, fulfilled, released, 0, reservation.channel_id))
-    if reservation.open_units == 0 and reservation.state in (HELD, CONFIRMED):
-        turn.emit(
-            home,
-            ReservationEnded(
-                reservation_id, final_state(reservation, ReservationState.RELEASED), reservation.channel_id
-            ),
-        )
+    reservation = turn.books.reservations.get(reservation_id)
+    if reservation is not None:
+        units_told(turn, turn.books.home_of(reservation), reservation, fulfilled, released)
+        return
+    home = parse_reservation_id(reservation_id)
+    if home is not None and (turn.books.partial or shard.inbound):
+        send(turn, shard, home.shard, TELL_HOME, (reservation_id, fulfilled, released), (ORDER, "", 0, 0))
+
+
+def units_told(turn: Turn, home: ShardState, reservation: Reservation, fulfilled: int, released: int) -> None:
+    """Units ended at a stock actor."""
+    turn.emit(home, ReservationUnitsEnded(reservation.id, fulfilled, released, 0, reservation.channel_id))
+    if reservation.id in home.busy:  # an operation over several shards ends it, if anything does
+        go_on(turn, home, reservation.id)
+    elif reservation.open_units == 0 and reservation.state in (HELD, CONFIRMED):
+        state = final_state(reservation, ReservationState.RELEASED)
+        turn.emit(home, ReservationEnded(reservation.id, state, reservation.channel_id))
 
 
 def mismatch(turn: Turn, actor: StockActor, shipment: Shipment, booked: int, payload: Sequence[Any] = ()) -> str:
@@ -183,56 +204,88 @@ def fulfill(turn: Turn, home: ShardState, command: Fulfill) -> Reply:
         assert refusal is not None, "only ended reservations leave memory"
         return refusal
     expire_if_due(turn, home, reservation)
-    claims = claims_of(turn, reservation)
-    parts, missing = _parts(command, claims)
-    if missing:
-        return error(ErrorReason.INVALID_FIELD, f"lines: {missing!r} is not a line of this reservation")
-    fresh: list[tuple[StockActor, Shipment, str]] = []
-    mismatched: list[tuple[StockActor, Shipment, int]] = []
-    duplicates = 0
-    wrong_door = False
-    seen: dict[tuple[str, str], int] = {}
-    open_left = {(actor.key, claim.line_id): claim.open for actor, claim in claims}
-    exceeding = []
-    for actor, line_id, shipment in parts:
-        if door_of(turn, actor.key) != Door.ORDER_MANAGEMENT:
-            wrong_door = True
-            continue
-        booked = seen.get((actor.key, shipment.document_line))
-        if booked is None:
-            booked = booked_before(turn, actor, shipment)
-        if booked is not None:
-            if booked == shipment.quantity:
-                duplicates += 1
-            else:
-                mismatched.append((actor, shipment, booked))
-            continue
-        seen[(actor.key, shipment.document_line)] = shipment.quantity
-        fresh.append((actor, shipment, line_id))
-        open_left[(actor.key, line_id)] -= shipment.quantity
-        if open_left[(actor.key, line_id)] < 0:
-            available = shipment.quantity + open_left[(actor.key, line_id)]
-            reason = RefusalReason.QUANTITY_EXCEEDS_OPEN
-            exceeding.append((line_id, actor.key, shipment.quantity, available, int(reason)))
-    if not (duplicates and not fresh and not mismatched and not wrong_door):
-        ended = ENDED_REFUSALS.get(reservation.state)
-        if ended is not None:
-            return refused_about(turn, reservation, home, ended)
-    if reservation.state == HELD:
-        return refused_about(turn, reservation, home, RefusalReason.RESERVATION_NOT_CONFIRMED)
-    if wrong_door:
-        return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
-    if exceeding:
-        return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, exceeding)
+    actors = {actor.key: actor for actor, _ in claims_of(turn, reservation)}
+    entries = [(actor.key, claim.line_id, claim.open) for actor, claim in claims_of(turn, reservation)]
+    plan = plan_shipments(
+        turn, command, entries, lambda key, shipment: booked_before(turn, actors[key], shipment)
+    )  # fmt: skip
+    if plan.missing:
+        return error(ErrorReason.INVALID_FIELD, f"lines: {plan.missing!r} is not a line of this reservation")
+    refusal = plan.refusal(turn, home, reservation)
+    if refusal is not None:
+        return refusal
     place = Place("", 0, command.occur_time_ms or turn.now_ms)
-    for actor, shipment, line_id in fresh:
-        book_shipment(turn, actor, (reservation.id, "", "", line_id), shipment, place)
-    for actor, shipment, booked in mismatched:
-        mismatch(turn, actor, shipment, booked)
-    if command.close_remainder and not mismatched:
+    for key, line_id, shipment in plan.fresh:
+        book_shipment(turn, actors[key], (reservation.id, "", "", line_id), shipment, place)
+    for key, _, shipment, booked in plan.mismatched:
+        mismatch(turn, actors[key], shipment, booked)
+    if command.close_remainder and not plan.mismatched:
         _close_remainder(turn, home, command)
     turn.emit(home, VerbSpent(reservation.id, command.request_id, command.digest, VERB_FULFILL))
     return ok(reservation_view(turn, reservation, home))
+
+
+class ShipmentPlan:
+    """What a fulfilment comes to, decided and nothing booked yet. Shipments with their stock key and line id."""
+
+    __slots__ = ("duplicates", "exceeding", "fresh", "mismatched", "missing", "wrong_door")
+
+    def __init__(self) -> None:
+        self.missing = ""  # a line id that the reservation has not
+        self.fresh: list[tuple[str, str, Shipment]] = []
+        self.mismatched: list[tuple[str, str, Shipment, int]] = []  # … and the quantity it was booked with
+        self.duplicates = 0
+        self.wrong_door = False
+        self.exceeding: list[tuple[str, str, int, int, int]] = []
+
+    def refusal(self, turn: Turn, home: ShardState, reservation: Reservation) -> Reply | None:
+        """Why it cannot be; None: it can. What was booked before is no reason against itself."""
+        only_again = self.duplicates and not self.fresh and not self.mismatched and not self.wrong_door
+        ended = ENDED_REFUSALS.get(reservation.state)
+        if ended is not None and not only_again:
+            return refused_about(turn, reservation, home, ended)
+        if reservation.state == HELD:
+            return refused_about(turn, reservation, home, RefusalReason.RESERVATION_NOT_CONFIRMED)
+        if self.wrong_door:
+            return refused_about(turn, reservation, home, RefusalReason.FULFILLED_BY_WAREHOUSE)
+        if self.exceeding:
+            return refused_about(turn, reservation, home, RefusalReason.QUANTITY_EXCEEDS_OPEN, self.exceeding)
+        return None
+
+
+def plan_shipments(
+    turn: Turn,
+    command: Fulfill,
+    entries: Sequence[tuple[str, str, int]],
+    booked_with: Callable[[str, Shipment], int | None],
+) -> ShipmentPlan:
+    """Decide a fulfilment. ``entries``: [(stock key, line id, open units), …]. ``booked_with``: what a shipment's identity was
+    booked with on that stock key, or None."""
+    plan = ShipmentPlan()
+    parts, plan.missing = _parts(command, entries)
+    seen: dict[tuple[str, str], int] = {}
+    open_left = {(key, line_id): units for key, line_id, units in entries}
+    for key, line_id, shipment in parts:
+        if door_of(turn, key) != Door.ORDER_MANAGEMENT:
+            plan.wrong_door = True
+            continue
+        booked = seen.get((key, shipment.document_line))
+        if booked is None:
+            booked = booked_with(key, shipment)
+        if booked is not None:
+            if booked == shipment.quantity:
+                plan.duplicates += 1
+            else:
+                plan.mismatched.append((key, line_id, shipment, booked))
+            continue
+        seen[(key, shipment.document_line)] = shipment.quantity
+        plan.fresh.append((key, line_id, shipment))
+        open_left[(key, line_id)] -= shipment.quantity
+        if open_left[(key, line_id)] < 0:
+            available = shipment.quantity + open_left[(key, line_id)]
+            reason = int(RefusalReason.QUANTITY_EXCEEDS_OPEN)
+            plan.exceeding.append((line_id, key, shipment.quantity, available, reason))
+    return plan
 
 
 def _close_remainder(turn: Turn, home: ShardState, command: Fulfill) -> None:
@@ -246,33 +299,31 @@ def _close_remainder(turn: Turn, home: ShardState, command: Fulfill) -> None:
             touched[actor.key] = actor
             turn.emit(actor.shard, ClaimReleased(actor.key, reservation.id, claim.line_id, claim.open, SHIPPED_SHORT))
     if released:
-        _tell_home(turn, reservation.id, 0, released)
+        _tell_home(turn, home, reservation.id, 0, released)
         assert turn.books.home_of(reservation) is home, "told another home"
         for actor in touched.values():
             watch_shortage(turn, actor)
 
 
-def _parts(
-    command: Fulfill, claims: list[tuple[StockActor, Claim]]
-) -> tuple[list[tuple[StockActor, str, Shipment]], str]:
+def _parts(command: Fulfill, entries: Sequence[tuple[str, str, int]]) -> tuple[list[tuple[str, str, Shipment]], str]:
     """The shipments a command means, one per stock key and line; and a line id that the reservation has not."""
-    parts: list[tuple[StockActor, str, Shipment]] = []
+    parts: list[tuple[str, str, Shipment]] = []
     if not command.lines:
-        for actor, claim in claims:
-            if claim.open:
-                parts.append((actor, claim.line_id, Shipment(claim.open, command.shipment_id, claim.line_id)))
+        for key, line_id, units in entries:
+            if units:
+                parts.append((key, line_id, Shipment(units, command.shipment_id, line_id)))
         return parts, ""
     for line_id, quantity, document_line in command.lines:
-        entries = [(actor, claim) for actor, claim in claims if claim.line_id == line_id]
-        if not entries:
+        own = [entry for entry in entries if entry[1] == line_id]
+        if not own:
             return [], line_id
         # A moved line has several entries: the units come from where they are open, all of an excess from the last.
         left = quantity
-        for position, (actor, claim) in enumerate(entries):
-            last = position == len(entries) - 1
-            units = left if last else min(left, claim.open)
+        for position, (key, _, open_units) in enumerate(own):
+            last = position == len(own) - 1
+            units = left if last else min(left, open_units)
             if units:
-                parts.append((actor, line_id, Shipment(units, command.shipment_id, document_line or line_id)))
+                parts.append((key, line_id, Shipment(units, command.shipment_id, document_line or line_id)))
                 left -= units
     return parts, ""
 

@@ -148,6 +148,8 @@ class Engine:
         if verb == Verb.TAKE_ERRAND:
             keys_of = ERRAND_KEYS.get(body[3])
             return keys_of(books, body[4]) if keys_of is not None else []
+        if verb == Verb.READ_LINES:
+            return [shipment_key(*identity) for identity in body[3]] if len(body) > 3 else []  # noqa: PLR2004
         if verb == Verb.ERRAND_ANSWERED:
             return self._answer_keys(item[1], body)
         return []

@@ -12,12 +12,12 @@ from actors.domain.commands import Verb
 from actors.domain.consumers import acknowledge, attach, list_consumers
 from actors.domain.errand_registry import ANSWERS, ERRANDS
 from actors.domain.errands import answered, take
+from actors.domain.escrow_fulfilling import fulfill_anywhere
 from actors.domain.escrow_legs import read_lines
 from actors.domain.escrow_lifecycle import confirm_anywhere, extend_anywhere, get_anywhere, release_anywhere
 from actors.domain.exception_pages import list_exceptions
 from actors.domain.feed_watch import get_feed_status, heartbeat
 from actors.domain.feeds import ingest
-from actors.domain.fulfilling import fulfill
 from actors.domain.policies import register_stock, set_selling, set_stock_policy
 from actors.domain.reading import (
     explain_availability,
@@ -38,7 +38,7 @@ HANDLERS: dict[int, Handler] = {
     Verb.CONFIRM: confirm_anywhere,
     Verb.RELEASE: release_anywhere,
     Verb.EXTEND: extend_anywhere,
-    Verb.FULFILL: fulfill,
+    Verb.FULFILL: fulfill_anywhere,
     Verb.GET_RESERVATION: get_anywhere,
     Verb.READ_LINES: read_lines,
     Verb.GET_AVAILABILITY: get_availability,
