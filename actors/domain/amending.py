@@ -40,11 +40,9 @@ class AmendPlan:
 
     __slots__ = ("claims", "open_after", "open_before", "requested")
 
-    def __init__(self, turn: Turn, reservation: Reservation) -> None:
+    def __init__(self, reservation: Reservation, claims: dict[Entry, Claim]) -> None:
         self.requested: dict[Entry, int] = {(line[0], line[1]): line[2] for line in reservation.lines}
-        self.claims: dict[Entry, Claim] = {
-            (claim.line_id, actor.key): claim for actor, claim in claims_of(turn, reservation)
-        }
+        self.claims = claims
         self.open_before = {entry: self.claims[entry].open if entry in self.claims else 0 for entry in self.requested}
         self.open_after = dict(self.open_before)
 
@@ -100,11 +98,28 @@ def amend(turn: Turn, home: ShardState, command: Amend, *, accept_claims: bool) 
     expire_if_due(turn, home, reservation)
     refusal = ended_refusal(turn, home, reservation)
     if refusal is not None:
-        return _spend(turn, home, command, reservation, refusal)
+        return spend_amend_refusal(turn, home, command, reservation, refusal)
     refusal = version_refusal(turn, home, reservation, command.expected_version)
     if refusal is not None:
-        return _spend(turn, home, command, reservation, refusal)
-    plan = AmendPlan(turn, reservation)
+        return spend_amend_refusal(turn, home, command, reservation, refusal)
+    plan = AmendPlan(reservation, {(claim.line_id, actor.key): claim for actor, claim in claims_of(turn, reservation)})
+    refusal = retarget_lines(turn, home, command, reservation, plan)
+    if refusal is not None:
+        return refusal
+    shortages = _shortages(turn, plan)
+    if shortages:
+        reason = RefusalReason(min(shortage[4] for shortage in shortages))
+        others = _positions(turn, plan, home)
+        refusal = refused_about(turn, reservation, home, reason, shortages, others)
+        return spend_amend_refusal(turn, home, command, reservation, refusal)
+    _carry_out(turn, home, command, reservation, plan)
+    return ok(reservation_view(turn, reservation, home))
+
+
+def retarget_lines(
+    turn: Turn, home: ShardState, command: Amend, reservation: Reservation, plan: AmendPlan
+) -> Reply | None:
+    """Set every target; why that cannot be."""
     invalid = _invalid(command, plan)
     if invalid:
         return error(ErrorReason.INVALID_FIELD, invalid)
@@ -113,17 +128,10 @@ def amend(turn: Turn, home: ShardState, command: Amend, *, accept_claims: bool) 
     if below:
         shortages = [(line_id, "", plan.fulfilled(line_id), 0, int(RefusalReason.BELOW_FULFILLED)) for line_id in below]
         refusal = refused_about(turn, reservation, home, RefusalReason.BELOW_FULFILLED, shortages)
-        return _spend(turn, home, command, reservation, refusal)
+        return spend_amend_refusal(turn, home, command, reservation, refusal)
     if len(plan.requested) > LINES_PER_ORDER_MAX:
         return error(ErrorReason.INVALID_FIELD, f"target_lines: more than {LINES_PER_ORDER_MAX} lines in all")
-    shortages = _shortages(turn, plan)
-    if shortages:
-        reason = RefusalReason(min(shortage[4] for shortage in shortages))
-        others = _positions(turn, plan, home)
-        refusal = refused_about(turn, reservation, home, reason, shortages, others)
-        return _spend(turn, home, command, reservation, refusal)
-    _carry_out(turn, home, command, reservation, plan)
-    return ok(reservation_view(turn, reservation, home))
+    return None
 
 
 def _invalid(command: Amend, plan: AmendPlan) -> str:
@@ -144,7 +152,10 @@ def _positions(turn: Turn, plan: AmendPlan, home: ShardState) -> list[tuple[int,
     return [turn.position(books.shards[shard]) for shard in sorted(shards) if shard in books.shards]
 
 
-def _spend(turn: Turn, home: ShardState, command: Amend, reservation: Reservation, refusal: Reply) -> Reply:
+def spend_amend_refusal(
+    turn: Turn, home: ShardState, command: Amend, reservation: Reservation, refusal: Reply
+) -> Reply:
+    """A refused amend spends its id: nothing would lapse by itself."""
     if (
         reservation.final_lines is not None
     ):  # it left memory: nothing can change it any more, the refusal stands by itself
@@ -155,7 +166,8 @@ def _spend(turn: Turn, home: ShardState, command: Amend, reservation: Reservatio
     return (refusal[0], refusal[1], view._replace(position=turn.position(home)))
 
 
-def _by_key(units: dict[Entry, int]) -> dict[str, int]:
+def by_key(units: dict[Entry, int]) -> dict[str, int]:
+    """Sums over the lines of a stock key."""
     sums: dict[str, int] = {}
     for (_, key), quantity in units.items():
         sums[key] = sums.get(key, 0) + quantity
@@ -164,8 +176,8 @@ def _by_key(units: dict[Entry, int]) -> dict[str, int]:
 
 def _shortages(turn: Turn, plan: AmendPlan) -> list[tuple[str, str, int, int, int]]:
     """What keeps the increases from being granted, by stock key; empty when nothing does."""
-    before, after = _by_key(plan.open_before), _by_key(plan.open_after)
-    fulfilled = _by_key({entry: claim.fulfilled for entry, claim in plan.claims.items()})
+    before, after = by_key(plan.open_before), by_key(plan.open_after)
+    fulfilled = by_key({entry: claim.fulfilled for entry, claim in plan.claims.items()})
     shortages = []
     for key, quantity in after.items():
         excess = quantity - before.get(key, 0)
@@ -175,14 +187,15 @@ def _shortages(turn: Turn, plan: AmendPlan) -> list[tuple[str, str, int, int, in
         adrift = plan.set_adrift(key)
         if actor is not None and excess > headroom(actor) - adrift:
             expire_due_on(turn, actor)
-        reason, available = _why_not(actor, excess, quantity + fulfilled.get(key, 0), adrift)
+        reason, available = why_not(actor, excess, quantity + fulfilled.get(key, 0), adrift)
         if reason is not None:
             line_id = next(entry[0] for entry in plan.open_after if entry[1] == key and plan.open_after[entry])
             shortages.append((line_id, key, quantity, before.get(key, 0) + available, int(reason)))
     return shortages
 
 
-def _why_not(actor: StockActor | None, excess: int, ordered: int, adrift: int) -> tuple[RefusalReason | None, int]:
+def why_not(actor: StockActor | None, excess: int, ordered: int, adrift: int) -> tuple[RefusalReason | None, int]:
+    """Why ``excess`` more units cannot be granted on a stock key, and how many could."""
     if actor is None:
         return RefusalReason.UNKNOWN_STOCK_KEY, 0
     if actor.selling_state != OPEN:

@@ -25,7 +25,7 @@ from actors.domain.outcomes import ErrorReason
 from actors.domain.state import Books, Reservation, ShardState
 from actors.domain.turn import Turn
 
-TRY_LINES, UNDO_LINES, TELL_LINES, READ_LINES, SHIP_LINES, TELL_HOME = range(82, 88)
+TRY_LINES, UNDO_LINES, TELL_LINES, READ_LINES, SHIP_LINES, TELL_HOME, TRY_MORE = range(82, 89)
 ANSWER_MS_MAX = 5_000  # how long a reserve or an amend waits for another shard before it is given up
 RETRY_AFTER_MS = 50
 ORDER = "order"  # the purpose of a leg: [ORDER, operation id, serial, phase]
@@ -58,6 +58,12 @@ def is_spread(books: Books, keys: Iterable[str]) -> bool:
 def keys_of(reservation: Reservation) -> list[str]:
     """The stock keys of a reservation's lines."""
     return [line[1] for line in reservation.lines]
+
+
+def keys_ever(reservation: Reservation) -> list[str]:
+    """Every stock key that may have claims of it, also those whose entries an amend dropped or moved elsewhere."""
+    earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
+    return list(dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines))
 
 
 def busy(home: ShardState, reservation_id: str) -> Reply | None:

@@ -262,7 +262,7 @@ def take_over(turn: Turn, shard: ShardState, reservation_id: str, keys: Sequence
     return ended
 
 
-TOLD: dict[str, Callable[[Turn, ShardState, str, Sequence[str], Sequence[Any]], int]] = {
+TOLD: dict[str, Callable[[Turn, ShardState, str, Sequence[str], Sequence[Any]], int | list[Any]]] = {
     "confirm": confirm_claims,
     "release": release_claims,
     "expire": expire_claims,

@@ -24,6 +24,7 @@ from actors.domain.escrow import (
     busy,
     end,
     is_spread,
+    keys_ever,
     keys_of,
     move,
     no_room,
@@ -81,7 +82,7 @@ def shown_again(
     spender = turn.spender(request_key(channel_id, command.request_id))
     if isinstance(spender, Reservation) and spender.final_lines is None:
         note_told(turn, spender.id)
-        moved = unread(turn, home, spender, in_any_version=True)
+        moved = unread(turn, home, spender, keys_ever(spender), in_any_version=True)
         if moved is not None:
             return moved
     return repeat(turn, home, channel_id, command.request_id, command.digest, is_reserve=is_reserve)
@@ -95,11 +96,18 @@ def spread(turn: Turn, home: ShardState, reservation_id: str) -> Reservation | N
     return reservation if reservation_id in home.busy or is_spread(turn.books, keys_of(reservation)) else None
 
 
-def unread(turn: Turn, home: ShardState, reservation: Reservation, *, in_any_version: bool = False) -> Reply | None:
+def unread(
+    turn: Turn,
+    home: ShardState,
+    reservation: Reservation,
+    keys: Sequence[str] = (),
+    *,
+    in_any_version: bool = False,
+) -> Reply | None:
     """Other shards were not asked, or before something else happened: what they hold is not known. Come again."""
     seen = turn.remote[reservation.id][1] if reservation.id in turn.remote else {}
     here = turn.books.shards
-    legs = shards_of(turn.books, home, keys_of(reservation))
+    legs = shards_of(turn.books, home, keys or keys_of(reservation))
     fresh = in_any_version or all(told[3] == reservation.version for told in turn.told)
     if fresh and all(shard_id in seen or shard_id in here for shard_id in legs):
         return None
@@ -328,7 +336,8 @@ def lines_elsewhere(books: Books, reservation_id: str, home_id: int, shipments: 
     """Read the lines of a reservation that are on other hosts."""
     reservation = books.reservations.get(reservation_id)
     home = books.shards.get(home_id)
-    if reservation is None or home is None or not is_spread(books, keys_of(reservation)):
+    every = keys_ever(reservation) if reservation is not None else []
+    if reservation is None or home is None or not is_spread(books, every):
         return []
     return [
         (
@@ -336,7 +345,7 @@ def lines_elsewhere(books: Books, reservation_id: str, home_id: int, shipments: 
             READ_LINES,
             (reservation_id, keys, reservation.version, [one for one in shipments if one[0] in keys]),
         )
-        for shard_id, keys in shards_of(books, home, keys_of(reservation)).items()
+        for shard_id, keys in shards_of(books, home, every).items()
         if shard_id not in books.shards
     ]
 

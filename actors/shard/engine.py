@@ -11,7 +11,6 @@ import logging
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from actors.domain.amending import amend
 from actors.domain.answers import Reply, error
 from actors.domain.changes import last_change
 from actors.domain.commands import COMMANDS, Cause, Ingest, Reserve, Verb
@@ -20,6 +19,7 @@ from actors.domain.consumers import watch as watch_consumers
 from actors.domain.errand_registry import ANSWER_KEYS, ASKS, ERRAND_KEYS
 from actors.domain.errand_state import Errand
 from actors.domain.escrow import give_up_due
+from actors.domain.escrow_amending import amend_anywhere
 from actors.domain.escrow_reserving import reserve_anywhere
 from actors.domain.events import ShardOwned
 from actors.domain.exception_kinds import EVENT_KINDS
@@ -311,7 +311,7 @@ class Engine:
             turn.begin(_cause(verb, command, cause))
             turn.reads.add(shard_id)
             if verb == Verb.AMEND:
-                return amend(turn, shard, command, accept_claims=accept_claims)
+                return amend_anywhere(turn, shard, command, accept_claims=accept_claims)
             return HANDLERS[verb](turn, shard, command)
         except Exception:
             if turn.emitted:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from actors.domain.apply import forget_entry
 from actors.domain.commands import Cause
-from actors.domain.escrow import TELL_LINES, begin, is_spread, shards_of, tell
+from actors.domain.escrow import TELL_LINES, begin, is_spread, keys_ever, shards_of, tell
 from actors.domain.events import KIND_OF, ClaimsForgotten, EntryRetired, ExceptionRetired, ReservationRetired
 from actors.domain.identity import retirement_key
 from actors.domain.lifecycle import CAUSE_RETIRE
@@ -80,7 +80,7 @@ def _retire_reservation(turn: Turn, reservation_id: str) -> list[EntryRow]:
     reservation = books.reservations.get(reservation_id)
     if reservation is None:
         return []
-    if is_spread(books, _keys_with_claims(reservation)):
+    if is_spread(books, keys_ever(reservation)):
         _ask_elsewhere(turn, reservation)
         return []
     actors = _actors_with_claims(books, reservation)
@@ -97,15 +97,9 @@ def _retire_reservation(turn: Turn, reservation_id: str) -> list[EntryRow]:
     return rows
 
 
-def _keys_with_claims(reservation: Reservation) -> list[str]:
-    """Every stock key that may have claims of it, also those whose entries an amend dropped or moved elsewhere."""
-    earlier = [reservation.first_lines or (), *(spent.lines or () for spent in reservation.spent or ())]
-    return list(dict.fromkeys(line[1] for lines in (reservation.lines, *earlier) for line in lines))
-
-
 def _actors_with_claims(books: Books, reservation: Reservation) -> dict[str, StockActor]:
     stock = books.stock
-    keys = _keys_with_claims(reservation)
+    keys = keys_ever(reservation)
     return {key: stock[key] for key in keys if key in stock and reservation.id in stock[key].claims}
 
 
@@ -117,7 +111,7 @@ def _ask_elsewhere(turn: Turn, reservation: Reservation) -> None:
         return
     legs = {
         shard_id: (TELL_LINES, ("picked", reservation.id, keys))
-        for shard_id, keys in shards_of(turn.books, home, _keys_with_claims(reservation)).items()
+        for shard_id, keys in shards_of(turn.books, home, keys_ever(reservation)).items()
     }
     begin(turn, home, operation_id, CAUSE_RETIRE, (), reservation.id, legs)
 
@@ -135,7 +129,7 @@ def _retire_asked(turn: Turn, reservation_id: str, *, picked: bool) -> list[Entr
     for actor in own.values():
         leave_net(turn, actor, actor.claims[reservation_id])
         turn.emit(home, ClaimsForgotten(actor.key, reservation_id))
-    for shard_id, keys in shards_of(books, home, _keys_with_claims(reservation)).items():
+    for shard_id, keys in shards_of(books, home, keys_ever(reservation)).items():
         tell(turn, home, shard_id, TELL_LINES, ("forget", reservation_id, keys))
     turn.emit(home, ReservationRetired(reservation_id))
     return rows

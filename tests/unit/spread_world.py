@@ -12,7 +12,8 @@ from typing import Any
 
 from actors.domain.answers import ERROR, OK, PENDING
 from actors.domain.commands import Verb
-from actors.domain.outcomes import ErrorReason
+from actors.domain.keys import stock_key
+from actors.domain.outcomes import ErrorReason, ReleaseReason
 from actors.domain.rules import Rules
 from actors.domain.state import Books
 from actors.journal.memory import MemoryJournal
@@ -152,12 +153,7 @@ class SpreadWorld(World):
 
     def _call(self, item: list[Any], *, accept_claims: bool) -> Any:
         host = self.host_of(item[1])
-        told = []
-        for shard, verb, body in [] if host.engine.whole else host.engine.asks(item):
-            other = self.host_of(shard)
-            (reply,) = other.step([plain([verb, shard, 0, 1, [], body])])
-            assert reply[0] == OK, reply
-            told.append(plain(reply)[2])
+        told = [plain(self._asked(ask))[2] for ask in ([] if host.engine.whole else host.engine.asks(item))]
         (reply,) = host.step([item], {0: told}, accept_claims=accept_claims)
         if reply[0] != PENDING:
             return reply
@@ -165,6 +161,34 @@ class SpreadWorld(World):
         if reply[1] not in self.finished:  # somebody does not answer
             self.pass_ms(10_000)
         return self.finished.pop(reply[1])
+
+    def send(self, item: list[Any]) -> Any:
+        """A call whose caller does not wait: its reply, or None while it is under way."""
+        item = plain(item)
+        host = self.host_of(item[1])
+        told = [plain(self._asked(ask))[2] for ask in host.engine.asks(item)]
+        (reply,) = host.step([item], {0: told})
+        return None if reply[0] == PENDING else reply
+
+    def confirm_item(self, reservation: Answer, request: str = "") -> list[Any]:
+        return self._verb(Verb.CONFIRM, reservation, "", 0, request=request)
+
+    def release_item(self, reservation: Answer) -> list[Any]:
+        return self._verb(Verb.RELEASE, reservation, "", "", [], int(ReleaseReason.CUSTOMER_CANCELLED))
+
+    def amend_item(self, reservation: Answer, *targets: tuple[str, str, int]) -> list[Any]:
+        lines = [[line_id, stock_key("main", sku), quantity, 0] for line_id, sku, quantity in targets]
+        return self._verb(Verb.AMEND, reservation, lines, [], 0)
+
+    def _asked(self, ask: tuple[int, int, Any]) -> Any:
+        shard, verb, body = ask
+        (reply,) = self.host_of(shard).step([plain([verb, shard, 0, 1, [], body])])
+        assert reply[0] == OK, reply
+        return reply
+
+    def restart_all(self) -> None:
+        """Every host ends; its successor replays."""
+        self.deal([host.shards for host in self.hosts])
 
     def _listed(self, item: list[Any]) -> Answer:
         pages = [host.step([item])[0] for host in self.hosts]

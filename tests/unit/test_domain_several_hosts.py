@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.domain.keys import stock_key
-from actors.domain.outcomes import FillPolicy
+from actors.domain.outcomes import Door, ErrorReason, FillPolicy
+from actors.domain.rules import Rules
 from actors.journal.memory import MemoryJournal
 from actors.journal.verify import verify
 from actors.shard.placement import shard_of
@@ -33,6 +34,11 @@ def world():
     world.receive(NEAR, 10)
     world.receive(FAR, 10)
     yield world
+    judge(world)
+
+
+def judge(world: SpreadWorld) -> None:
+    """At rest nothing is half done."""
     world.settle()
     assert not world.operations_open
     assert not world.errands_open
@@ -165,3 +171,138 @@ def test_a_release_by_request_id_finds_the_order(world):
     world.reserve((NEAR, 3), (FAR, 4), request="lost")
     assert world.release_by_request("lost", NEAR).state == "RELEASED"
     assert (world.ats(NEAR), world.ats(FAR)) == (10, 10)
+
+
+# --- shipments and amends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ordering():
+    """Order management tells of shipments."""
+    world = SpreadWorld(Rules(doors={"main": Door.ORDER_MANAGEMENT}))
+    world.receive(NEAR, 10)
+    world.receive(FAR, 10)
+    yield world
+    judge(world)
+
+
+def test_order_management_ships_lines_on_both_hosts(ordering):
+    order = ordering.reserve((NEAR, 3), (FAR, 4), confirm=True)
+    part = ordering.fulfill(order, "S1", ("0", 1), ("1", 2), request="f")
+    assert [line.fulfilled_quantity for line in part.payload.lines] == [1, 2]
+    assert ordering.fulfill(order, "S1", ("0", 1), ("1", 2), request="f").replayed
+    assert ordering.fulfill(order, "S1", ("1", 2)).state == "CONFIRMED"  # told again: booked once
+    assert ordering.fulfill(order, "S2", ("1", 3)).refusal == "QUANTITY_EXCEEDS_OPEN"
+    rest = ordering.fulfill(order, "S3", ("1", 1), close=True)
+    assert rest.state == "FULFILLED"
+    assert [line.released_quantity for line in rest.payload.lines] == [2, 1]
+    assert (ordering.ats(NEAR), ordering.ats(FAR)) == (9, 7)
+    assert (ordering.on_hand(NEAR), ordering.on_hand(FAR)) == (9, 7)
+
+
+def test_a_shipment_told_with_another_quantity_is_an_exception_on_its_host(ordering):
+    order = ordering.reserve((NEAR, 3), (FAR, 4), confirm=True)
+    ordering.fulfill(order, "S1", ("1", 2))
+    ordering.fulfill(order, "S1", ("1", 3))
+    assert ordering.on_hand(FAR) == 8
+    assert len(ordering.exceptions()) == 1
+
+
+def test_a_warehouse_ships_what_has_its_home_on_another_host(world):
+    order = world.reserve((NEAR, 3), (FAR, 4), confirm=True, order="A-1")
+    world.ship(FAR, 4, "S1", ("web", "A-1"))
+    world.settle()
+    assert [line.fulfilled_quantity for line in world.get(order).lines] == [0, 4]
+    assert world.state(order) == "CONFIRMED"
+    world.ship(NEAR, 3, "S1", order)
+    assert world.state(order) == "FULFILLED"
+
+
+def test_a_shipment_that_is_faster_than_a_release_ends_its_units(world):
+    order = world.reserve((NEAR, 3), (FAR, 4), confirm=True)
+    world.silent = {0, 1}
+    assert world.send(world.release_item(order)) is None  # begun; the other host has not heard of it
+    world.ship(FAR, 3, "S1", order)
+    world.silent = set()
+    world.settle()
+    assert world.state(order) == "FULFILLED"
+    assert [line.fulfilled_quantity for line in world.get(order).lines] == [0, 3]
+    assert [line.released_quantity for line in world.get(order).lines] == [3, 1]
+
+
+def test_a_shipment_that_is_faster_than_the_deadline_is_told_before_the_hold_ends(world):
+    order = world.reserve((NEAR, 3), (FAR, 4))
+    world.silent = {0, 1}
+    world.ship(FAR, 4, "S1", order)
+    world.pass_ms(60_000)
+    world.silent = set()
+    world.settle()
+    assert world.state(order) == "FULFILLED"
+    assert [line.expired_quantity for line in world.get(order).lines] == [3, 0]
+
+
+def test_another_call_waits_while_one_is_under_way(world):
+    order = world.reserve((NEAR, 3), (FAR, 4))
+    world.silent = {0, 1}
+    assert world.send(world.confirm_item(order, request="c")) is None
+    assert world.send(world.confirm_item(order, request="c")) is None  # the same one waits with it
+    assert world.send(world.release_item(order))[1] == ErrorReason.BUSY
+    world.silent = set()
+    world.settle()
+    assert world.confirm(order, request="c").replayed
+
+
+def test_an_amend_moves_units_between_hosts(world):
+    order = world.reserve((NEAR, 3), (FAR, 4))
+    amended = world.amend(order, ("0", FAR, 3), ("1", NEAR, 6))
+    assert amended.ok
+    assert (world.ats(NEAR), world.ats(FAR)) == (4, 7)
+    assert world.amend(order, ("0", FAR, 30), ("1", NEAR, 7), request="a").refusal == "INSUFFICIENT_STOCK"
+    assert (world.ats(NEAR), world.ats(FAR)) == (4, 7)
+    assert world.amend(order, ("0", FAR, 30), ("1", NEAR, 7), request="a").replayed
+    world.release(order)
+    assert (world.ats(NEAR), world.ats(FAR)) == (10, 10)
+
+
+def test_units_shipped_while_an_amend_moves_them_are_released_from_the_increase(world):
+    order = world.reserve((NEAR, 1, "a"), (FAR, 4, "b"), confirm=True)
+    world.silent = {0, 1}
+    assert world.send(world.amend_item(order, ("b", NEAR, 4))) is None
+    world.ship(FAR, 3, "S1", order)
+    world.silent = set()
+    world.settle()
+    lines = {(line.line_id, line.stock_key): line for line in world.get(order).lines}
+    assert lines["b", stock_key("main", FAR)].fulfilled_quantity == 3
+    there = lines["b", stock_key("main", NEAR)]
+    assert there.granted_quantity - there.released_quantity == 1
+    assert (world.ats(NEAR), world.ats(FAR)) == (8, 7)
+
+
+def test_a_hold_is_replaced_over_two_hosts_and_kept_when_that_is_refused(world):
+    old = world.reserve((NEAR, 8), (FAR, 8))
+    assert world.reserve((NEAR, 9), (FAR, 11), replaces=old.id).refusal == "INSUFFICIENT_STOCK"
+    assert world.state(old) == "HELD"
+    new = world.reserve((NEAR, 9), (FAR, 3), replaces=old.id)
+    assert [line.granted_quantity for line in new.payload.lines] == [9, 3]
+    assert world.state(old) == "RELEASED"
+    assert (world.ats(NEAR), world.ats(FAR)) == (1, 7)
+
+
+def test_shards_that_come_together_and_part_again_make_no_difference(world):
+    order = world.reserve((NEAR, 3), (FAR, 4))
+    world.deal([list(range(SHARDS)), []])
+    assert world.confirm(order).state == "CONFIRMED"
+    world.deal([[shard for shard in range(SHARDS) if shard % 2 == host] for host in (1, 0)])
+    assert world.release(order).state == "RELEASED"
+    assert (world.ats(NEAR), world.ats(FAR)) == (10, 10)
+
+
+def test_a_home_that_ends_in_the_middle_is_gone_on_with_by_its_successor(world):
+    world.silent = {0, 1}
+    assert world.send(world.reserve_item((NEAR, 3), (FAR, 4), request="r")) is None
+    world.restart_all()
+    assert world.send(world.reserve_item((NEAR, 3), (FAR, 4), request="r")) is None
+    world.silent = set()
+    world.settle()
+    assert world.reserve((NEAR, 3), (FAR, 4), request="r").replayed
+    assert (world.ats(NEAR), world.ats(FAR)) == (7, 6)
