@@ -64,7 +64,7 @@ def test_it_is_so_over_two_hosts(module: ModuleType, test: Callable[..., Any], m
     wants = inspect.signature(test).parameters
     given: dict[str, Any] = {"self": None} if "self" in wants else {}
     if "world" in wants:
-        given["world"] = module.world.__wrapped__() if hasattr(module, "world") else Judged()  # type: ignore[attr-defined]
+        given["world"] = module.world.__wrapped__() if hasattr(module, "world") else Judged()
     test(**given)
     for world in made:
         world.settle()
