@@ -39,6 +39,7 @@ from actors.domain.turn import Turn, make
 from actors.journal.codec import encode_groups
 from actors.journal.port import EntryRow, Record, ShardHead
 from actors.shard.books_status import books_status
+from actors.shard.causes import cause_of
 from actors.shard.encoding import read_entry_row, read_reservation_row
 from actors.shard.handlers import HANDLERS, LISTS
 from actors.shard.placement import feed_shard_of, shard_of
@@ -294,7 +295,7 @@ class Engine:
                     return ingest(turn, shard, event)
             command = COMMANDS[verb](*body)
             if verb in LISTS:
-                turn.begin(_cause(verb, command, cause))
+                turn.begin(cause_of(verb, command, cause))
                 turn.reads.update(self.books.shards)
                 return LISTS[verb](turn, command)
             shard = self.books.shards.get(shard_id)
@@ -308,7 +309,7 @@ class Engine:
                 home = self.books.shard_of(command.stock_key)
                 if home != shard_id:  # a stock actor must be made nowhere else
                     return error(ErrorReason.WRONG_OWNER, f"shard {shard_id} is not the stock key's: that is {home}")
-            turn.begin(_cause(verb, command, cause))
+            turn.begin(cause_of(verb, command, cause))
             turn.reads.add(shard_id)
             if verb == Verb.AMEND:
                 return amend_anywhere(turn, shard, command, accept_claims=accept_claims)
@@ -424,28 +425,3 @@ class Engine:
         """Counts by shard and in all, plain values."""
         counts = {"cluster_id": self.cluster_id, "timeline": self.timeline, "shard_count": self.shard_count}
         return {**counts, **books_status(self.books, self.now_ms)}
-
-
-def _cause(verb: int, command: Any, cause: Sequence[str]) -> Cause:
-    principal, correlation_id, traceparent = cause if cause else ("", "", "")
-    if verb == Verb.INGEST:
-        return Cause(
-            verb,
-            "",
-            command.event_id,
-            principal,
-            correlation_id,
-            traceparent,
-            command.source_id,
-            command.stream_id,
-            command.source_sequence,
-            command.occur_time_ms,
-        )
-    if verb == Verb.HEARTBEAT:
-        told = (principal, correlation_id, traceparent)
-        return Cause(verb, "", "", *told, command.source_id, command.stream_id, command.last_source_sequence)
-    if verb == Verb.FULFILL:
-        occur_ms = command.occur_time_ms
-        return Cause(verb, "", command.request_id, principal, correlation_id, traceparent, "", "", 0, occur_ms)
-    channel_id = getattr(command, "channel_id", "")
-    return Cause(verb, channel_id, getattr(command, "request_id", ""), principal, correlation_id, traceparent)
