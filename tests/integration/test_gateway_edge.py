@@ -393,10 +393,13 @@ async def test_too_much_at_once_is_refused_at_once():
         def ask():
             return asyncio.ensure_future(here.failure(batch(20), timeout=3))
 
+        async def comes_to_the_host(lines):
+            await until(lambda: len(at_host) >= lines, 3)
+
         waiting = set()
         for frames in (1, 2):  # as many as may be under way: what comes now must wait in the gateway
             waiting.add(ask())
-            await until(lambda wanted=20 * frames: len(at_host) >= wanted, 3)
+            await comes_to_the_host(20 * frames)
         began = time.monotonic()
         asked = [ask() for _ in range(8)]
         done, one_more = await asyncio.wait(asked, timeout=1)
