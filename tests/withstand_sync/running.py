@@ -107,9 +107,13 @@ async def _disturb(
 
     deliverer = Deliverer(target, progress)
 
+    all_answered = False
+
     async def kill() -> None:
         for victim in KILLED:
             await reached.wait()
+            if all_answered:
+                return
             reached.clear()
             run.kills += 1
             say(f"{deliverer.told.sent} of {total} copies answered; kill -9 {victim}")
@@ -126,9 +130,10 @@ async def _disturb(
     async with (
         asyncio.TaskGroup() as group
     ):  # when the service does not come back, nothing is delivered to it for minutes
-        killing = group.create_task(kill())
+        group.create_task(kill())
         await group.create_task(deliver())
-        killing.cancel()
+        all_answered = True  # a kill that has begun is finished: what was ended is started again
+        reached.set()
     return deliverer
 
 
