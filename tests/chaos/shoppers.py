@@ -28,6 +28,7 @@ IMPOSING_CHANNEL = "edi"
 OPEN_REMEMBERED_MAX = 300  # reservations that shoppers and warehouses pick from
 REQUESTS_REMEMBERED_MAX = 3_000  # reserves that are asked again, long after
 CONFIRMED_REMEMBERED_MAX = 200
+MORE = "more"  # the line id that an amend adds
 
 ALL_OR_NOTHING = reservation_service_pb2.FILL_POLICY_ALL_OR_NOTHING
 
@@ -178,7 +179,8 @@ async def amend(shopper: Shopper) -> None:
     line = shopper.draw.choice(held.lines)
     wanted = LineWanted(line.stock_key.sku, line.stock_key.warehouse_id, shopper.draw.randint(1, 6), line.line_id)
     others = shopper.market.keys_beside(line.stock_key.warehouse_id)
-    more = [LineWanted(*shopper.draw.choice(others), 1, "more")] if shopper.draw.random() < 0.3 else []
+    adds = shopper.draw.random() < 0.3 and line.line_id != MORE  # a line is amended once in a call
+    more = [LineWanted(*shopper.draw.choice(others), 1, MORE)] if adds else []
     await shopper.ask(shopper.calls.amend(held.reservation_id, [wanted, *more], request_id=shopper.id()))
 
 
